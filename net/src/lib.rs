@@ -1,0 +1,2 @@
+//! Sockets on smoltcp.
+#![no_std]
