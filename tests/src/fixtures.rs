@@ -43,7 +43,10 @@ pub fn image(name: &str, n: usize) -> Result<Vec<u8>> {
     decoder.read_to_end(&mut data)?;
     let sums = std::fs::read_to_string(folder(name).join("images.sha256"))?;
     let want = sums.lines().find(|l| l.contains(&format!("disk{n}.img"))).context("no recorded checksum")?;
-    anyhow::ensure!(want.starts_with(&hex(&Sha256::digest(&data))), "{name}: disk{n}.img differs from its checksum");
+    anyhow::ensure!(
+        want.starts_with(&hex(&Sha256::digest(&data))),
+        "{name}: disk{n}.img differs from its checksum"
+    );
     Ok(data)
 }
 

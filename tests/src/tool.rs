@@ -52,7 +52,8 @@ pub fn zdb_check(folder: &Path, pool: &str) -> Result<String> {
         .context("zdb (Debian package zfsutils-linux)")?;
     let text = ok(&output, "zdb")?;
     let errors = String::from_utf8_lossy(&output.stderr).into_owned();
-    for bad in ["leaked space", "block traversal size", "checksum error", "errored", "ASSERT", "unreachable"] {
+    for bad in ["leaked space", "block traversal size", "checksum error", "errored", "ASSERT", "unreachable"]
+    {
         anyhow::ensure!(!errors.contains(bad) && !text.contains(&format!("{bad}:")), "zdb: {text}\n{errors}");
     }
     anyhow::ensure!(text.contains("No leaks"), "zdb did not say «No leaks»: {text}\n{errors}");
