@@ -84,13 +84,13 @@ pub fn text(name: &str, suffix: &str) -> Result<String> {
 pub struct Entry {
     /// Set on the line that opens a section: the dataset or snapshot.
     pub dataset: Option<String>,
-    /// Relative to the dataset's root; `.` is the root.
+    /// Absolute within the dataset; `/` is its root.
     pub path: String,
     /// `file`, `dir`, `symlink`, …
     #[serde(rename = "type")]
     pub kind: String,
-    /// Permission bits; the manifests write them in octal text or as a number.
-    pub mode: serde_json::Value,
+    /// Permission bits in octal, `0755`.
+    pub mode: String,
     /// Owner.
     pub uid: u64,
     /// Group.
@@ -101,10 +101,14 @@ pub struct Entry {
     pub ino: u64,
     /// Size in bytes.
     pub size: u64,
-    /// Modification time as `seconds.nanoseconds`.
-    pub mtime: serde_json::Value,
-    /// Device number of a device file.
-    pub rdev: serde_json::Value,
+    /// Modification time as `seconds.nanoseconds`, nine digits of the latter.
+    pub mtime: String,
+    /// Space in use, in units of 512 bytes.
+    pub blocks512: Option<u64>,
+    /// Major and minor number of a device file.
+    pub rdev: Option<(u32, u32)>,
+    /// The path in hexadecimal, where it is not UTF-8.
+    pub path_hex: Option<String>,
     /// Target of a symbolic link.
     pub target: Option<String>,
     /// Content of a file.

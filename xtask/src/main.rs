@@ -1,2 +1,52 @@
-//! Developer commands.
-fn main() {}
+//! Developer commands: `cargo xtask <verb>`.
+//!
+//! `demo` shows the project's whole job, `test` checks all of it; the longer campaigns have verbs of their own. Each
+//! verb is one module; what they share (paths, running programs, installing packages) is in `machine` and `build`.
+
+mod build;
+mod check;
+mod demo;
+mod machine;
+
+use anyhow::{Result, bail};
+use std::process::ExitCode;
+
+const USAGE: &str = "\
+usage: cargo xtask <verb>
+
+  demo                 build an image, boot SQLite on it, snapshot it, roll it back
+  test                 formatting, lints, and all tests (unit, fixtures, zdb, QEMU)
+  setup                install the programs that demo and test need (Debian, as root)
+  kernel               build only the kernel, target/kernel/tarn.elf
+  powercut --runs N    kill the machine N times while SQLite commits, and check every row
+";
+
+fn main() -> ExitCode {
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    match run(&args) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(e) => {
+            eprintln!("xtask: {e:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(args: &[String]) -> Result<()> {
+    let Some((verb, rest)) = args.split_first() else {
+        print!("{USAGE}");
+        bail!("no verb given");
+    };
+    match verb.as_str() {
+        "demo" => demo::run_demo(),
+        "test" => check::run(rest),
+        "setup" => machine::install_all(),
+        "kernel" => build::kernel().map(|path| println!("{}", path.display())),
+        "powercut" => check::powercut(rest),
+        "help" | "--help" | "-h" => {
+            print!("{USAGE}");
+            Ok(())
+        }
+        other => bail!("unknown verb {other}; see cargo xtask help"),
+    }
+}

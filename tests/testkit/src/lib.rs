@@ -1,0 +1,4 @@
+//! What the developer commands and the tests share: the machine's programs, and root file systems made of them.
+
+pub mod machine;
+pub mod rootfs;

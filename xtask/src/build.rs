@@ -1,0 +1,26 @@
+//! Building: the kernel, then the tool that carries it.
+
+use crate::machine::{cargo, root, run, target};
+use anyhow::{Context, Result};
+use std::path::PathBuf;
+
+/// Builds the kernel on its own (its features must not be unified with the host tool's) and returns its path.
+pub(crate) fn kernel() -> Result<PathBuf> {
+    let folder = target().join("kernel");
+    let mut command = cargo();
+    command
+        .current_dir(root().join("kernel"))
+        .args(["build", "--release", "--target", "x86_64-unknown-linux-gnu", "--target-dir"])
+        .arg(&folder);
+    run(&mut command)?;
+    let elf = folder.join("x86_64-unknown-linux-gnu/release/tarn.elf");
+    elf.metadata().with_context(|| elf.display().to_string())?;
+    Ok(elf)
+}
+
+/// Builds `tarn` in release mode with the kernel inside and returns its path.
+pub(crate) fn tarn() -> Result<PathBuf> {
+    let kernel = kernel()?;
+    run(cargo().args(["build", "--release", "--package", "mkfs-tool"]).env("TARN_KERNEL", kernel))?;
+    Ok(target().join("release/tarn"))
+}

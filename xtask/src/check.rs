@@ -1,0 +1,83 @@
+//! `cargo xtask test`: everything that must hold before a commit lands.
+
+use crate::build;
+use crate::machine::{self, cargo, root, target};
+use anyhow::{Result, bail};
+use std::time::Instant;
+
+/// Announces a step, does it, and says how long it took.
+fn step(name: &str, work: impl FnOnce() -> Result<()>) -> Result<()> {
+    println!("\n== {name}");
+    let start = Instant::now();
+    work()?;
+    println!("== {name}: ok, {:.0} s", start.elapsed().as_secs_f64());
+    Ok(())
+}
+
+/// `cargo xtask test`.
+pub(crate) fn run(rest: &[String]) -> Result<()> {
+    if let Some(unknown) = rest.first() {
+        bail!("test takes no argument, found {unknown}");
+    }
+    machine::install_all()?;
+    step("format", || {
+        machine::run(cargo().args(["fmt", "--all", "--check"]))?;
+        machine::run(cargo().current_dir(root().join("kernel")).args(["fmt", "--check"]))
+    })?;
+    let mut kernel = None;
+    step("build the kernel", || {
+        kernel = Some(build::kernel()?);
+        Ok(())
+    })?;
+    let Some(kernel) = kernel else { bail!("no kernel was built") };
+    step("lint", || {
+        let mut clippy = cargo();
+        clippy.args(["clippy", "--workspace", "--all-targets", "--quiet", "--", "-D", "warnings"]);
+        machine::run(clippy.env("TARN_KERNEL", &kernel))?;
+        let mut clippy = cargo();
+        clippy.current_dir(root().join("kernel")).args(["clippy", "--release", "--quiet"]);
+        clippy.args(["--target", "x86_64-unknown-linux-gnu", "--target-dir"]).arg(target().join("kernel"));
+        machine::run(clippy.args(["--", "-D", "warnings"]))
+    })?;
+    step("no_std layers", no_std_layers)?;
+    let mut tarn = None;
+    step("build tarn", || {
+        tarn = Some(build::tarn()?);
+        Ok(())
+    })?;
+    let Some(tarn) = tarn else { bail!("no tool was built") };
+    step("tests", || {
+        let mut test = cargo();
+        test.args(["test", "--workspace", "--quiet"]);
+        machine::run(test.env("TARN_KERNEL", &kernel).env("TARN_BIN", &tarn))
+    })
+}
+
+/// The layers below the assemblers build without std.
+fn no_std_layers() -> Result<()> {
+    for package in ["platform", "zfs", "vfs", "net"] {
+        machine::run(cargo().args([
+            "check",
+            "--quiet",
+            "--lib",
+            "--no-default-features",
+            "--package",
+            package,
+        ]))?;
+    }
+    Ok(())
+}
+
+/// `cargo xtask powercut --runs N`.
+pub(crate) fn powercut(rest: &[String]) -> Result<()> {
+    let runs = match rest {
+        [flag, runs] if flag == "--runs" => runs.parse::<u32>()?,
+        [] => 100,
+        _ => bail!("usage: cargo xtask powercut [--runs N]"),
+    };
+    machine::install_all()?;
+    let tarn = build::tarn()?;
+    let mut test = cargo();
+    test.args(["test", "--package", "tests", "--test", "powercut", "--", "--nocapture"]);
+    machine::run(test.env("TARN_BIN", tarn).env("TARN_POWERCUT_RUNS", runs.to_string()))
+}

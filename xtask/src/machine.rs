@@ -1,0 +1,98 @@
+//! The machine: which programs it has, how to install the missing ones, how to run one.
+
+use anyhow::{Context, Result, bail};
+use std::path::Path;
+use std::process::Command;
+pub(crate) use testkit::machine::{find, output, root, run, target};
+
+/// A program that some verb needs, and the Debian package that has it.
+struct Program {
+    name: &'static str,
+    package: &'static str,
+    /// Without it the verbs still work, showing less.
+    optional: bool,
+}
+
+const PROGRAMS: [Program; 4] = [
+    Program { name: "qemu-system-x86_64", package: "qemu-system-x86", optional: false },
+    Program { name: "zdb", package: "zfsutils-linux", optional: true },
+    Program { name: "sqlite3", package: "sqlite3", optional: true },
+    Program { name: "busybox", package: "busybox-static", optional: true },
+];
+
+/// `cargo` in the repository's root.
+pub(crate) fn cargo() -> Command {
+    let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    command.current_dir(root());
+    command
+}
+
+/// Installs what is missing: Debian packages when root, else says what to install. Optional programs may stay missing.
+pub(crate) fn install_all() -> Result<()> {
+    let missing: Vec<&Program> = PROGRAMS.iter().filter(|p| find(p.name).is_none()).collect();
+    if missing.is_empty() {
+        return Ok(());
+    }
+    let names = missing.iter().map(|p| p.package).collect::<Vec<_>>().join(" ");
+    if find("apt-get").is_none() || !is_root() {
+        if missing.iter().all(|p| p.optional) {
+            println!("note: not installed: {names}; what needs them is left out");
+            return Ok(());
+        }
+        bail!("missing programs: install {names} (on Debian: apt-get install {names}), or run this as root");
+    }
+    println!("== installing {names}");
+    if missing.iter().any(|p| p.package == "zfsutils-linux") {
+        enable_contrib()?;
+    }
+    run(apt().args(["update", "-qq"]))?;
+    for program in missing {
+        // One at a time: a package that the archive lacks must not keep the others away. No recommended packages: they
+        // bring a desktop's worth of libraries, and can conflict with newer QEMU tools from backports.
+        let installed = run(apt().args(["install", "-y", "-qq", "--no-install-recommends", program.package]));
+        if let Err(e) = installed {
+            if !program.optional {
+                return Err(e.context(format!("{} is needed and could not be installed", program.package)));
+            }
+            println!("note: {} could not be installed: {e:#}", program.package);
+        }
+    }
+    Ok(())
+}
+
+fn apt() -> Command {
+    let mut command = Command::new("apt-get");
+    command.env("DEBIAN_FRONTEND", "noninteractive").stdout(std::process::Stdio::null());
+    command
+}
+
+fn is_root() -> bool {
+    output(Command::new("id").arg("-u")).is_ok_and(|id| id.trim() == "0")
+}
+
+/// `zfsutils-linux` is in Debian's component `contrib`, which is not enabled by default.
+fn enable_contrib() -> Result<()> {
+    if output(Command::new("apt-cache").args(["show", "zfsutils-linux"])).is_ok() {
+        return Ok(());
+    }
+    let deb822 = Path::new("/etc/apt/sources.list.d/debian.sources");
+    let list = Path::new("/etc/apt/sources.list");
+    if deb822.exists() {
+        let text = std::fs::read_to_string(deb822)?;
+        let lines = text.lines().map(|line| match line.strip_prefix("Components:") {
+            Some(rest) if !rest.split_whitespace().any(|c| c == "contrib") => format!("{line} contrib"),
+            _ => line.to_owned(),
+        });
+        let changed: Vec<String> = lines.collect();
+        std::fs::write(deb822, changed.join("\n") + "\n").context("enabling Debian's contrib component")?;
+    } else if list.exists() {
+        let text = std::fs::read_to_string(list)?;
+        let lines = text.lines().map(|line| {
+            let main = line.starts_with("deb ") && line.split_whitespace().any(|w| w == "main");
+            if main && !line.contains("contrib") { format!("{line} contrib") } else { line.to_owned() }
+        });
+        let changed: Vec<String> = lines.collect();
+        std::fs::write(list, changed.join("\n") + "\n").context("enabling Debian's contrib component")?;
+    }
+    Ok(())
+}
