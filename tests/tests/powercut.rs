@@ -140,7 +140,12 @@ impl Machine {
         let sql = if self.committed == 0 { "PRAGMA integrity_check;".to_owned() } else { sql };
         let output = self.boot(&sql).stdin(Stdio::null()).output().unwrap();
         let text = String::from_utf8_lossy(&output.stdout);
-        assert!(output.status.success(), "{}\n{text}\n{}", output.status, String::from_utf8_lossy(&output.stderr));
+        assert!(
+            output.status.success(),
+            "{}\n{text}\n{}",
+            output.status,
+            String::from_utf8_lossy(&output.stderr)
+        );
         assert!(text.lines().any(|l| l.trim() == "ok"), "integrity_check: {text}");
         if self.committed > 0 {
             let kept = format!("kept {}", self.committed);
