@@ -4,6 +4,8 @@
 //! there after the next boot, `PRAGMA integrity_check` must say ok, and `zdb -bcc` must find nothing wrong with the pool.
 //! `TARN_POWERCUT_RUNS` sets how many kills there are (both journal modes together), `TARN_SEED` repeats a run.
 
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use platform::random::{Random, Seeded};
 use std::io::{BufRead, BufReader};
 use std::os::unix::process::CommandExt;

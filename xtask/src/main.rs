@@ -3,9 +3,11 @@
 //! `demo` shows the project's whole job, `test` checks all of it; the longer campaigns have verbs of their own. Each
 //! verb is one module; what they share (paths, running programs, installing packages) is in `machine` and `build`.
 
+mod bench;
 mod build;
 mod check;
 mod demo;
+mod interop;
 mod machine;
 
 use anyhow::{Result, bail};
@@ -19,6 +21,8 @@ usage: cargo xtask <verb>
   setup                install the programs that demo and test need (Debian, as root)
   kernel               build only the kernel, target/kernel/tarn.elf
   powercut --runs N    kill the machine N times while SQLite commits, and check every row
+  interop [--tree DIR] real OpenZFS imports, hashes and scrubs what Tarn wrote (slow)
+  bench [--tree DIR]   figures beside their peers, written to docs/benchmarks.md
 ";
 
 fn main() -> ExitCode {
@@ -40,6 +44,8 @@ fn run(args: &[String]) -> Result<()> {
     match verb.as_str() {
         "demo" => demo::run_demo(),
         "test" => check::run(rest),
+        "bench" => bench::run_bench(rest),
+        "interop" => interop::run_interop(rest),
         "setup" => machine::install_all(),
         "kernel" => build::kernel().map(|path| println!("{}", path.display())),
         "powercut" => check::powercut(rest),

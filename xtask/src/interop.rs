@@ -1,0 +1,172 @@
+//! `cargo xtask interop`: real OpenZFS, in a Linux guest, judges what Tarn wrote.
+//!
+//! A tree of at least [`FILES_MIN`] real files becomes an lz4 image. OpenZFS imports a copy of it, mounts and hashes every
+//! file, and scrubs it; every hash must equal the source's. Then Tarn's own guest boots from the image and writes to it, and
+//! OpenZFS judges again: what was not touched must still equal the source, what was written must equal what `tarn cat` reads.
+
+use crate::build;
+use crate::machine::{install_all, output, root, run, target};
+use anyhow::{Context, Result, bail, ensure};
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use testkit::rootfs;
+
+const FILES_MIN: usize = 20_000;
+const POOL: &str = "interop";
+const DATASET: &str = "interop/root";
+
+/// SHA-256 of regular files by their path from the root, `/usr/share/…`.
+type Sums = BTreeMap<String, String>;
+
+/// The campaign.
+pub(crate) fn run_interop(rest: &[String]) -> Result<()> {
+    let tree = match rest {
+        [flag, tree] if flag == "--tree" => PathBuf::from(tree),
+        [] => PathBuf::from("/usr/share"),
+        _ => bail!("usage: cargo xtask interop [--tree DIR]"),
+    };
+    install_all()?;
+    let tarn = build::tarn()?;
+    let oracle = Oracle::prepare()?;
+    let folder = target().join("interop");
+    if folder.exists() {
+        std::fs::remove_dir_all(&folder)?;
+    }
+    std::fs::create_dir_all(&folder)?;
+    let source = folder.join("root");
+    let sqlite = rootfs::sqlite(&source)?;
+    std::fs::create_dir_all(source.join("tree"))?;
+    run(Command::new("cp").args(["-a", "--reflink=auto"]).arg(tree.join(".")).arg(source.join("tree")))?;
+    let want = sums(&source)?;
+    ensure!(
+        want.len() >= FILES_MIN,
+        "{} files in {}: at least {FILES_MIN} are needed",
+        want.len(),
+        tree.display()
+    );
+
+    let image = folder.join("interop.img");
+    let mut create = Command::new(&tarn);
+    create.arg("create").arg(&image).arg("--from").arg(&source).args(["--pool", POOL, "--size", "3G"]);
+    run(create.args(["-O", "compression=lz4"]))?;
+    println!("== OpenZFS judges the image of {} files as built", want.len());
+    let found = oracle.judge(&image, &folder.join("built"))?;
+    compare(&want, &found, &[])?;
+    println!("== all {} SHA-256 sums equal the source", want.len());
+
+    println!("== Tarn's guest writes");
+    let sql = "PRAGMA synchronous=FULL; CREATE TABLE t(v); WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i+1 FROM n WHERE \
+               i<5000) INSERT INTO t SELECT hex(randomblob(100)) FROM n; SELECT count(*) FROM t; PRAGMA integrity_check;";
+    let mut boot = Command::new(&tarn);
+    boot.arg("run").arg(&image).args([
+        "--memory",
+        "256M",
+        "--cpus",
+        "2",
+        "--",
+        &sqlite.program,
+        "/data/interop.db",
+        sql,
+    ]);
+    let said = output(boot.stdin(Stdio::null()))?;
+    ensure!(said.contains("5000") && said.lines().any(|l| l.trim() == "ok"), "the guest said:\n{said}");
+    println!("== OpenZFS judges the image after the guest wrote");
+    let found = oracle.judge(&image, &folder.join("written"))?;
+    compare(&want, &found, &["/data/interop.db"])?;
+    let ours = sha256_of(&tarn, &image, "/data/interop.db")?;
+    ensure!(
+        found.get("/data/interop.db") == Some(&ours),
+        "the database as OpenZFS reads it differs from what tarn reads"
+    );
+    println!("== all sums equal the source, and the database that the guest wrote equals on both sides");
+    Ok(())
+}
+
+/// Every file of `want` is in `found` with the same sum, and `found` has nothing else but `written`.
+fn compare(want: &Sums, found: &Sums, written: &[&str]) -> Result<()> {
+    for (path, sum) in want {
+        ensure!(
+            found.get(path) == Some(sum),
+            "{path}: the source has {sum}, OpenZFS reads {:?}",
+            found.get(path)
+        );
+    }
+    for path in found.keys() {
+        ensure!(
+            want.contains_key(path) || written.contains(&path.as_str()),
+            "{path} is in the image but not in the source"
+        );
+    }
+    Ok(())
+}
+
+fn sums(folder: &Path) -> Result<Sums> {
+    let find = "find . -type f -print0 | LC_ALL=C sort -z | xargs -0 -P 2 -n 500 sha256sum -z";
+    let text = output(Command::new("sh").arg("-c").arg(find).current_dir(folder))?;
+    let line = |l: &str| {
+        let (sum, path) = l.split_once("  ").context("sha256sum's answer")?;
+        Ok((path.trim_start_matches('.').to_owned(), sum.to_owned()))
+    };
+    text.split('\0').filter(|l| !l.is_empty()).map(line).collect()
+}
+
+fn sha256_of(tarn: &Path, image: &Path, path: &str) -> Result<String> {
+    let mut cat = Command::new(tarn);
+    let mut cat = cat.arg("cat").arg(format!("{}:{path}", image.display())).stdout(Stdio::piped()).spawn()?;
+    let content = cat.stdout.take().context("a pipe was asked for")?;
+    let text = output(Command::new("sha256sum").stdin(content))?;
+    ensure!(cat.wait()?.success(), "tarn cat failed");
+    Ok(text.split_whitespace().next().unwrap_or_default().to_owned())
+}
+
+/// The Linux guest with OpenZFS.
+struct Oracle(PathBuf);
+
+impl Oracle {
+    fn prepare() -> Result<Self> {
+        let home = target().join("oracle");
+        std::fs::create_dir_all(home.join("cache"))?;
+        run(Command::new("cp").arg("-r").arg(root().join("tests/oracle/.")).arg(&home))?;
+        if let Some(cache) = std::env::var_os("TARN_ORACLE_CACHE") {
+            std::fs::copy(&cache, home.join("cache/oracle-guest.tar.zst")).context("TARN_ORACLE_CACHE")?;
+        }
+        println!("== preparing OpenZFS's guest (about 10 minutes the first time)");
+        run(&mut Command::new(home.join("build-oracle")))?;
+        Ok(Oracle(home))
+    }
+
+    /// Lets `zdb` and then the real OpenZFS check a copy of `image`; the sums of all files it found.
+    fn judge(&self, image: &Path, out: &Path) -> Result<Sums> {
+        std::fs::create_dir_all(out)?;
+        // The guest writes to what it imports.
+        let copy = out.join("copy.img");
+        run(Command::new("cp").args(["--sparse=always", "--reflink=auto"]).arg(image).arg(&copy))?;
+        let mut check = Command::new(self.0.join("check-pool"));
+        run(check.arg(out).arg(&copy).env("ORACLE_OPTS", "-t 3000"))?;
+        std::fs::remove_file(&copy)?;
+        let status = std::fs::read_to_string(out.join(format!("check/{POOL}.zpool-status.txt")))?;
+        ensure!(
+            status.contains("scrub repaired 0B") && status.contains("with 0 errors"),
+            "OpenZFS's scrub:\n{status}"
+        );
+        manifest(&std::fs::read_to_string(out.join(format!("check/{POOL}.files.jsonl")))?)
+    }
+}
+
+/// The sums of a manifest's regular files in [`DATASET`].
+fn manifest(text: &str) -> Result<Sums> {
+    let mut sums = Sums::new();
+    let mut inside = false;
+    for line in text.lines() {
+        let value: serde_json::Value = serde_json::from_str(line).with_context(|| line.to_owned())?;
+        if let Some(dataset) = value["dataset"].as_str() {
+            inside = dataset == DATASET;
+        } else if let (true, Some(path), Some(sum)) =
+            (inside, value["path"].as_str(), value["sha256"].as_str())
+        {
+            sums.insert(path.to_owned(), sum.to_owned());
+        }
+    }
+    Ok(sums)
+}
