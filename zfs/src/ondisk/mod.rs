@@ -8,3 +8,15 @@
 
 pub mod blkptr;
 pub mod bookmark;
+pub mod eck;
+pub mod gang;
+pub mod label;
+pub mod nvlist;
+pub mod pretty;
+pub mod uberblock;
+
+/// The little-endian word at `offset`; 0 past the end of `bytes`.
+#[must_use]
+pub(crate) fn read_u64(bytes: &[u8], offset: usize) -> u64 {
+    bytes.get(offset..).and_then(|b| b.first_chunk::<8>()).map_or(0, |b| u64::from_le_bytes(*b))
+}

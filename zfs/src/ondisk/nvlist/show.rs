@@ -1,0 +1,1 @@
+//! Display in zdb's wording.
