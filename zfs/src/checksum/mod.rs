@@ -28,12 +28,12 @@ impl Checksum {
     /// The function of that number.
     pub fn from_raw(raw: u8) -> Result<Self> {
         use Checksum::{
-            Blake3, Edonr, Fletcher2, Fletcher4, GangHeader, Inherit, Label, Noparity, Off, On, Sha256, Sha512,
-            Skein, Zilog, Zilog2,
+            Blake3, Edonr, Fletcher2, Fletcher4, GangHeader, Inherit, Label, Noparity, Off, On, Sha256,
+            Sha512, Skein, Zilog, Zilog2,
         };
         const ALL: [Checksum; 15] = [
-            Inherit, On, Off, Label, GangHeader, Zilog, Fletcher2, Fletcher4, Sha256, Zilog2, Noparity, Sha512,
-            Skein, Edonr, Blake3,
+            Inherit, On, Off, Label, GangHeader, Zilog, Fletcher2, Fletcher4, Sha256, Zilog2, Noparity,
+            Sha512, Skein, Edonr, Blake3,
         ];
         ALL.get(usize::from(raw))
             .copied()

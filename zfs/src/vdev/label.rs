@@ -39,11 +39,7 @@ pub fn create(device: &dyn BlockDevice, ashift: u8, config: &NvList) -> Result<(
 
 /// Ends a txg: flush, even labels, flush, uberblock to all labels, flush, odd labels, flush (`vdev_config_sync`).
 /// `config` gives the label of a leaf; `None` leaves the configurations as they are.
-pub fn sync(
-    vdevs: &VdevTree,
-    uberblock: &Uberblock,
-    config: Option<&dyn Fn(&Leaf) -> NvList>,
-) -> Result<()> {
+pub fn sync(vdevs: &VdevTree, uberblock: &Uberblock, config: Option<&dyn Fn(&Leaf) -> NvList>) -> Result<()> {
     let _ = (vdevs, uberblock, config);
     todo!()
 }
