@@ -1,0 +1,166 @@
+//! The kernel in QEMU: real programs of the machine on a ZFS root. Output is awaited by reading it to its end, never by sleeping.
+
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::path::Path;
+use std::process::{Output, Stdio};
+use testkit::rootfs;
+use tests::tool::{tarn, tarn_ok, zdb_check};
+
+const BUSYBOX: &str = "/bin/busybox";
+
+struct Guest {
+    folder: tempfile::TempDir,
+    sqlite: rootfs::Sqlite,
+}
+
+impl Guest {
+    /// An image with SQLite, busybox and what `prepare` adds to its root folder.
+    fn new(prepare: impl FnOnce(&Path)) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let root = folder.path().join("root");
+        let sqlite = rootfs::sqlite(&root).unwrap();
+        prepare(&root);
+        std::fs::create_dir(folder.path().join("disk")).unwrap();
+        let guest = Guest { folder, sqlite };
+        let root = root.to_string_lossy().into_owned();
+        tarn_ok(&["create", &guest.image(), "--from", &root, "--size", "512M", "--pool", "guest"]).unwrap();
+        guest
+    }
+
+    fn image(&self) -> String {
+        self.folder.path().join("disk/guest.img").to_string_lossy().into_owned()
+    }
+
+    fn boot(&self, options: &[&str], command: &[&str]) -> Output {
+        let mut boot = tarn();
+        boot.args(["run", &self.image(), "--memory", "256M"]).args(options).arg("--").args(command);
+        boot.stdin(Stdio::null()).output().unwrap()
+    }
+
+    /// Boots, expects success, and gives the application's output.
+    fn ok(&self, options: &[&str], command: &[&str]) -> String {
+        let output = self.boot(options, command);
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        assert!(
+            output.status.success(),
+            "{}\n{text}\n{}",
+            output.status,
+            String::from_utf8_lossy(&output.stderr)
+        );
+        text
+    }
+
+    fn zdb(&self) {
+        zdb_check(&self.folder.path().join("disk"), "guest").unwrap();
+    }
+}
+
+#[test]
+fn every_machine_type_boots() {
+    let guest = Guest::new(|_| {});
+    for machine in ["q35", "pc", "microvm"] {
+        let text = guest.ok(&["--machine", machine], &[BUSYBOX, "echo", "hello from", machine]);
+        assert_eq!(text.trim(), format!("hello from {machine}"));
+    }
+    guest.zdb();
+}
+
+#[test]
+fn the_exit_status_is_the_applications() {
+    let guest = Guest::new(|_| {});
+    assert_eq!(guest.boot(&[], &[BUSYBOX, "false"]).status.code(), Some(1));
+    assert_eq!(guest.boot(&[], &[BUSYBOX, "test", "-e", "/nothing"]).status.code(), Some(1));
+    assert_eq!(guest.boot(&[], &[BUSYBOX, "test", "-e", "/bin/busybox"]).status.code(), Some(0));
+}
+
+#[test]
+fn commands_run_one_after_another() {
+    let guest = Guest::new(|_| {});
+    let text =
+        guest.ok(&[], &[BUSYBOX, "echo", "one", "&&", BUSYBOX, "echo", "two words", ";", BUSYBOX, "uname"]);
+    assert_eq!(text.lines().map(str::trim).collect::<Vec<_>>(), ["one", "two words", "Linux"]);
+}
+
+#[test]
+fn what_the_guest_wrote_is_there_for_the_host_and_the_next_boot() {
+    let guest = Guest::new(|_| {});
+    let sql = "PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL; CREATE TABLE t(a); INSERT INTO t VALUES(1),(2),(3); \
+               SELECT 'sum '||sum(a) FROM t;";
+    let program = guest.sqlite.program.clone();
+    assert!(guest.ok(&["--cpus", "2"], &[&program, "/data/a.db", sql]).contains("sum 6"));
+    guest.zdb();
+    let check = "PRAGMA integrity_check; SELECT 'sum '||sum(a) FROM t;";
+    let text = guest.ok(&[], &[&program, "/data/a.db", check]);
+    assert!(text.contains("sum 6") && text.lines().any(|l| l.trim() == "ok"), "{text}");
+    let listing = tarn_ok(&["ls", &format!("{}:/data", guest.image())]).unwrap();
+    assert!(listing.contains("a.db"), "{listing}");
+}
+
+#[test]
+fn a_snapshot_taken_in_the_guest_keeps_the_old_state() {
+    let guest = Guest::new(|root| std::fs::write(root.join("data/file"), "old").unwrap());
+    let script = [
+        BUSYBOX,
+        "mkdir",
+        "/.zfs/snapshot/before",
+        "&&",
+        BUSYBOX,
+        "cp",
+        BUSYBOX,
+        "/data/file",
+        "&&",
+        BUSYBOX,
+        "cat",
+        "/.zfs/snapshot/before/data/file",
+    ];
+    assert_eq!(guest.ok(&[], &script).trim(), "old");
+    guest.zdb();
+    let image = guest.image();
+    let snapshots = tarn_ok(&["zfs", "--disk", &image, "list", "-t", "snapshot"]).unwrap();
+    assert!(snapshots.contains("guest/root@before"), "{snapshots}");
+    assert_eq!(tarn_ok(&["cat", &format!("{image}:guest/root@before:/data/file")]).unwrap(), "old");
+    tarn_ok(&["zfs", "--disk", &image, "rollback", "guest/root@before"]).unwrap();
+    guest.zdb();
+    assert_eq!(guest.ok(&[], &[BUSYBOX, "cat", "/data/file"]).trim(), "old");
+}
+
+#[test]
+fn a_static_pie_runs() {
+    let guest = Guest::new(|root| {
+        let built = rootfs::static_sqlite().unwrap();
+        std::fs::copy(built, root.join("usr/bin/sqlite-static")).unwrap();
+    });
+    let sql = "CREATE TABLE t(a); INSERT INTO t VALUES(40),(2); SELECT sum(a) FROM t;";
+    assert_eq!(guest.ok(&[], &["/usr/bin/sqlite-static", "/data/s.db", sql]).trim(), "42");
+    guest.zdb();
+}
+
+#[test]
+fn a_crash_ends_the_machine_with_registers_and_a_failing_status() {
+    // A static ELF whose first instructions read address 8: mov rax, [8].
+    let guest = Guest::new(|root| {
+        std::fs::write(
+            root.join("crash"),
+            tests::elf::static_program(&[0x48, 0x8b, 0x04, 0x25, 0x08, 0x00, 0x00, 0x00]),
+        )
+        .unwrap()
+    });
+    let output = guest.boot(&[], &["/crash"]);
+    let said = String::from_utf8_lossy(&output.stderr) + String::from_utf8_lossy(&output.stdout);
+    assert!(!output.status.success(), "{said}");
+    assert!(said.to_lowercase().contains("rip") && said.contains("SIGSEGV"), "{said}");
+    guest.zdb();
+}
+
+#[test]
+fn a_missing_program_and_a_missing_interpreter_are_named() {
+    let guest = Guest::new(|root| {
+        std::fs::write(root.join("orphan"), tests::elf::with_interpreter("/lib/ld-nowhere.so")).unwrap();
+    });
+    for (program, named) in [("/bin/nothing", "/bin/nothing"), ("/orphan", "/lib/ld-nowhere.so")] {
+        let output = guest.boot(&[], &[program]);
+        let said = String::from_utf8_lossy(&output.stderr) + String::from_utf8_lossy(&output.stdout);
+        assert!(!output.status.success() && said.contains(named), "{program}: {}\n{said}", output.status);
+    }
+}
