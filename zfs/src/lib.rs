@@ -1,16 +1,18 @@
 //! A native, read-write ZFS: SPA version 5000 with feature flags.
 //!
 //! The layers, lowest first; each knows only those above its own line here:
-//! [`ondisk`] · [`checksum`], [`compress`] · [`vdev`] · [`arc`] · [`zio`] · `dmu` · `dsl` · `spa` · `zpl`, `zil`, `zvol`.
+//! [`ondisk`] · [`checksum`], [`compress`] · [`vdev`] · [`arc`] · [`zio`] · [`dmu`], [`zap`] · `dsl` · `spa` · `zpl`, `zil`, `zvol`.
 #![cfg_attr(not(any(feature = "std", test)), no_std)]
 extern crate alloc;
 
 pub mod arc;
 pub mod checksum;
 pub mod compress;
+pub mod dmu;
 pub mod error;
 pub mod ondisk;
 pub mod vdev;
+pub mod zap;
 pub mod zio;
 
 pub use error::{Error, Result};

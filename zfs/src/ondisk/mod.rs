@@ -8,10 +8,13 @@
 
 pub mod blkptr;
 pub mod bookmark;
+pub mod dnode;
 pub mod eck;
 pub mod gang;
 pub mod label;
 pub mod nvlist;
+pub mod object_type;
+pub mod objset;
 pub mod pretty;
 pub mod uberblock;
 

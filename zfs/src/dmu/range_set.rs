@@ -1,0 +1,1 @@
+//! Sets of block ids as disjoint ranges.
