@@ -171,7 +171,9 @@ mod tests {
         assert_eq!(TYPES.len(), 54);
         assert_eq!(ObjectType::SA.name(), "System attributes");
         assert_eq!(ObjectType::BPOBJ_SUBOBJ.0, 53);
-        assert!(!ObjectType::PLAIN_FILE_CONTENTS.is_metadata() && ObjectType::DIRECTORY_CONTENTS.is_metadata());
+        assert!(
+            !ObjectType::PLAIN_FILE_CONTENTS.is_metadata() && ObjectType::DIRECTORY_CONTENTS.is_metadata()
+        );
         assert!(ObjectType::OTN_ZAP_METADATA.is_zap() && ObjectType::OTN_ZAP_METADATA.is_metadata());
         assert_eq!(ObjectType::OTN_ZAP_METADATA.0, 0xc4);
         assert!(!ObjectType(54).is_valid() && ObjectType(0xc4).is_valid());
