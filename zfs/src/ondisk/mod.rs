@@ -9,6 +9,7 @@
 pub mod blkptr;
 pub mod bookmark;
 pub mod dnode;
+pub mod dsl;
 pub mod eck;
 pub mod gang;
 pub mod label;

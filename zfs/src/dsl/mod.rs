@@ -1,0 +1,23 @@
+//! Datasets, snapshots and their accounting. Source: `module/zfs/dsl_*.c`, `bpobj.c`.
+//!
+//! A pool's names form a tree of *dirs*; each has a head *dataset* (a file system or volume) and a chain of snapshots, which are
+//! datasets that never change. [`DslPool`] is the whole; [`Dataset`] is a handle of one.
+//!
+//! # Invariants
+//! - The MOS is changed by the sync thread alone, with the syncing txg's [`Tx`]. What changes is done as a sync task: check, then apply.
+//! - A block belongs to the oldest dataset that refers to it. The head frees what was born after its previous snapshot; all else goes
+//!   to its deadlist.
+//!
+//! # Lock order
+//! `DslPool::config` (names; written only by sync tasks) → the caches of dirs and datasets → one dataset's or dir's state. None is held
+//! while waiting for a txg.
+
+mod dataset;
+mod host;
+mod pool;
+mod prop;
+
+pub use dataset::{Bookmark, Dataset, Hold, Kind, Owned, Stats};
+pub use host::{SpaHost, SpaceCheck};
+pub use pool::{CreateFs, Diff, DslPool};
+pub use prop::{Property, Source, Value};
