@@ -11,7 +11,7 @@ use platform::Env;
 
 /// How much of the slop space an operation may use (`zfs_space_check_t`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum SpaceCheck {
+pub enum Slop {
     /// Ordinary writes: none of it.
     Normal,
     /// Snapshots, property changes: half of it.
@@ -34,7 +34,7 @@ pub trait SpaHost: Send + Sync {
     }
 
     /// Space that datasets may fill in all, in bytes (`dsl_pool_adjustedsize`).
-    fn adjusted_size(&self, check: SpaceCheck) -> u64;
+    fn adjusted_size(&self, check: Slop) -> u64;
 
     /// Queues `task` for the sync thread and waits until the txg in which it ran is synced. Its error is the task's, which
     /// must change nothing before its last check (`dsl_sync_task`).

@@ -18,6 +18,6 @@ mod pool;
 mod prop;
 
 pub use dataset::{Bookmark, Dataset, Hold, Kind, Owned, Stats};
-pub use host::{SpaHost, SpaceCheck};
+pub use host::{SpaHost, Slop};
 pub use pool::{CreateFs, Diff, DslPool};
 pub use prop::{Property, Source, Value};
