@@ -9,6 +9,7 @@ pub mod arc;
 pub mod checksum;
 pub mod compress;
 pub mod dmu;
+pub mod dsl;
 pub mod error;
 pub mod ondisk;
 pub mod vdev;

@@ -209,6 +209,7 @@ impl Owned {
     }
 }
 
+#[cfg(any())]
 impl BlockOwner for Dataset {
     fn born(&self, _bp: &Blkptr) {
         let _ = &self.pool;

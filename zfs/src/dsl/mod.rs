@@ -4,7 +4,7 @@
 //! datasets that never change. [`DslPool`] is the whole; [`Dataset`] is a handle of one.
 //!
 //! # Invariants
-//! - The MOS is changed by the sync thread alone, with the syncing txg's [`Tx`]. What changes is done as a sync task: check, then apply.
+//! - The MOS is changed by the sync thread alone, with the syncing txg's [`crate::dmu::Tx`]. What changes is done as a sync task: check, then apply.
 //! - A block belongs to the oldest dataset that refers to it. The head frees what was born after its previous snapshot; all else goes
 //!   to its deadlist.
 //!
@@ -12,12 +12,18 @@
 //! `DslPool::config` (names; written only by sync tasks) → the caches of dirs and datasets → one dataset's or dir's state. None is held
 //! while waiting for a txg.
 
+mod bpobj;
 mod dataset;
+mod deadlist;
+mod dir;
 mod host;
+mod mos;
 mod pool;
 mod prop;
+mod prop_table;
 
+pub use bpobj::Bpobj;
 pub use dataset::{Bookmark, Dataset, Hold, Kind, Owned, Stats};
-pub use host::{SpaHost, Slop};
-pub use pool::{CreateFs, Diff, DslPool};
+pub use host::{Slop, SpaHost};
+pub use pool::{CreateFs, Diff, DslPool, InitFs};
 pub use prop::{Property, Source, Value};

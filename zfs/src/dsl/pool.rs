@@ -2,9 +2,10 @@
 
 use super::dataset::{Dataset, Kind};
 use super::host::SpaHost;
-use crate::dmu::{AllocateBlocks, BlockOwner, Objset, Tx};
+use crate::dmu::{BlockOwner, Objset, Tx};
 use crate::error::Result;
 use crate::ondisk::blkptr::Blkptr;
+use crate::zio::AllocateBlocks;
 use alloc::boxed::Box;
 use alloc::string::String;
 use alloc::sync::Arc;
