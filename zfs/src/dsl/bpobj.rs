@@ -171,7 +171,12 @@ impl Bpobj {
 
     /// Takes at most `*left` entries off the end, hands each to `visit` and reduces `left`; emptied sub-lists are freed
     /// (`bpobj_iterate`). Gives the space taken.
-    pub fn take(&mut self, tx: &Tx, left: &mut u64, visit: &mut dyn FnMut(&Blkptr) -> Result<()>) -> Result<Space> {
+    pub fn take(
+        &mut self,
+        tx: &Tx,
+        left: &mut u64,
+        visit: &mut dyn FnMut(&Blkptr) -> Result<()>,
+    ) -> Result<Space> {
         self.take_at(tx, left, visit, 0)
     }
 

@@ -148,7 +148,8 @@ impl<'a> Deadlist<'a> {
         if self.is_old() {
             return Ok(());
         }
-        let object = *self.tree()?.get(&key).ok_or(Error::corrupt("deadlist: a snapshot's key is missing", None))?;
+        let object =
+            *self.tree()?.get(&key).ok_or(Error::corrupt("deadlist: a snapshot's key is missing", None))?;
         let before = self.tree()?.range(..key).next_back().map(|(key, _)| *key);
         let before = before.ok_or(Error::corrupt("deadlist: no key before the one to remove", None))?;
         self.enqueue_subobj(tx, before, object)?;

@@ -152,7 +152,12 @@ impl DslPool {
         todo!()
     }
     /// Makes `name` a clone of the snapshot.
-    pub fn clone_snapshot(&self, snapshot: &str, name: &str, properties: &[(&str, &str)]) -> Result<Arc<Dataset>> {
+    pub fn clone_snapshot(
+        &self,
+        snapshot: &str,
+        name: &str,
+        properties: &[(&str, &str)],
+    ) -> Result<Arc<Dataset>> {
         let _ = (snapshot, name, properties);
         todo!()
     }

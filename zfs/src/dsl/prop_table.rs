@@ -171,15 +171,8 @@ const NORMALIZATION: Names =
     &[("none", 0), ("formD", 0x10), ("formKC", 0x60), ("formC", 0x50), ("formKD", 0x20)];
 const LOGBIAS: Names = &[("latency", 0), ("throughput", 1)];
 const SYNC: Names = &[("standard", 0), ("always", 1), ("disabled", 2)];
-const DNODE_SIZE: Names = &[
-    ("legacy", 0),
-    ("auto", 1),
-    ("1k", 1024),
-    ("2k", 2048),
-    ("4k", 4096),
-    ("8k", 8192),
-    ("16k", 16384),
-];
+const DNODE_SIZE: Names =
+    &[("legacy", 0), ("auto", 1), ("1k", 1024), ("2k", 2048), ("4k", 4096), ("8k", 8192), ("16k", 16384)];
 const VOL_MODE: Names = &[("default", 0), ("full", 1), ("geom", 1), ("dev", 2), ("none", 3)];
 const REDUNDANT: Names = &[("all", 0), ("most", 1), ("some", 2), ("none", 3)];
 const CRYPTO: Names = &[
@@ -326,9 +319,10 @@ impl Definition {
             Value::Number(number) => *number,
         };
         match self.form {
-            Form::Index(names) => {
-                names.iter().find(|(_, v)| *v == number).map_or_else(|| number.to_string(), |(n, _)| (*n).to_string())
-            }
+            Form::Index(names) => names
+                .iter()
+                .find(|(_, v)| *v == number)
+                .map_or_else(|| number.to_string(), |(n, _)| (*n).to_string()),
             Form::Compression => show_compression(number),
             _ => number.to_string(),
         }
@@ -370,7 +364,10 @@ fn show_compression(value: u64) -> String {
             None => format!("zstd-{level}"),
         };
     }
-    COMPRESSION.iter().find(|(_, v)| *v == algorithm).map_or_else(|| value.to_string(), |(n, _)| (*n).to_string())
+    COMPRESSION
+        .iter()
+        .find(|(_, v)| *v == algorithm)
+        .map_or_else(|| value.to_string(), |(n, _)| (*n).to_string())
 }
 
 fn read_compression(text: &str) -> Option<u64> {
@@ -454,9 +451,15 @@ mod tests {
 
     #[test]
     fn numbers_with_suffixes() {
-        for (text, value) in
-            [("0", 0), ("512", 512), ("1.5k", 1536), ("2GiB", 2 << 30), ("7m", 7 << 20), ("8KB", 8192), ("5b", 5)]
-        {
+        for (text, value) in [
+            ("0", 0),
+            ("512", 512),
+            ("1.5k", 1536),
+            ("2GiB", 2 << 30),
+            ("7m", 7 << 20),
+            ("8KB", 8192),
+            ("5b", 5),
+        ] {
             assert_eq!(read_number(text), Some(value), "{text}");
         }
         for text in ["", "k", "1x", "-1", "99999999999999999999", "20e", "1.2.3"] {
