@@ -1,2 +1,5 @@
-//! The host tool.
-fn main() {}
+//! `tarn`: see the library for everything.
+
+fn main() -> std::process::ExitCode {
+    mkfs_tool::main()
+}
