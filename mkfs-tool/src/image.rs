@@ -56,7 +56,8 @@ impl Images {
             if access == Access::Write {
                 images._locks.push(lock(&path)?);
             }
-            let disk = FileDisk::open(&path, access == Access::Write).with_context(|| path.display().to_string())?;
+            let disk =
+                FileDisk::open(&path, access == Access::Write).with_context(|| path.display().to_string())?;
             images.devices.push(Arc::new(disk));
             images.paths.push(path);
         }

@@ -32,7 +32,8 @@ impl Location {
 
     fn split(text: &[u8], exists: impl Fn(&Path) -> bool) -> Result<Self> {
         let ends = text.iter().enumerate().filter(|(_, b)| **b == b':').map(|(i, _)| i).chain([text.len()]);
-        let found = ends.into_iter().find(|&end| end > 0 && exists(Path::new(OsStr::from_bytes(&text[..end]))));
+        let found =
+            ends.into_iter().find(|&end| end > 0 && exists(Path::new(OsStr::from_bytes(&text[..end]))));
         let Some(end) = found else {
             let first = text.split(|b| *b == b':').next().unwrap_or_default();
             bail!("{}: no such image", Path::new(OsStr::from_bytes(first)).display());
@@ -51,7 +52,11 @@ impl Location {
         };
         let Ok(dataset) = std::str::from_utf8(dataset) else { bail!("a dataset's name is ASCII") };
         if let Some(path) = &path {
-            ensure!(path[0] == b'/', "a path inside an image starts with /: {}", String::from_utf8_lossy(path));
+            ensure!(
+                path[0] == b'/',
+                "a path inside an image starts with /: {}",
+                String::from_utf8_lossy(path)
+            );
         }
         Ok(Location { image, dataset: Some(dataset.to_owned()), path })
     }

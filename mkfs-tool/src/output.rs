@@ -102,10 +102,13 @@ impl Table {
         }
         let headings: Vec<String> = self.columns.iter().map(|c| c.heading.clone()).collect();
         for row in std::iter::once(&headings).chain(&self.rows) {
-            let cells = row.iter().zip(&widths).zip(&self.columns).map(|((cell, &width), column)| match column.align {
-                Align::Left => format!("{cell:<width$}"),
-                Align::Right => format!("{cell:>width$}"),
-            });
+            let cells =
+                row.iter().zip(&widths).zip(&self.columns).map(|((cell, &width), column)| {
+                    match column.align {
+                        Align::Left => format!("{cell:<width$}"),
+                        Align::Right => format!("{cell:>width$}"),
+                    }
+                });
             writeln!(out, "{}", cells.collect::<Vec<_>>().join("  ").trim_end())?;
         }
         Ok(())

@@ -84,7 +84,9 @@ mod tests {
 
     #[test]
     fn nonsense_is_refused() {
-        for text in ["", "G", "-1", "1X", "1GG", "16E", "1.2.3M", "99999999999999999999", "1.0000000000001G", "é"] {
+        for text in
+            ["", "G", "-1", "1X", "1GG", "16E", "1.2.3M", "99999999999999999999", "1.0000000000001G", "é"]
+        {
             assert!(parse_size(text).is_err(), "{text}");
         }
     }

@@ -321,7 +321,8 @@ mod tests {
 
     #[test]
     fn a_guest_command_keeps_its_hyphens() {
-        let cli = Cli::try_parse_from(["tarn", "run", "a.img", "--cpus", "1", "--", "/bin/ls", "-l", "--x"]).unwrap();
+        let cli = Cli::try_parse_from(["tarn", "run", "a.img", "--cpus", "1", "--", "/bin/ls", "-l", "--x"])
+            .unwrap();
         let Verb::Run(run) = cli.verb else { panic!("another verb") };
         assert_eq!(run.command, ["/bin/ls", "-l", "--x"]);
         assert_eq!((run.cpus, run.memory), (1, 512 << 20));

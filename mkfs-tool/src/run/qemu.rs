@@ -44,7 +44,8 @@ pub fn arguments(options: &Run, kernel: &str, disks: &[PathBuf], accel: Accel) -
     let pci = options.machine != Machine::Microvm;
     for (n, disk) in disks.iter().enumerate() {
         let snapshot = if options.snapshot { ",snapshot=on" } else { "" };
-        let mut drive = OsString::from(format!("if=none,id=disk{n},format=raw,cache=writeback{snapshot},file="));
+        let mut drive =
+            OsString::from(format!("if=none,id=disk{n},format=raw,cache=writeback{snapshot},file="));
         drive.push(escape(disk));
         words.push("-drive".into());
         words.push(drive);
@@ -73,7 +74,8 @@ fn network(options: &Run, pci: bool) -> Result<Vec<OsString>> {
         netdev.push(',');
         netdev.push_str(&Forward::parse(text)?.hostfwd());
     }
-    let device = if pci { "virtio-net-pci,disable-legacy=on,netdev=net0" } else { "virtio-net-device,netdev=net0" };
+    let device =
+        if pci { "virtio-net-pci,disable-legacy=on,netdev=net0" } else { "virtio-net-device,netdev=net0" };
     Ok(["-netdev", &netdev, "-device", device].map(OsString::from).to_vec())
 }
 
@@ -117,7 +119,8 @@ pub fn encode(argument: &str) -> String {
         return "%".to_owned();
     }
     let plain = |b: u8| b.is_ascii_alphanumeric() || b"_-./:=@+,".contains(&b);
-    let encoded = argument.bytes().map(|b| if plain(b) { char::from(b).to_string() } else { format!("%{b:02X}") });
+    let encoded =
+        argument.bytes().map(|b| if plain(b) { char::from(b).to_string() } else { format!("%{b:02X}") });
     encoded.collect()
 }
 
@@ -155,7 +158,8 @@ mod tests {
         assert_eq!(encode("a b\n%;ü"), "a%20b%0A%25%3B%C3%BC");
         assert_eq!((encode(";"), encode("&&"), encode("--")), (";".into(), "&&".into(), "--".into()));
         assert_eq!(quote("it's"), "'it'\\''s'");
-        let run = options(&["--append=tarn.arc_max=64M", "--root", "tarn/x", "--", "/bin/sh", "-c", "echo x"]);
+        let run =
+            options(&["--append=tarn.arc_max=64M", "--root", "tarn/x", "--", "/bin/sh", "-c", "echo x"]);
         let want = "root=zfs:tarn/x tarn.arc_max=64M -- /bin/sh -c echo%20x";
         assert_eq!(command_line(&run).unwrap(), want);
         assert_eq!(command_line(&options(&[])).unwrap(), "");
@@ -167,10 +171,16 @@ mod tests {
     fn each_machine_gets_its_devices() {
         let q35 = line(&[]);
         assert!(q35.contains("-machine q35 -m 512M -smp 2"), "{q35}");
-        assert!(q35.contains("file=a,,b.img") && q35.contains("virtio-blk-pci,disable-legacy=on,drive=disk0"), "{q35}");
+        assert!(
+            q35.contains("file=a,,b.img") && q35.contains("virtio-blk-pci,disable-legacy=on,drive=disk0"),
+            "{q35}"
+        );
         assert!(!q35.contains("netdev"), "{q35}");
         let micro = line(&["--machine", "microvm", "--forward", "80:80", "--memory", "64M", "--snapshot"]);
-        assert!(micro.contains("virtio-blk-device,drive=disk0") && micro.contains("virtio-net-device"), "{micro}");
+        assert!(
+            micro.contains("virtio-blk-device,drive=disk0") && micro.contains("virtio-net-device"),
+            "{micro}"
+        );
         assert!(micro.contains("-m 64M") && micro.contains("snapshot=on"), "{micro}");
     }
 

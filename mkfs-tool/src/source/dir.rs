@@ -16,7 +16,8 @@ struct Files(Vec<PathBuf>);
 
 /// Walks a directory. It is read, never changed; what cannot be read is an error, sockets are left out with a note.
 pub fn open(path: &Path) -> Result<Tree> {
-    let mut walk = Walk { collector: Collector::new(), files: Vec::new(), seen: HashMap::new(), notes: Vec::new() };
+    let mut walk =
+        Walk { collector: Collector::new(), files: Vec::new(), seen: HashMap::new(), notes: Vec::new() };
     let metadata = std::fs::metadata(path).with_context(|| path.display().to_string())?;
     let root = walk.collector.node([])?;
     walk.collector.set(root, Pending::Kind(Kind::Directory), meta(path, &metadata)?)?;
@@ -121,7 +122,9 @@ fn xattrs(path: &Path) -> Result<Vec<(Vec<u8>, Vec<u8>)>> {
             Ok(len) => value.truncate(len),
             // Not for us (trusted.*, a security module's own), or gone since.
             Err(Errno::PERM | Errno::ACCESS | Errno::NODATA | Errno::NOTSUP) => continue,
-            Err(e) => return Err(e).with_context(|| format!("extended attribute {}", name.to_string_lossy())),
+            Err(e) => {
+                return Err(e).with_context(|| format!("extended attribute {}", name.to_string_lossy()));
+            }
         }
         attributes.push((name.to_bytes().to_vec(), value));
     }
@@ -131,7 +134,8 @@ fn xattrs(path: &Path) -> Result<Vec<(Vec<u8>, Vec<u8>)>> {
 
 impl Files {
     fn open(&self, token: u64) -> Result<(File, &Path)> {
-        let path = usize::try_from(token).ok().and_then(|i| self.0.get(i)).context("no file with that token")?;
+        let path =
+            usize::try_from(token).ok().and_then(|i| self.0.get(i)).context("no file with that token")?;
         Ok((File::open(path).with_context(|| path.display().to_string())?, path))
     }
 }
@@ -153,7 +157,11 @@ impl Content for Files {
     }
 
     fn name(&self, token: u64) -> String {
-        self.0.get(token as usize).map_or_else(|| OsStr::new("?").into(), |p| p.as_os_str()).to_string_lossy().into()
+        self.0
+            .get(token as usize)
+            .map_or_else(|| OsStr::new("?").into(), |p| p.as_os_str())
+            .to_string_lossy()
+            .into()
     }
 }
 

@@ -124,7 +124,10 @@ pub struct Totals {
 
 impl fmt::Debug for Tree {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Tree").field("entries", &self.entries).field("notes", &self.notes).finish_non_exhaustive()
+        f.debug_struct("Tree")
+            .field("entries", &self.entries)
+            .field("notes", &self.notes)
+            .finish_non_exhaustive()
     }
 }
 
@@ -192,10 +195,18 @@ pub fn empty() -> Tree {
 
 /// Checks one component of a path from a source.
 pub(crate) fn check_name(name: &[u8]) -> Result<()> {
-    ensure!(!name.is_empty() && name != b"." && name != b"..", "{:?} is no name", String::from_utf8_lossy(name));
+    ensure!(
+        !name.is_empty() && name != b"." && name != b"..",
+        "{:?} is no name",
+        String::from_utf8_lossy(name)
+    );
     ensure!(!name.iter().any(|b| matches!(b, b'/' | 0)), "a name holds a slash or a zero byte");
     if name.len() > NAME_MAX {
-        bail!("name of {} bytes; ZFS allows {NAME_MAX}: {}", name.len(), crate::output::show_name(&name[..32]));
+        bail!(
+            "name of {} bytes; ZFS allows {NAME_MAX}: {}",
+            name.len(),
+            crate::output::show_name(&name[..32])
+        );
     }
     Ok(())
 }
@@ -260,7 +271,10 @@ impl Collector {
     /// Says what a node is. The last word counts, as when a tar is extracted.
     pub(crate) fn set(&mut self, node: usize, pending: Pending, meta: Meta) -> Result<()> {
         if !matches!(pending, Pending::Kind(Kind::Directory)) {
-            ensure!(self.nodes[node].children.is_empty(), "a directory with files in it is replaced by something else");
+            ensure!(
+                self.nodes[node].children.is_empty(),
+                "a directory with files in it is replaced by something else"
+            );
             ensure!(node != 0, "the root must be a directory");
         }
         self.nodes[node].content = Some((pending, meta));
@@ -277,7 +291,8 @@ impl Collector {
         while let Some((node, parent, name)) = stack.pop() {
             let index = entries.len();
             let content = self.nodes[node].content.take();
-            let (pending, meta) = content.unwrap_or_else(|| (Pending::Kind(Kind::Directory), implied.clone()));
+            let (pending, meta) =
+                content.unwrap_or_else(|| (Pending::Kind(Kind::Directory), implied.clone()));
             let kind = match pending {
                 Pending::Kind(kind) => kind,
                 Pending::Link(target) => {

@@ -18,13 +18,16 @@ const MAX_HEADER: u64 = 1 << 20;
 /// Indexes an archive.
 pub fn open(path: &Path) -> Result<Tree> {
     let file = plain(File::open(path)?)?;
-    let mut index = Index { archive: &file, collector: Collector::new(), files: Vec::new(), notes: Vec::new() };
+    let mut index =
+        Index { archive: &file, collector: Collector::new(), files: Vec::new(), notes: Vec::new() };
     let mut archive = Archive::new(BufReader::with_capacity(1 << 16, &file));
     let mut members = 0_u64;
     for entry in archive.entries_with_seek()? {
         let mut entry = entry.context("not a tar archive, or a damaged one")?;
         let name = name(&mut entry)?;
-        index.add(&mut entry, &name).with_context(|| format!("member {}", crate::output::show_name(&name)))?;
+        index
+            .add(&mut entry, &name)
+            .with_context(|| format!("member {}", crate::output::show_name(&name)))?;
         members += 1;
     }
     ensure!(members > 0, "the archive is empty, or no tar archive");
@@ -63,7 +66,9 @@ fn plain(mut file: File) -> Result<File> {
             let decoder = ruzstd::decoding::StreamingDecoder::new(BufReader::new(file));
             unpack(decoder.map_err(|e| anyhow::anyhow!("zstd: {e}"))?)
         }
-        [0xfd, b'7', b'z', b'X', b'Z', 0] => bail!("compressed with xz, which is not supported: unpack it first"),
+        [0xfd, b'7', b'z', b'X', b'Z', 0] => {
+            bail!("compressed with xz, which is not supported: unpack it first")
+        }
         [b'B', b'Z', b'h', ..] => bail!("compressed with bzip2, which is not supported: unpack it first"),
         _ => Ok(file),
     }
@@ -118,14 +123,17 @@ impl Index<'_> {
                 let target = target(entry)?;
                 let found = self.collector.find(components(&target)?);
                 let shown = || crate::output::show_name(&target);
-                Pending::Link(found.with_context(|| format!("a hard link to {}, which is not there", shown()))?)
+                Pending::Link(
+                    found.with_context(|| format!("a hard link to {}, which is not there", shown()))?,
+                )
             }
             EntryType::Char => Pending::Kind(Kind::CharDevice(device(entry, true)?, device(entry, false)?)),
             EntryType::Block => Pending::Kind(Kind::BlockDevice(device(entry, true)?, device(entry, false)?)),
             EntryType::Fifo => Pending::Kind(Kind::Fifo),
             other => {
                 let name = crate::output::show_name(name);
-                self.notes.push(format!("{name}: a member of type {:?} is not copied", other.as_byte() as char));
+                self.notes
+                    .push(format!("{name}: a member of type {:?} is not copied", other.as_byte() as char));
                 return Ok(());
             }
         };
@@ -141,7 +149,9 @@ impl Index<'_> {
         let (size, parts) = match pax_sparse(entry)? {
             Some(PaxSparse::Unsupported) => bail!("a sparse member in a pax format that is not supported"),
             Some(PaxSparse::Map(size)) => pax_map(entry, size, start)?,
-            None if entry.header().entry_type() == EntryType::GNUSparse => gnu_map(entry, self.archive, start)?,
+            None if entry.header().entry_type() == EntryType::GNUSparse => {
+                gnu_map(entry, self.archive, start)?
+            }
             None => (entry.size(), vec![(0..entry.size(), start)]),
         };
         let allocated = parts.iter().map(|(extent, _)| extent.end - extent.start).sum();
@@ -207,7 +217,9 @@ fn time(text: &str) -> Result<Time> {
     let digits: String = fraction.chars().chain("000000000".chars()).take(9).collect();
     let nsec: u32 = digits.parse().with_context(|| format!("{text:?} is no time"))?;
     Ok(match (negative, nsec) {
-        (true, 1..) => Time { sec: sec.checked_sub(1).context("a time out of range")?, nsec: 1_000_000_000 - nsec },
+        (true, 1..) => {
+            Time { sec: sec.checked_sub(1).context("a time out of range")?, nsec: 1_000_000_000 - nsec }
+        }
         _ => Time { sec, nsec },
     })
 }
@@ -243,7 +255,10 @@ fn pax_sparse<R: Read>(entry: &mut Entry<'_, R>) -> Result<Option<PaxSparse>> {
 
 /// One range of a sparse file's map.
 fn part(parts: &mut Vec<(Extent, u64)>, offset: u64, len: u64, size: u64, at: &mut u64) -> Result<()> {
-    let end = offset.checked_add(len).filter(|end| *end <= size).context("a sparse map goes past the file's end")?;
+    let end = offset
+        .checked_add(len)
+        .filter(|end| *end <= size)
+        .context("a sparse map goes past the file's end")?;
     let last = parts.last().map_or(0, |(extent, _)| extent.end);
     ensure!(offset >= last, "a sparse map is not sorted");
     if len > 0 {
@@ -323,7 +338,9 @@ impl Content for Members {
             let (from, to) = (want.start.max(extent.start), want.end.min(extent.end));
             if from < to {
                 let into = &mut buf[(from - offset) as usize..(to - offset) as usize];
-                self.file.read_exact_at(into, at + (from - extent.start)).with_context(|| member.name.clone())?;
+                self.file
+                    .read_exact_at(into, at + (from - extent.start))
+                    .with_context(|| member.name.clone())?;
             }
         }
         Ok(())
