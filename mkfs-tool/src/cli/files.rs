@@ -30,7 +30,7 @@ pub struct Ls {
     #[arg(short = '1', hide = true)]
     pub one: bool,
     /// Sizes as 1.5K, 2M
-    #[arg(short = 'h')]
+    #[arg(long)]
     pub human: bool,
     /// JSON
     #[arg(short = 'j', long)]
