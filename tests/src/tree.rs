@@ -87,20 +87,36 @@ fn node(path: &Path, relative: &Path, seen: &mut BTreeMap<u64, PathBuf>) -> Resu
     })
 }
 
+/// Where a file has data, as the host's file system knows it: start and end in bytes.
+pub fn data_ranges(path: &Path) -> Result<Vec<(u64, u64)>> {
+    use rustix::fs::{SeekFrom, seek};
+    let file = File::open(path)?;
+    let mut ranges = Vec::new();
+    let mut at = 0;
+    // ENXIO: no data after this offset.
+    while let Ok(start) = seek(&file, SeekFrom::Data(at)) {
+        at = seek(&file, SeekFrom::Hole(start))?;
+        ranges.push((start, at));
+    }
+    Ok(ranges)
+}
+
 /// SHA-256 of a file's pages that are not all zero, with their offsets: the same for sparse and filled files.
 fn content(path: &Path, size: u64) -> Result<String> {
     const PAGE: u64 = 65536;
     let file = File::open(path)?;
     let mut hash = Sha256::new();
     let mut page = vec![0; PAGE as usize];
-    // A file that has no block at all needs no reading, however large it is.
-    let pages = if file.metadata()?.blocks() == 0 { 0 } else { size.div_ceil(PAGE) };
-    for i in 0..pages {
-        let len = (size - i * PAGE).min(PAGE) as usize;
-        file.read_exact_at(&mut page[..len], i * PAGE)?;
-        if page[..len].iter().any(|&b| b != 0) {
-            hash.update((i * PAGE).to_le_bytes());
-            hash.update(&page[..len]);
+    let mut next = 0;
+    for (start, end) in data_ranges(path)? {
+        for i in (start / PAGE).max(next)..end.div_ceil(PAGE) {
+            let len = (size - i * PAGE).min(PAGE) as usize;
+            file.read_exact_at(&mut page[..len], i * PAGE)?;
+            if page[..len].iter().any(|&b| b != 0) {
+                hash.update((i * PAGE).to_le_bytes());
+                hash.update(&page[..len]);
+            }
+            next = i + 1;
         }
     }
     Ok(hex(&hash.finalize()))
