@@ -1,0 +1,22 @@
+//! The pool: import, export, creation, transaction group sync, space, features, history and verification.
+//! Source: `module/zfs/spa*.c`, `metaslab.c`, `space_map.c`, `zfeature.c`.
+//!
+//! [`Pool`] is what everybody above holds. Below it lies one engine, shared with the sync thread: the MOS, the space
+//! allocator, the features, and the queue of sync tasks.
+//!
+//! # Invariants
+//! - The MOS is changed by the sync thread alone, with the syncing txg's `Tx`; everything else asks for it by a sync task.
+//! - Space that a txg frees is given out again only after [`metaslab::DEFER_TXGS`] more txgs are on disk, so that the uberblocks
+//!   of those txgs stay whole.
+//! - An uberblock is written only after everything that it refers to was flushed.
+//!
+//! # Lock order
+//! The config lock of `dsl` → the allocator → a feature table. None is held while waiting for a txg.
+
+mod options;
+mod pool;
+mod report;
+
+pub use options::{CreateOptions, ImportOptions};
+pub use pool::{FeatureState, Pool, PoolState, Space};
+pub use report::{DamagedFile, HistoryRecord, Progress, VerifyReport};
