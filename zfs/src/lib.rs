@@ -12,6 +12,7 @@ pub mod dmu;
 pub mod dsl;
 pub mod error;
 pub mod ondisk;
+pub mod spa;
 pub mod vdev;
 pub mod zap;
 pub mod zio;

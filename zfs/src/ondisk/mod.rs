@@ -11,12 +11,14 @@ pub mod bookmark;
 pub mod dnode;
 pub mod dsl;
 pub mod eck;
+pub mod features;
 pub mod gang;
 pub mod label;
 pub mod nvlist;
 pub mod object_type;
 pub mod objset;
 pub mod pretty;
+pub mod space_map;
 pub mod uberblock;
 
 /// The little-endian word at `offset`; 0 past the end of `bytes`.

@@ -3,7 +3,7 @@
 use super::options::{CreateOptions, ImportOptions};
 use super::report::{DamagedFile, HistoryRecord, Progress, VerifyReport};
 use crate::dmu::{Objset, Tx, Txgs};
-use crate::dsl::{DslPool, SpaceCheck};
+use crate::dsl::{DslPool, Slop};
 use crate::error::Result;
 use crate::ondisk::blkptr::Blkptr;
 use crate::ondisk::nvlist::NvList;
@@ -162,10 +162,10 @@ impl Pool {
     /// Runs `task` in the sync thread and waits until its txg is on disk. It must do all its checks before it changes anything.
     pub fn sync_task<T: Send + 'static>(
         &self,
-        check: SpaceCheck,
+        slop: Slop,
         task: impl FnOnce(&Tx) -> Result<T> + Send + 'static,
     ) -> Result<T> {
-        let _ = (check, task);
+        let _ = (slop, task);
         todo!()
     }
 
