@@ -126,8 +126,7 @@ pub fn decode(log: &[u8], mut visit: impl FnMut(Entry) -> Result<()>) -> Result<
                 free: word >> 60 & 3 == 1,
             },
             TWO_WORD_PREFIX => {
-                let second =
-                    words.next().ok_or(Error::corrupt("space map: half a two-word entry", None))?;
+                let second = words.next().ok_or(Error::corrupt("space map: half a two-word entry", None))?;
                 let vdev = word & NO_VDEV;
                 Entry::Range {
                     free: second >> 63 == 1,
@@ -278,10 +277,7 @@ mod tests {
         assert_eq!(SpaceMapHeader::parse(&header.emit()), Ok(header));
         let old = SpaceMapHeader::empty(4, false);
         assert_eq!(SpaceMapHeader::parse(&old.emit()), Ok(old));
-        assert_eq!(
-            SpaceMapHeader::parse(&[0; 23]),
-            Err(Error::corrupt("space map: header too short", None))
-        );
+        assert_eq!(SpaceMapHeader::parse(&[0; 23]), Err(Error::corrupt("space map: header too short", None)));
         let mut odd = SpaceMapHeader::empty(4, false).emit();
         odd[8] = 1;
         assert_eq!(
