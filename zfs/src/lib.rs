@@ -15,6 +15,7 @@ pub mod ondisk;
 pub mod spa;
 pub mod vdev;
 pub mod zap;
+pub mod zil;
 pub mod zio;
 
 pub use error::{Error, Result};

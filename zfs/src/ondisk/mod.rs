@@ -20,6 +20,7 @@ pub mod objset;
 pub mod pretty;
 pub mod space_map;
 pub mod uberblock;
+pub mod zil;
 
 /// The little-endian word at `offset`; 0 past the end of `bytes`.
 #[must_use]
