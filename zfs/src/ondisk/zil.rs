@@ -77,7 +77,8 @@ impl Header {
     #[must_use]
     pub fn to_bytes(&self) -> [u8; HEADER_SIZE] {
         let mut bytes = [0; HEADER_SIZE];
-        let mut put = |offset: usize, word: u64| bytes[offset..offset + 8].copy_from_slice(&word.to_le_bytes());
+        let mut put =
+            |offset: usize, word: u64| bytes[offset..offset + 8].copy_from_slice(&word.to_le_bytes());
         put(0, self.claim_txg);
         put(8, self.replay_seq);
         put(144, self.claim_blk_seq);
@@ -116,8 +117,11 @@ impl Chain {
     /// The part of the block that holds records.
     pub fn records<'a>(&self, block: &'a [u8], slim: bool) -> Result<&'a [u8]> {
         let used = usize::try_from(self.used).unwrap_or(usize::MAX);
-        let (start, end, limit) =
-            if slim { (CHAIN_SIZE, used, block.len()) } else { (0, used, block.len().saturating_sub(CHAIN_SIZE)) };
+        let (start, end, limit) = if slim {
+            (CHAIN_SIZE, used, block.len())
+        } else {
+            (0, used, block.len().saturating_sub(CHAIN_SIZE))
+        };
         if end > limit || start > end {
             return Err(Error::corrupt("log block: more bytes in use than it has", None));
         }
@@ -153,7 +157,13 @@ impl RecordHeader {
         if len < RECORD_HEADER_SIZE || len > records.len() || !len.is_multiple_of(8) {
             return Err(bad);
         }
-        Ok(RecordHeader { kind: kind & !CASE_INSENSITIVE, ignore_case: kind & CASE_INSENSITIVE != 0, len, txg, seq })
+        Ok(RecordHeader {
+            kind: kind & !CASE_INSENSITIVE,
+            ignore_case: kind & CASE_INSENSITIVE != 0,
+            len,
+            txg,
+            seq,
+        })
     }
 }
 
@@ -379,7 +389,8 @@ pub enum Record {
 
 /// A name, ended by a zero byte; and what follows it.
 fn name_at(bytes: &[u8]) -> Result<(Vec<u8>, &[u8])> {
-    let end = bytes.iter().position(|&b| b == 0).ok_or(Error::corrupt("log record: name without end", None))?;
+    let end =
+        bytes.iter().position(|&b| b == 0).ok_or(Error::corrupt("log record: name without end", None))?;
     Ok((bytes[..end].to_vec(), &bytes[end + 1..]))
 }
 
@@ -437,7 +448,8 @@ fn parse_create(tx: u64, body: &[u8]) -> Result<Record> {
 
 /// The fixed part, from `lr_doid` on: 9 words.
 fn parse_create_fixed(body: &[u8]) -> Result<Create> {
-    let word = |i: usize| u64_at(body, 8 * i).ok_or(Error::corrupt("log record: shorter than its fields", None));
+    let word =
+        |i: usize| u64_at(body, 8 * i).ok_or(Error::corrupt("log record: shorter than its fields", None));
     let foid = word(1)?;
     Ok(Create {
         dir: word(0)?,
@@ -467,9 +479,11 @@ impl Record {
         Ok(match header.kind {
             CREATE | MKDIR | MKXATTR | SYMLINK | CREATE_ATTR | MKDIR_ATTR | CREATE_ACL | CREATE_ACL_ATTR
             | MKDIR_ACL | MKDIR_ACL_ATTR => parse_create(header.kind, body)?,
-            REMOVE | RMDIR => {
-                Record::Remove { dir: word(0)?, name: name_at(after(body, 8)?)?.0, is_dir: header.kind == RMDIR }
-            }
+            REMOVE | RMDIR => Record::Remove {
+                dir: word(0)?,
+                name: name_at(after(body, 8)?)?.0,
+                is_dir: header.kind == RMDIR,
+            },
             LINK => Record::Link { dir: word(0)?, object: word(1)?, name: name_at(after(body, 16)?)?.0 },
             RENAME | RENAME_EXCHANGE | RENAME_WHITEOUT => parse_rename(header.kind, body)?,
             WRITE => parse_write(body)?,
@@ -488,7 +502,8 @@ impl Record {
             SETSAXATTR => {
                 let size = usize::try_from(word(1)?).unwrap_or(usize::MAX);
                 let (name, rest) = name_at(after(body, 16)?)?;
-                let value = rest.get(..size).ok_or(Error::corrupt("log record: shorter than its fields", None))?;
+                let value =
+                    rest.get(..size).ok_or(Error::corrupt("log record: shorter than its fields", None))?;
                 Record::SetSaXattr { object: word(0)?, name, value: (size > 0).then(|| value.to_vec()) }
             }
             ACL => {
@@ -554,7 +569,16 @@ impl Record {
             Record::Rename { from_dir, from, to_dir, to, whiteout, .. } => {
                 out.words(&[*from_dir, *to_dir]);
                 if let Some(w) = whiteout {
-                    out.words(&[foid(w), w.mode, w.uid, w.gid, w.generation, w.crtime[0], w.crtime[1], w.rdev]);
+                    out.words(&[
+                        foid(w),
+                        w.mode,
+                        w.uid,
+                        w.gid,
+                        w.generation,
+                        w.crtime[0],
+                        w.crtime[1],
+                        w.rdev,
+                    ]);
                 }
                 out.name(from);
                 out.name(to);
@@ -590,7 +614,8 @@ impl Record {
 }
 
 fn parse_rename(tx: u64, body: &[u8]) -> Result<Record> {
-    let word = |i: usize| u64_at(body, 8 * i).ok_or(Error::corrupt("log record: shorter than its fields", None));
+    let word =
+        |i: usize| u64_at(body, 8 * i).ok_or(Error::corrupt("log record: shorter than its fields", None));
     let mut rest = after(body, 16)?;
     let mut whiteout = None;
     if tx == kind::RENAME_WHITEOUT {
@@ -707,7 +732,13 @@ mod tests {
         round_trip(&Record::Write { object: 1, offset: 2, len: 100, bp, data: Vec::new() });
         round_trip(&Record::Write2 { object: 1, offset: 2, len: 3 });
         round_trip(&Record::Truncate { object: 1, offset: 2, len: 3 });
-        round_trip(&Record::SetAttr(SetAttr { object: 1, mask: mask::MODE, mode: 2, mtime: [8, 9], ..SetAttr::default() }));
+        round_trip(&Record::SetAttr(SetAttr {
+            object: 1,
+            mask: mask::MODE,
+            mode: 2,
+            mtime: [8, 9],
+            ..SetAttr::default()
+        }));
         round_trip(&Record::SetSaXattr { object: 1, name: b"user.a".to_vec(), value: Some(b"v".to_vec()) });
         round_trip(&Record::SetSaXattr { object: 1, name: b"user.a".to_vec(), value: None });
         round_trip(&Record::Acl { object: 1, count: 3, aces: alloc::vec![1; 24], flags: 2 });
@@ -717,8 +748,14 @@ mod tests {
     fn header_and_chain_come_back() {
         let mut log = Blkptr::HOLE;
         log.set_birth(3);
-        let header =
-            Header { claim_txg: 1, replay_seq: 2, log, claim_blk_seq: 4, flags: REPLAY_NEEDED, claim_lr_seq: 6 };
+        let header = Header {
+            claim_txg: 1,
+            replay_seq: 2,
+            log,
+            claim_blk_seq: 4,
+            flags: REPLAY_NEEDED,
+            claim_lr_seq: 6,
+        };
         assert_eq!(Header::from_bytes(&header.to_bytes()), header);
         let mut block = alloc::vec![0xff; 4096];
         let chain = Chain { next: log, used: 300 };

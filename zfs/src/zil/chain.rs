@@ -6,7 +6,8 @@ use crate::ondisk::blkptr::{BLKPTR_SIZE, Blkptr};
 use crate::ondisk::bookmark::Bookmark;
 use crate::ondisk::objset::ObjsetKind;
 use crate::ondisk::zil::{
-    CHECKSUM_SEQ, CLAIM_LR_SEQ_VALID, Chain, HEADER_SIZE, Header, REPLAY_NEEDED, Record, RecordHeader, kind, records,
+    CHECKSUM_SEQ, CLAIM_LR_SEQ_VALID, Chain, HEADER_SIZE, Header, REPLAY_NEEDED, Record, RecordHeader, kind,
+    records,
 };
 use crate::zio::Zio;
 use alloc::sync::Arc;
@@ -211,7 +212,9 @@ pub fn visit_blocks(
             Ok(())
         }
         Entry::Record(head, bytes) => match indirect(head, bytes) {
-            Some(bp) if header.claim_txg != 0 && bp.birth() >= header.claim_txg && seen.first_time(&bp) => visit(&bp),
+            Some(bp) if header.claim_txg != 0 && bp.birth() >= header.claim_txg && seen.first_time(&bp) => {
+                visit(&bp)
+            }
             _ => Ok(()),
         },
     })?;
