@@ -1,0 +1,207 @@
+//! The serial console: COM1, 115200 8N1.
+//!
+//! Output is written by polling, in one piece per call: a call's bytes are never mixed with another's. Input arrives
+//! by interrupt; a driver thread moves it to the buffer that [`read`] takes from.
+
+use crate::arch::ioapic::Trigger;
+use crate::arch::irq;
+use crate::arch::port::{inb, outb};
+use crate::sched::{self, Thread};
+use crate::sync::IrqLock;
+use alloc::boxed::Box;
+use alloc::collections::VecDeque;
+use alloc::sync::Arc;
+use core::fmt::{self, Write};
+use core::sync::atomic::{AtomicU8, Ordering};
+use platform::sync::{Condvar, Mutex};
+use spin::Once;
+
+const PORT: u16 = 0x3f8;
+const GSI: u32 = 4;
+/// Bytes that the transmit FIFO takes at once.
+const FIFO: usize = 16;
+const INPUT_LIMIT: usize = 1 << 16;
+
+static OUTPUT: IrqLock<()> = IrqLock::new(());
+static INPUT: Mutex<VecDeque<u8>> = Mutex::new(VecDeque::new());
+static ARRIVED: Condvar = Condvar::new();
+static DRIVER: Once<Arc<Thread>> = Once::new();
+static HOOK: Once<fn()> = Once::new();
+
+/// How much the kernel says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Level {
+    /// Only what went wrong.
+    Error = 0,
+    /// What is found and done.
+    Info = 1,
+    /// Details.
+    Debug = 2,
+}
+
+static LEVEL: AtomicU8 = AtomicU8::new(Level::Error as u8);
+
+/// Whether messages of `level` are printed.
+pub fn shows(level: Level) -> bool {
+    level as u8 <= LEVEL.load(Ordering::Relaxed)
+}
+
+/// Sets the level by the boot option `tarn.log`.
+pub fn set_level(name: &str) {
+    let level = match name {
+        "debug" => Level::Debug,
+        "info" => Level::Info,
+        _ => Level::Error,
+    };
+    LEVEL.store(level as u8, Ordering::Relaxed);
+}
+
+/// Prints a line of the kernel's own, `tarn: …`, if its level is shown.
+#[macro_export]
+macro_rules! log {
+    ($level:ident, $($argument:tt)*) => {
+        if $crate::console::shows($crate::console::Level::$level) {
+            $crate::console::line(format_args!($($argument)*));
+        }
+    };
+}
+
+/// Prints a line whatever the level.
+#[macro_export]
+macro_rules! println {
+    ($($argument:tt)*) => { $crate::console::line(format_args!($($argument)*)) };
+}
+
+/// Sets up the port.
+pub fn init() {
+    for (register, value) in [(1, 0), (3, 0x80), (0, 1), (1, 0), (3, 3), (2, 0xc7), (4, 0x0b)] {
+        outb(PORT + register, value);
+    }
+}
+
+fn put(bytes: &[u8]) {
+    for chunk in bytes.chunks(FIFO) {
+        let mut tries = 0;
+        while inb(PORT + 5) & 0x20 == 0 && tries < 1_000_000 {
+            tries += 1;
+        }
+        for &byte in chunk {
+            outb(PORT, byte);
+        }
+    }
+}
+
+/// Writes bytes as they are.
+pub fn write(bytes: &[u8]) {
+    // In pieces, so that a long write keeps interrupts out for a bounded time only.
+    for piece in bytes.chunks(4096) {
+        let _output = OUTPUT.lock();
+        put(piece);
+    }
+}
+
+struct Buffer {
+    bytes: [u8; 512],
+    len: usize,
+}
+
+impl Write for Buffer {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        for &byte in text.as_bytes() {
+            if self.len == self.bytes.len() {
+                write(&self.bytes);
+                self.len = 0;
+            }
+            self.bytes[self.len] = byte;
+            self.len += 1;
+        }
+        Ok(())
+    }
+}
+
+/// Prints `tarn: ` and a line.
+pub fn line(text: fmt::Arguments<'_>) {
+    let mut buffer = Buffer { bytes: [0; 512], len: 0 };
+    // Buffer never fails.
+    let _ = writeln!(buffer, "tarn: {text}");
+    write(&buffer.bytes[..buffer.len]);
+}
+
+/// Writes without the lock: for a panic, when its holder may be stopped.
+pub struct Unlocked;
+
+impl Write for Unlocked {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        put(text.as_bytes());
+        Ok(())
+    }
+}
+
+/// Starts taking input. Threads and interrupts are up.
+pub fn start_input() {
+    let driver = sched::spawn_urgent("console", Box::new(drive));
+    DRIVER.call_once(|| driver);
+    let connected = irq::connect_gsi(GSI, Trigger::Edge, || {
+        // Reading the identification acknowledges; the thread empties the FIFO and lets the next interrupt come.
+        if inb(PORT + 2) & 1 == 0 {
+            outb(PORT + 1, 0);
+            if let Some(driver) = DRIVER.get() {
+                driver.unpark();
+            }
+        }
+    });
+    if connected {
+        outb(PORT + 1, 1);
+    }
+}
+
+fn drive() {
+    loop {
+        let mut got = false;
+        while inb(PORT + 5) & 1 != 0 {
+            let byte = inb(PORT);
+            let mut input = INPUT.lock();
+            if input.len() < INPUT_LIMIT {
+                input.push_back(byte);
+            }
+            got = true;
+        }
+        if got {
+            ARRIVED.notify_all();
+            if let Some(hook) = HOOK.get() {
+                hook();
+            }
+        }
+        outb(PORT + 1, 1);
+        // A byte that came before the interrupt was allowed again raises none (edge): look once more.
+        if inb(PORT + 5) & 1 == 0 {
+            sched::park();
+        }
+    }
+}
+
+/// Reads at least one byte, sleeping until there is one. How many were read.
+pub fn read(out: &mut [u8]) -> usize {
+    if out.is_empty() {
+        return 0;
+    }
+    let mut input = INPUT.lock();
+    while input.is_empty() {
+        input = ARRIVED.wait(input);
+    }
+    let n = out.len().min(input.len());
+    for (slot, byte) in out.iter_mut().zip(input.drain(..n)) {
+        *slot = byte;
+    }
+    n
+}
+
+/// Whether [`read`] would return at once.
+pub fn readable() -> bool {
+    !INPUT.lock().is_empty()
+}
+
+/// Calls `hook` (in a thread) whenever input has arrived. Once.
+pub fn on_input(hook: fn()) {
+    HOOK.call_once(|| hook);
+}

@@ -1,0 +1,15 @@
+//! Memory: physical frames, the direct map, the heap.
+//!
+//! # Layout of the high half (shared by all address spaces)
+//! | from | what |
+//! |---|---|
+//! | `0xffff_8000_0000_0000` | the direct map: physical address + this; RAM write-back, devices uncached |
+//! | `0xffff_e000_0000_0000` | kernel stacks, each with an unmapped guard page below |
+//! | `0xffff_ffff_8000_0000` | the kernel image: physical address + this |
+//!
+//! The low half is the application's, and empty for kernel threads.
+
+pub mod frame;
+pub mod heap;
+pub mod phys;
+pub mod stack;
