@@ -1,7 +1,7 @@
 //! A native, read-write ZFS: SPA version 5000 with feature flags.
 //!
 //! The layers, lowest first; each knows only those above its own line here:
-//! [`ondisk`] · [`checksum`], [`compress`] · [`vdev`] · [`arc`] · [`zio`] · [`dmu`], [`zap`] · `dsl` · `spa` · `zpl`, `zil`, `zvol`.
+//! [`ondisk`] · [`checksum`], [`compress`] · [`vdev`] · [`arc`] · [`zio`] · [`dmu`], [`zap`] · [`zil`] · [`dsl`] · [`spa`] · [`zpl`], [`zvol`].
 #![cfg_attr(not(any(feature = "std", test)), no_std)]
 extern crate alloc;
 
@@ -17,5 +17,7 @@ pub mod vdev;
 pub mod zap;
 pub mod zil;
 pub mod zio;
+pub mod zpl;
+pub mod zvol;
 
 pub use error::{Error, Result};

@@ -21,8 +21,8 @@ use platform::sync::{Condvar, Mutex, MutexGuard};
 pub trait LogHost: Send + Sync {
     /// Who gives out space.
     fn alloc(&self) -> &dyn AllocateBlocks;
-    /// Frees a block as of `txg`, which is open or syncing.
-    fn free(&self, txg: u64, bp: &Blkptr);
+    /// Frees a block as of `tx`'s txg.
+    fn free(&self, tx: &Tx, bp: &Blkptr);
     /// The allocated size of a log block of `size` bytes.
     fn asize(&self, size: u64) -> u64;
     /// Two random words, not 0: the guid of a new chain.
@@ -170,7 +170,7 @@ impl Log {
         }
         let tx = self.os.txgs().begin_net_free(0)?;
         let txg = tx.txg();
-        free_chain(self.os.zio(), &header, self.os.id(), &mut |bp| self.host.free(txg, bp))?;
+        free_chain(self.os.zio(), &header, self.os.id(), &mut |bp| self.host.free(&tx, bp))?;
         self.state.lock().destroy_txg = txg;
         self.os.set_zil_header(&tx, header.to_bytes());
         drop(tx);
@@ -270,7 +270,7 @@ impl Log {
             state.destroy_txg = txg;
             core::mem::take(&mut state.lwbs)
         };
-        lwbs.iter().for_each(|lwb| self.host.free(txg, &lwb.bp));
+        lwbs.iter().for_each(|lwb| self.host.free(&tx, &lwb.bp));
         self.os.set_zil_header(&tx, header.to_bytes());
         drop(tx);
         self.sync_txg(txg)
@@ -582,8 +582,9 @@ impl SyncHook for Log {
             }
             state.header.to_bytes()
         };
-        freed.iter().for_each(|bp| self.host.free(txg, bp));
-        objset.set_zil_header(&Tx::syncing(objset.txgs(), txg), header);
+        let tx = Tx::syncing(objset.txgs(), txg);
+        freed.iter().for_each(|bp| self.host.free(&tx, bp));
+        objset.set_zil_header(&tx, header);
         Ok(())
     }
 }
