@@ -1,8 +1,6 @@
 //! [`Filesystem`]: the public face of a mounted dataset.
 
-use super::types::{
-    Attr, DirEntry, Durability, MountOptions, New, RenameFlags, SetAttr, StatFs, XattrMode,
-};
+use super::types::{Attr, DirEntry, Durability, MountOptions, New, RenameFlags, SetAttr, StatFs, XattrMode};
 use crate::dmu::{Objset, Tx};
 use crate::dsl::Dataset;
 use crate::error::Result;
@@ -14,7 +12,12 @@ use alloc::vec::Vec;
 /// Makes an empty objset a file system: master node, attribute registry, delete queue and a root directory with mode
 /// 0755 (`zfs_create_fs`). `properties`: those that are fixed at creation (`normalization`, `utf8only`,
 /// `casesensitivity`), by name and number; others are ignored. `now` is the time of the root directory.
-pub fn init(os: &Arc<Objset>, tx: &Tx, properties: &[(&str, u64)], now: platform::clock::Timespec) -> Result<()> {
+pub fn init(
+    os: &Arc<Objset>,
+    tx: &Tx,
+    properties: &[(&str, u64)],
+    now: platform::clock::Timespec,
+) -> Result<()> {
     let _ = (os, tx, properties, now);
     todo!()
 }
