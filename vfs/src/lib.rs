@@ -1,2 +1,22 @@
-//! POSIX files over the ZFS engine and the memory file systems.
+//! POSIX files: the tree of mounts, open files, locks and pipes, over the ZFS engine and the memory file systems.
+//!
+//! [`ops::Vfs`] is what a kernel holds. The engine's errors become numbers here ([`errno`]) and nowhere below.
 #![cfg_attr(not(any(feature = "std", test)), no_std)]
+extern crate alloc;
+
+pub mod devfs;
+pub mod errno;
+pub mod file;
+pub mod inode;
+pub mod locks;
+pub mod mapped;
+pub mod ops;
+pub mod path;
+pub mod pipe;
+pub mod procfs;
+pub mod tar;
+pub mod tmpfs;
+pub mod types;
+pub mod wait;
+
+pub use errno::{Errno, Result};

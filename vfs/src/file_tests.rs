@@ -1,0 +1,76 @@
+use super::*;
+use crate::inode::FileSystem;
+use crate::tmpfs::Tmpfs;
+use crate::types::New;
+use platform::clock::{FixedClock, Timespec};
+
+fn open(flags: OpenFlags) -> Arc<File> {
+    let fs = Tmpfs::new("tmpfs", 3, 1 << 20, Arc::new(FixedClock(Timespec::default())));
+    let inode = fs.root().create(b"f", &New::new(FileType::Regular, 0o644)).unwrap();
+    File::new(Place::detached(inode, b"f"), flags, None).unwrap()
+}
+
+#[test]
+fn positions() {
+    let f = open(OpenFlags::RDWR);
+    assert_eq!(f.write(b"hello world"), Ok(11));
+    assert_eq!(f.seek(-5, Whence::End), Ok(6));
+    let mut buf = [0; 10];
+    assert_eq!(f.read(&mut buf), Ok(5));
+    assert_eq!(f.read(&mut buf), Ok(0));
+    assert_eq!(f.seek(-12, Whence::Current), Err(Errno::EINVAL));
+    assert_eq!(f.seek(0, Whence::Hole), Ok(11));
+    assert_eq!(f.seek(11, Whence::Data), Err(Errno::ENXIO));
+    assert_eq!(f.read_at(0, &mut buf[..5]), Ok(5));
+    assert_eq!(&buf[..5], b"hello");
+    assert_eq!(f.position(), 0 + 11);
+}
+
+#[test]
+fn access_modes_and_append() {
+    let f = open(OpenFlags::WRONLY | OpenFlags::APPEND);
+    assert_eq!(f.read(&mut [0]), Err(Errno::EBADF));
+    f.write(b"ab").unwrap();
+    f.seek(0, Whence::Set).unwrap();
+    f.write(b"cd").unwrap();
+    assert_eq!(f.inode().stat().unwrap().size, 4);
+    f.set_flags(OpenFlags::NONBLOCK | OpenFlags::RDWR);
+    assert!(f.flags().contains(OpenFlags::NONBLOCK | OpenFlags::WRONLY) && !f.flags().readable());
+}
+
+#[test]
+fn descriptors() {
+    let t = FdTable::new(4);
+    let f = open(OpenFlags::RDWR);
+    assert_eq!(t.add(f.clone(), false, 0), Ok(0));
+    assert_eq!(t.add(f.clone(), true, 0), Ok(1));
+    assert_eq!(t.add(f.clone(), false, 3), Ok(3));
+    assert_eq!(t.add(f.clone(), false, 0), Ok(2));
+    assert_eq!(t.add(f.clone(), false, 0), Err(Errno::EMFILE));
+    assert_eq!(t.set(9, f.clone(), false).err(), Some(Errno::EBADF));
+    assert!(t.remove(0).is_ok());
+    assert_eq!(t.get(0).err(), Some(Errno::EBADF));
+    assert_eq!(t.take_cloexec().len(), 1);
+    assert_eq!(t.duplicate().list().iter().map(|(fd, _)| *fd).collect::<Vec<_>>(), [2, 3]);
+    assert_eq!(t.take_all().len(), 2);
+}
+
+#[test]
+fn dots_come_first() {
+    let fs = Tmpfs::new("tmpfs", 3, 1 << 20, Arc::new(FixedClock(Timespec::default())));
+    fs.root().create(b"f", &New::new(FileType::Regular, 0o644)).unwrap();
+    let d = File::new(Place::detached(fs.root(), b""), OpenFlags::empty(), None).unwrap();
+    let mut names = Vec::new();
+    for _ in 0..5 {
+        let mut one = 0;
+        d.read_dir(&mut |e| {
+            one += 1;
+            if one == 1 {
+                names.push(e.name.clone());
+            }
+            one == 1
+        })
+        .unwrap();
+    }
+    assert_eq!(names, [b".".to_vec(), b"..".to_vec(), b"f".to_vec()]);
+}

@@ -1,0 +1,157 @@
+//! Sleeping until something may have changed, interruptibly and on several things at once.
+//!
+//! # How a wake-up is never lost
+//! A sleeper registers with every queue, *then* looks at the condition, then parks; a waker changes the condition,
+//! *then* wakes the queue. An unpark before the park lets it return at once. Parks may return early for any reason
+//! (a signal): the loop asks [`interrupted`].
+
+use crate::errno::{Errno, Result};
+use alloc::sync::{Arc, Weak};
+use alloc::vec::Vec;
+use core::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use platform::sync::Mutex;
+use platform::thread::{Unpark, scheduler};
+
+struct Waiter {
+    thread: Arc<dyn Unpark>,
+    woken: AtomicBool,
+}
+
+/// The sleepers that wait for one object.
+#[derive(Default)]
+pub struct Waiters {
+    len: AtomicUsize,
+    list: Mutex<Vec<Weak<Waiter>>>,
+}
+
+impl core::fmt::Debug for Waiters {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        write!(f, "Waiters({})", self.len.load(Ordering::Relaxed))
+    }
+}
+
+impl Waiters {
+    /// Nobody waits.
+    #[must_use]
+    pub const fn new() -> Self {
+        Waiters { len: AtomicUsize::new(0), list: Mutex::new(Vec::new()) }
+    }
+
+    fn add(&self, waiter: &Arc<Waiter>) {
+        let mut list = self.list.lock();
+        list.push(Arc::downgrade(waiter));
+        self.len.store(list.len(), Ordering::SeqCst);
+    }
+
+    fn remove(&self, waiter: &Arc<Waiter>) {
+        let mut list = self.list.lock();
+        list.retain(|w| w.strong_count() > 0 && !core::ptr::eq(w.as_ptr(), Arc::as_ptr(waiter)));
+        self.len.store(list.len(), Ordering::SeqCst);
+    }
+
+    /// Wakes everybody; to be called after the condition changed, with no lock of the object held that the
+    /// sleepers' condition takes.
+    pub fn wake(&self) {
+        core::sync::atomic::fence(Ordering::SeqCst);
+        if self.len.load(Ordering::SeqCst) == 0 {
+            return;
+        }
+        let woken: Vec<_> = self.list.lock().iter().filter_map(Weak::upgrade).collect();
+        for waiter in woken {
+            waiter.woken.store(true, Ordering::SeqCst);
+            waiter.thread.unpark();
+        }
+    }
+}
+
+static INTERRUPTED: spin::Once<fn() -> bool> = spin::Once::new();
+
+/// Tells this crate how to know that the calling thread has a signal to take. Later calls have no effect.
+pub fn set_interrupted(hook: fn() -> bool) {
+    INTERRUPTED.call_once(|| hook);
+}
+
+/// Whether the calling thread should give up waiting.
+#[must_use]
+pub fn interrupted() -> bool {
+    INTERRUPTED.get().is_some_and(|hook| hook())
+}
+
+/// Sleeps until `attempt` gives a value. [`Errno::EINTR`] when a signal came, [`Errno::ETIMEDOUT`] when the
+/// scheduler's clock passed `deadline` (nanoseconds).
+pub fn wait_on<T>(
+    queues: &[&Waiters],
+    deadline: Option<u64>,
+    mut attempt: impl FnMut() -> Option<T>,
+) -> Result<T> {
+    if let Some(value) = attempt() {
+        return Ok(value);
+    }
+    let waiter = Arc::new(Waiter { thread: scheduler().current(), woken: AtomicBool::new(false) });
+    for queue in queues {
+        queue.add(&waiter);
+    }
+    let result = loop {
+        waiter.woken.store(false, Ordering::SeqCst);
+        if let Some(value) = attempt() {
+            break Ok(value);
+        }
+        if let Err(error) = sleep(&waiter, deadline) {
+            // The condition may have come true together with the end of the wait.
+            break attempt().ok_or(error);
+        }
+    };
+    for queue in queues {
+        queue.remove(&waiter);
+    }
+    result
+}
+
+fn sleep(waiter: &Waiter, deadline: Option<u64>) -> Result<()> {
+    while !waiter.woken.load(Ordering::SeqCst) {
+        if interrupted() {
+            return Err(Errno::EINTR);
+        }
+        match deadline {
+            None => scheduler().park(),
+            Some(deadline) => {
+                let now = scheduler().monotonic_ns();
+                if now >= deadline {
+                    return Err(Errno::ETIMEDOUT);
+                }
+                scheduler().park_timeout(deadline - now);
+            }
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use core::sync::atomic::AtomicU32;
+
+    #[test]
+    fn a_waker_is_not_missed() {
+        let shared = Arc::new((Waiters::new(), AtomicU32::new(0)));
+        for round in 1..200 {
+            let other = Arc::clone(&shared);
+            let thread = std::thread::spawn(move || {
+                other.1.store(round, Ordering::SeqCst);
+                other.0.wake();
+            });
+            let seen =
+                wait_on(&[&shared.0], None, || (shared.1.load(Ordering::SeqCst) == round).then_some(7));
+            assert_eq!(seen, Ok(7));
+            thread.join().unwrap();
+        }
+        assert_eq!(shared.0.len.load(Ordering::SeqCst), 0);
+    }
+
+    #[test]
+    fn time_runs_out() {
+        let queue = Waiters::new();
+        let deadline = scheduler().monotonic_ns() + 1_000_000;
+        assert_eq!(wait_on(&[&queue], Some(deadline), || None::<()>), Err(Errno::ETIMEDOUT));
+    }
+}
