@@ -1,10 +1,25 @@
 //! Dnodes in memory: one object, its shape, and the changes that are not yet on disk. Source: `dnode.c`, `dbuf.c`.
 
+use crate::dmu::dirty::{Slot, Source, State};
+use crate::dmu::objset::Core;
+use crate::dmu::tree::Tree;
+use crate::dmu::tx::{TXG_SIZE, slot_of};
 use crate::dmu::{Objset, Tx};
-use crate::error::Result;
+use crate::error::{Error, Result};
+use crate::ondisk::blkptr::BLKPTR_SIZE;
+use crate::ondisk::bookmark::Bookmark;
+use crate::ondisk::dnode::{DNODE_CORE_SIZE, DNODE_SIZE, DnodePhys};
 use crate::ondisk::object_type::ObjectType;
-use alloc::sync::Arc;
+use alloc::boxed::Box;
+use alloc::sync::{Arc, Weak};
+use alloc::vec::Vec;
 use bytes::Bytes;
+use platform::sync::{Mutex, RwLock};
+
+/// What a dirty dnode counts against the dirty limit besides its blocks, in bytes.
+const DNODE_COST: u64 = 2048;
+/// The largest spill block, in bytes (`SPA_OLD_MAXBLOCKSIZE`).
+const MAX_SPILL: usize = 128 << 10;
 
 /// The shape of an object as the newest change left it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -41,147 +56,310 @@ pub struct DnodeInfo {
     pub compress: u8,
 }
 
+pub(crate) enum Owner {
+    /// Any object keeps its objset alive.
+    Objset(Arc<Objset>),
+    /// The meta-dnode is kept by its objset.
+    Meta(Weak<Objset>),
+}
+
 /// An object.
-pub struct Dnode {}
+pub struct Dnode {
+    owner: Owner,
+    pub(crate) core: Arc<Core>,
+    object: u64,
+    pub(crate) state: Mutex<State>,
+    /// Lock of the ZAP that this object may be, and what is remembered of it.
+    pub(crate) zap: RwLock<crate::zap::Cache>,
+}
 
 impl Dnode {
+    pub(crate) fn new(owner: Owner, core: Arc<Core>, object: u64, phys: DnodePhys) -> Self {
+        Dnode { owner, core, object, state: Mutex::new(State::new(phys)), zap: RwLock::default() }
+    }
+
     /// The object's number.
     #[must_use]
     pub fn object(&self) -> u64 {
-        todo!()
+        self.object
     }
 
     /// The objset it belongs to.
+    ///
+    /// # Panics
+    /// If this is a meta-dnode whose objset is gone.
     #[must_use]
-    pub fn objset(&self) -> &Arc<Objset> {
-        todo!()
+    pub fn objset(&self) -> Arc<Objset> {
+        match &self.owner {
+            Owner::Objset(objset) => Arc::clone(objset),
+            Owner::Meta(objset) => objset.upgrade().expect("an objset outlives the use of its meta-dnode"),
+        }
     }
 
     /// Its shape.
     #[must_use]
     pub fn info(&self) -> DnodeInfo {
-        todo!()
+        let state = self.state.lock();
+        DnodeInfo {
+            object: self.object,
+            object_type: state.object_type,
+            bonus_type: state.bonus_type,
+            bonus_len: state.bonus.len(),
+            block_size: state.block_size,
+            indirect_size: 1 << state.phys.indblkshift,
+            levels: state.phys.nlevels,
+            nblkptr: state.phys.nblkptr,
+            maxblkid: state.maxblkid,
+            used: state.phys.used_bytes(),
+            slots: state.phys.slots,
+            flags: state.phys.flags,
+            has_spill: state.has_spill(),
+            checksum: state.checksum,
+            compress: state.compress,
+        }
     }
 
     /// What its blocks hold.
     #[must_use]
     pub fn object_type(&self) -> ObjectType {
-        todo!()
+        self.state.lock().object_type
     }
 
     /// Data block size in bytes.
     #[must_use]
     pub fn block_size(&self) -> u32 {
-        todo!()
+        self.state.lock().block_size
     }
 
     /// Space used on disk, in bytes, as of the last sync.
     #[must_use]
     pub fn used_bytes(&self) -> u64 {
-        todo!()
+        self.state.lock().phys.used_bytes()
     }
 
     /// Whether the object was freed (a handle may outlive its object).
     #[must_use]
     pub fn is_freed(&self) -> bool {
-        todo!()
+        self.state.lock().freed
     }
 
-    /// Reads from `offset`. Holes are zeros; short only past the last block (`(maxblkid + 1) * block_size`): the
-    /// length of a *file* is known to its file system, not here.
-    pub fn read(&self, offset: u64, out: &mut [u8]) -> Result<usize> {
-        let _ = (offset, out);
-        todo!()
+    /// Whether it has changes that are not on disk.
+    #[must_use]
+    pub fn is_dirty(&self) -> bool {
+        self.state.lock().slots.iter().any(Option::is_some)
     }
 
-    /// The whole block, `block_size` bytes; past the end it is zeros. Shared with the cache, not copied.
-    pub fn read_block(&self, blkid: u64) -> Result<Bytes> {
-        let _ = blkid;
-        todo!()
+    pub(crate) fn tree(&self, state: &State) -> Tree {
+        Tree::new(self.core.id, self.object, &state.phys)
     }
 
-    /// Starts reading a range into the cache.
-    pub fn prefetch(&self, offset: u64, len: u64) {
-        let _ = (offset, len);
-        todo!()
+    pub(crate) fn bookmark(&self, level: i64, blkid: u64) -> Bookmark {
+        Bookmark { objset: self.core.id, object: self.object, level, blkid }
     }
 
-    /// Writes at `offset`, extending the object. Blocks that are not fully covered are read first.
-    pub fn write(self: &Arc<Self>, tx: &Tx, offset: u64, data: &[u8]) -> Result<()> {
-        let _ = (tx, offset, data);
-        todo!()
-    }
-
-    /// Replaces a whole block without copying; `data` is exactly the block size.
-    pub fn write_block(self: &Arc<Self>, tx: &Tx, blkid: u64, data: Bytes) -> Result<()> {
-        let _ = (tx, blkid, data);
-        todo!()
-    }
-
-    /// Makes a hole of `len` bytes at `offset` (`u64::MAX`: to the end). Parts of blocks are zeroed.
-    pub fn free_range(self: &Arc<Self>, tx: &Tx, offset: u64, len: u64) -> Result<()> {
-        let _ = (tx, offset, len);
-        todo!()
+    /// The slot of `tx`'s txg, entering this dnode among the dirty ones of that txg if it is the first change.
+    pub(crate) fn slot<'a>(self: &Arc<Self>, state: &'a mut State, tx: &Tx) -> Result<&'a mut Slot> {
+        if state.freed {
+            return Err(Error::NotFound);
+        }
+        let txg = tx.txg();
+        let i = slot_of(txg);
+        if state.slots[i].is_none() {
+            state.slots[i] = Some(Box::new(Slot { txg, ..Slot::default() }));
+            state.newest = state.newest.max(txg);
+            if let Owner::Objset(objset) = &self.owner {
+                self.core.add_dirty_dnode(tx, objset, self);
+                self.core.txgs.add_dirty(txg, DNODE_COST);
+            }
+        }
+        let slot = state.slots[i].as_mut().expect("it was just made");
+        assert_eq!(slot.txg, txg, "the slot of an older txg was not emptied by its sync");
+        Ok(slot)
     }
 
     /// The bonus.
     #[must_use]
     pub fn bonus(&self) -> Bytes {
-        todo!()
+        self.state.lock().bonus.clone()
     }
 
     /// Replaces the bonus. [`crate::Error::TooBig`] if it does not fit beside the block pointers and the spill pointer.
     pub fn set_bonus(self: &Arc<Self>, tx: &Tx, bonus_type: ObjectType, bonus: &[u8]) -> Result<()> {
-        let _ = (tx, bonus_type, bonus);
-        todo!()
+        let mut state = self.state.lock();
+        if bonus.len() > room_for_bonus(&state.phys, state.has_spill()) {
+            return Err(Error::TooBig);
+        }
+        let bonus = Bytes::copy_from_slice(bonus);
+        self.slot(&mut state, tx)?.bonus = Some((bonus_type, bonus.clone()));
+        state.bonus_type = bonus_type;
+        state.bonus = bonus;
+        Ok(())
     }
 
     /// Room for a bonus, in bytes, with or without a spill block pointer behind it.
     #[must_use]
     pub fn max_bonus(&self, with_spill: bool) -> usize {
-        let _ = with_spill;
-        todo!()
+        room_for_bonus(&self.state.lock().phys, with_spill)
     }
 
     /// The spill block.
     pub fn spill(&self) -> Result<Option<Bytes>> {
-        todo!()
+        loop {
+            let bp = {
+                let state = self.state.lock();
+                if let Some(dirty) = state.dirty_spill() {
+                    return Ok(dirty.clone());
+                }
+                match state.phys.spill {
+                    None => return Ok(None),
+                    Some(bp) => bp,
+                }
+            };
+            match self.core.zio.read(&bp, self.bookmark(0, u64::MAX)) {
+                Ok(data) => return Ok(Some(data)),
+                Err(_) if self.state.lock().phys.spill != Some(bp) => {}
+                Err(error) => return Err(error),
+            }
+        }
     }
 
     /// Writes the spill block; it is padded with zeros to a multiple of 512 bytes (at most 128 KiB).
+    /// [`crate::Error::TooBig`] if it is larger, or if the bonus leaves no room for the pointer.
     pub fn set_spill(self: &Arc<Self>, tx: &Tx, data: &[u8]) -> Result<()> {
-        let _ = (tx, data);
-        todo!()
+        let size = data.len().max(1).next_multiple_of(512);
+        let mut state = self.state.lock();
+        if size > MAX_SPILL || state.bonus.len() > room_for_bonus(&state.phys, true) {
+            return Err(Error::TooBig);
+        }
+        let mut block = Vec::with_capacity(size);
+        block.extend_from_slice(data);
+        block.resize(size, 0);
+        let slot = self.slot(&mut state, tx)?;
+        let new = slot.spill.is_none();
+        slot.spill = Some(Some(Bytes::from(block)));
+        drop(state);
+        if new {
+            self.core.txgs.add_dirty(tx.txg(), size as u64);
+        }
+        Ok(())
     }
 
     /// Removes the spill block.
     pub fn remove_spill(self: &Arc<Self>, tx: &Tx) -> Result<()> {
-        let _ = tx;
-        todo!()
+        let mut state = self.state.lock();
+        if state.has_spill() {
+            self.slot(&mut state, tx)?.spill = Some(None);
+        }
+        Ok(())
     }
 
     /// Changes the data block size, in bytes: only while there is at most block 0.
     pub fn set_block_size(self: &Arc<Self>, tx: &Tx, block_size: u32) -> Result<()> {
-        let _ = (tx, block_size);
-        todo!()
+        if block_size == 0 || !block_size.is_multiple_of(512) || block_size > 16 << 20 {
+            return Err(Error::Invalid("block size is not a multiple of 512 up to 16 MiB"));
+        }
+        loop {
+            let (old, seq) = {
+                let mut state = self.state.lock();
+                if state.block_size == block_size {
+                    return Ok(());
+                }
+                if state.maxblkid > 0 {
+                    return Err(Error::Invalid("the block size can change only while there is one block"));
+                }
+                let old = match state.source(0) {
+                    Source::Dirty(buf) => Some(buf.share()),
+                    Source::Zero => None,
+                    Source::Disk => {
+                        let tree = self.tree(&state);
+                        let seq = state.seq;
+                        drop(state);
+                        let bp = tree.lookup(&self.core.zio, 0, 0)?;
+                        let old = if bp.is_hole() { None } else { Some(self.read_block(0)?) };
+                        state = self.state.lock();
+                        if state.seq != seq {
+                            continue;
+                        }
+                        old
+                    }
+                };
+                (old, state.seq)
+            };
+            // A block of another size must be rewritten, or the pointer to it would contradict the dnode.
+            let resized = old.map(|data| {
+                let mut block = Vec::with_capacity(block_size as usize);
+                block.extend_from_slice(&data[..data.len().min(block_size as usize)]);
+                block.resize(block_size as usize, 0);
+                block
+            });
+            let mut state = self.state.lock();
+            if state.seq != seq {
+                continue;
+            }
+            let slot = self.slot(&mut state, tx)?;
+            slot.block_size = Some(block_size);
+            if let Some(block) = resized {
+                slot.blocks.insert(0, crate::dmu::dirty::Buf::Owned(block));
+                self.core.txgs.add_dirty(tx.txg(), u64::from(block_size));
+            }
+            state.block_size = block_size;
+            state.seq += 1;
+            return Ok(());
+        }
     }
 
-    /// Changes the object type (`dmu_object_set_…`, used when an object is reused).
+    /// Changes the object type (used when an object is reused).
     pub fn set_type(self: &Arc<Self>, tx: &Tx, object_type: ObjectType) -> Result<()> {
-        let _ = (tx, object_type);
-        todo!()
+        let mut state = self.state.lock();
+        self.slot(&mut state, tx)?.object_type = Some(object_type);
+        state.object_type = object_type;
+        Ok(())
     }
 
     /// Overrides checksum and compression for this object's data, by their numbers on disk; 0 inherits.
     pub fn set_policy(self: &Arc<Self>, tx: &Tx, checksum: u8, compress: u8) -> Result<()> {
-        let _ = (tx, checksum, compress);
-        todo!()
+        let mut state = self.state.lock();
+        self.slot(&mut state, tx)?.policy = Some((checksum, compress));
+        (state.checksum, state.compress) = (checksum, compress);
+        Ok(())
     }
 
-    /// The first offset from `from` on that is in a hole (`hole`) or in data, block-wise; `None` if there is none
-    /// before the end `(maxblkid + 1) * block_size`.
-    pub fn next_offset(&self, hole: bool, from: u64) -> Result<Option<u64>> {
-        let _ = (hole, from);
-        todo!()
+    /// Marks the object freed in `tx`'s txg.
+    pub(crate) fn mark_free(self: &Arc<Self>, tx: &Tx) -> Result<()> {
+        let mut state = self.state.lock();
+        let slot = self.slot(&mut state, tx)?;
+        slot.free = true;
+        slot.blocks.clear();
+        state.freed = true;
+        state.seq += 1;
+        Ok(())
+    }
+
+    /// After a sync: `phys` is on disk, the changes of `txg` are in it.
+    pub(crate) fn install(&self, txg: u64, phys: DnodePhys) {
+        let mut state = self.state.lock();
+        state.phys = phys;
+        let done = state.slots[slot_of(txg)].take();
+        drop(state);
+        // Freeing megabytes of buffers is no work to do under the lock.
+        drop(done);
+    }
+
+    /// Whether the changes of `txg` are still here.
+    pub(crate) fn has_slot(&self, txg: u64) -> bool {
+        self.state.lock().slots[slot_of(txg)].as_ref().is_some_and(|s| s.txg == txg)
+    }
+
+    /// Drops the slot of `txg` without installing anything (an object that never came to the disk).
+    pub(crate) fn discard(&self, txg: u64) {
+        let done = self.state.lock().slots[slot_of(txg)].take();
+        drop(done);
     }
 }
+
+fn room_for_bonus(phys: &DnodePhys, with_spill: bool) -> usize {
+    let pointers = usize::from(phys.nblkptr) + usize::from(with_spill);
+    usize::from(phys.slots) * DNODE_SIZE - DNODE_CORE_SIZE - pointers * BLKPTR_SIZE
+}
+
+const _: () = assert!(TXG_SIZE == 4);

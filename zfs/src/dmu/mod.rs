@@ -14,10 +14,17 @@
 //! `Dnode::zap` → `Objset::alloc` → `Objset::dnodes` → `Dnode::state` → `Objset::state` → `Txgs`. No lock but
 //! `Dnode::zap` and `Objset::alloc` is held across I/O.
 
+mod alloc;
+mod data;
+mod dirty;
 pub mod dnode;
 pub mod objset;
+mod policy;
 mod range_set;
+mod sync;
+mod syncnode;
 pub mod traverse;
+mod tree;
 pub mod tx;
 
 pub use dnode::{Dnode, DnodeInfo};

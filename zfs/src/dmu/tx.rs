@@ -2,15 +2,29 @@
 //!
 //! At any time one txg is open; up to two older ones may be closed: one waiting (its holds run out, "quiescing") and
 //! one syncing. The state of txg N lives in slot `N % 4` everywhere.
+//!
+//! # Invariants
+//! - `synced < open`, and at most two txgs lie between them: three slots are in use, never four.
+//! - A txg closes only in [`Txgs::begin`] (size) or in [`Txgs::quiesce`] (request, timer): with the timer off, txg
+//!   boundaries depend only on the order of calls.
 
 use crate::dmu::Objset;
 use crate::error::{Error, Result};
 use alloc::boxed::Box;
+use alloc::collections::BTreeMap;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
+use platform::sync::{Condvar, Mutex, MutexGuard, RwLock};
+use platform::thread::scheduler;
 
 /// Number of slots for per-txg state (`TXG_SIZE`).
 pub const TXG_SIZE: usize = 4;
+
+/// The slot of a txg's state.
+#[must_use]
+pub(crate) fn slot_of(txg: u64) -> usize {
+    (txg % TXG_SIZE as u64) as usize
+}
 
 /// Limits of the transaction machinery.
 #[derive(Debug, Clone, Copy)]
@@ -39,107 +53,291 @@ pub struct Quiesced {
     pub dirty_objsets: DirtyObjsets,
 }
 
+#[derive(Default)]
+struct Group {
+    holds: u64,
+    dirty: u64,
+    objsets: BTreeMap<u64, Arc<Objset>>,
+}
+
+struct State {
+    open: u64,
+    synced: u64,
+    syncing: Option<u64>,
+    /// The highest txg that somebody wants on disk.
+    requested: u64,
+    /// When the open txg became dirty, on the scheduler's clock.
+    dirty_since: Option<u64>,
+    groups: [Group; TXG_SIZE],
+    reserved: u64,
+    failed: Option<Error>,
+    shut_down: bool,
+    limits: Limits,
+}
+
+impl State {
+    /// The closed txg that the sync thread has not taken yet.
+    fn waiting(&self) -> Option<u64> {
+        let next = self.syncing.unwrap_or(self.synced) + 1;
+        (next < self.open).then_some(next)
+    }
+
+    fn close(&mut self) {
+        self.open += 1;
+        self.dirty_since = None;
+    }
+
+    fn pending(&self) -> u64 {
+        self.reserved + self.groups.iter().map(|g| g.dirty).sum::<u64>()
+    }
+}
+
 /// The open, the quiescing and the syncing txg of a pool.
-pub struct Txgs {}
+pub struct Txgs {
+    state: Mutex<State>,
+    /// For the sync thread.
+    work: Condvar,
+    /// For those who wait for a sync.
+    done: Condvar,
+    check: RwLock<Option<Arc<dyn SpaceCheck>>>,
+}
 
 impl Txgs {
     /// A pool whose last synced txg is `last_synced`; the next one is open.
     #[must_use]
     pub fn new(last_synced: u64, limits: Limits) -> Arc<Txgs> {
-        let _ = (last_synced, limits);
-        todo!()
+        Arc::new(Txgs {
+            state: Mutex::new(State {
+                open: last_synced + 1,
+                synced: last_synced,
+                syncing: None,
+                requested: 0,
+                dirty_since: None,
+                groups: Default::default(),
+                reserved: 0,
+                failed: None,
+                shut_down: false,
+                limits,
+            }),
+            work: Condvar::new(),
+            done: Condvar::new(),
+            check: RwLock::new(None),
+        })
     }
 
     /// Installs the pool's space check.
     pub fn set_space_check(&self, check: Box<dyn SpaceCheck>) {
-        let _ = check;
-        todo!()
+        *self.check.write() = Some(Arc::from(check));
+    }
+
+    /// Changes the limits.
+    pub fn set_limits(&self, limits: Limits) {
+        self.state.lock().limits = limits;
+        self.work.notify_all();
     }
 
     /// Joins the open txg, having asked for `reserve` bytes of space: at least an upper bound of what the caller will
     /// dirty. Closes the open txg first if it is over its limit, and waits if the older ones are not done.
     /// A thread must not begin a second tx while it holds one.
     pub fn begin(self: &Arc<Self>, reserve: u64) -> Result<Tx> {
-        let _ = reserve;
-        todo!()
+        self.join(reserve, false)
     }
 
     /// As [`Txgs::begin`], for a change that in the end frees space.
     pub fn begin_net_free(self: &Arc<Self>, reserve: u64) -> Result<Tx> {
-        let _ = reserve;
-        todo!()
+        self.join(reserve, true)
+    }
+
+    fn join(self: &Arc<Self>, reserve: u64, net_free: bool) -> Result<Tx> {
+        let check = self.check.read().clone();
+        if let Some(check) = check {
+            let pending = self.pending_bytes();
+            check.check(reserve, pending, net_free)?;
+        }
+        let mut state = self.state.lock();
+        loop {
+            if let Some(error) = &state.failed {
+                return Err(error.clone());
+            }
+            if state.groups[slot_of(state.open)].dirty < state.limits.dirty_max {
+                break;
+            }
+            if state.waiting().is_some() {
+                state = self.done.wait(state);
+            } else {
+                state.close();
+                self.work.notify_all();
+            }
+        }
+        let txg = state.open;
+        state.groups[slot_of(txg)].holds += 1;
+        state.reserved += reserve;
+        drop(state);
+        Ok(Tx { txgs: Arc::clone(self), txg, reserve, syncing: false })
     }
 
     /// The open txg.
     #[must_use]
     pub fn open_txg(&self) -> u64 {
-        todo!()
+        self.state.lock().open
     }
 
     /// The last txg that is on disk.
     #[must_use]
     pub fn synced_txg(&self) -> u64 {
-        todo!()
+        self.state.lock().synced
+    }
+
+    /// The txg that the sync thread is writing.
+    #[must_use]
+    pub fn syncing_txg(&self) -> Option<u64> {
+        self.state.lock().syncing
     }
 
     /// Asks for the open txg to be synced soon; answers which it is. See [`Txgs::wait_synced`].
     pub fn request_sync(&self) -> u64 {
-        todo!()
+        let mut state = self.state.lock();
+        let txg = state.open;
+        state.requested = state.requested.max(txg);
+        drop(state);
+        self.work.notify_all();
+        txg
     }
 
-    /// Sleeps until `txg` is on disk. An error if the pool failed ([`Txgs::fail`]) before.
+    /// Sleeps until `txg` is on disk, asking for it if nobody has. An error if the pool failed ([`Txgs::fail`]) before.
     pub fn wait_synced(&self, txg: u64) -> Result<()> {
-        let _ = txg;
-        todo!()
+        let mut state = self.state.lock();
+        let txg = txg.min(state.open);
+        if state.requested < txg && state.synced < txg {
+            state.requested = txg;
+            self.work.notify_all();
+        }
+        while state.synced < txg {
+            if let Some(error) = &state.failed {
+                return Err(error.clone());
+            }
+            state = self.done.wait(state);
+        }
+        Ok(())
     }
 
     /// For the sync thread: sleeps until a txg has to be synced (size, request, timer) and nobody holds it.
-    /// `None` after [`Txgs::shut_down`] once nothing is left to do.
+    /// `None` after [`Txgs::shut_down`] once nothing is left to do, and after [`Txgs::fail`].
     pub fn quiesce(&self) -> Option<Quiesced> {
-        todo!()
+        let mut state = self.state.lock();
+        loop {
+            if state.failed.is_some() {
+                return None;
+            }
+            if let Some(txg) = state.waiting() {
+                let group = &mut state.groups[slot_of(txg)];
+                if group.holds == 0 {
+                    let dirty_objsets = core::mem::take(&mut group.objsets).into_values().collect();
+                    state.syncing = Some(txg);
+                    // Those that wait to close the next txg can do so now.
+                    self.done.notify_all();
+                    return Some(Quiesced { txg, dirty_objsets });
+                }
+                state = self.work.wait(state);
+                continue;
+            }
+            if state.requested >= state.open {
+                state.close();
+                continue;
+            }
+            if state.shut_down {
+                return None;
+            }
+            state = self.wait_for_work(state);
+        }
+    }
+
+    fn wait_for_work<'a>(&'a self, mut state: MutexGuard<'a, State>) -> MutexGuard<'a, State> {
+        let Some(timeout) = state.limits.timeout_ns else { return self.work.wait(state) };
+        let Some(since) = state.dirty_since else { return self.work.wait(state) };
+        let elapsed = scheduler().monotonic_ns().saturating_sub(since);
+        if elapsed >= timeout {
+            state.close();
+            return state;
+        }
+        self.work.wait_timeout(state, timeout - elapsed).0
     }
 
     /// Objsets that became dirty in `txg` since the last call: in syncing context (new datasets).
     pub fn take_dirty(&self, txg: u64) -> DirtyObjsets {
-        let _ = txg;
-        todo!()
+        let mut state = self.state.lock();
+        core::mem::take(&mut state.groups[slot_of(txg)].objsets).into_values().collect()
     }
 
     /// The sync thread is done with `txg`.
     pub fn synced(&self, txg: u64) {
-        let _ = txg;
-        todo!()
+        let mut state = self.state.lock();
+        assert_eq!(state.syncing, Some(txg), "only the syncing txg can become synced");
+        state.syncing = None;
+        state.synced = txg;
+        state.groups[slot_of(txg)] = Group::default();
+        drop(state);
+        self.done.notify_all();
     }
 
     /// The pool cannot be written any more: all waiters and all later [`Txgs::begin`] get `error`.
     pub fn fail(&self, error: Error) {
-        let _ = error;
-        todo!()
+        self.state.lock().failed.get_or_insert(error);
+        self.done.notify_all();
+        self.work.notify_all();
     }
 
-    /// [`Txgs::quiesce`] answers `None` from now on.
+    /// Why the pool failed, if it did.
+    #[must_use]
+    pub fn failure(&self) -> Option<Error> {
+        self.state.lock().failed.clone()
+    }
+
+    /// [`Txgs::quiesce`] answers `None` from now on, once what was requested is done.
     pub fn shut_down(&self) {
-        todo!()
+        self.state.lock().shut_down = true;
+        self.work.notify_all();
     }
 
     /// Bytes that are dirty or reserved and not yet on disk.
     #[must_use]
     pub fn pending_bytes(&self) -> u64 {
-        todo!()
+        self.state.lock().pending()
+    }
+
+    /// Counts `bytes` of new dirty data.
+    pub(crate) fn add_dirty(&self, txg: u64, bytes: u64) {
+        let mut state = self.state.lock();
+        state.groups[slot_of(txg)].dirty += bytes;
+        if txg == state.open && state.dirty_since.is_none() {
+            state.dirty_since = Some(scheduler().monotonic_ns());
+            let timed = state.limits.timeout_ns.is_some();
+            drop(state);
+            if timed {
+                self.work.notify_all();
+            }
+        }
+    }
+
+    /// `objset` has its first change in `txg`.
+    pub(crate) fn add_objset(&self, txg: u64, objset: Arc<Objset>) {
+        self.state.lock().groups[slot_of(txg)].objsets.insert(objset.id(), objset);
     }
 }
 
 /// A hold on a txg: what is changed with it gets on disk together or not at all. Dropping it commits.
 pub struct Tx {
+    txgs: Arc<Txgs>,
     txg: u64,
+    reserve: u64,
+    syncing: bool,
 }
 
 impl Tx {
     /// For the sync thread: changes that belong to the txg that is being synced.
     #[must_use]
     pub fn syncing(txgs: &Arc<Txgs>, txg: u64) -> Tx {
-        let _ = txgs;
-        Tx { txg }
+        Tx { txgs: Arc::clone(txgs), txg, reserve: 0, syncing: true }
     }
 
     /// The txg.
@@ -151,6 +349,92 @@ impl Tx {
     /// Whether it belongs to the sync thread.
     #[must_use]
     pub fn is_syncing(&self) -> bool {
-        todo!()
+        self.syncing
+    }
+
+    /// The pool's txgs.
+    #[must_use]
+    pub fn txgs(&self) -> &Arc<Txgs> {
+        &self.txgs
+    }
+}
+
+impl Drop for Tx {
+    fn drop(&mut self) {
+        if self.syncing {
+            return;
+        }
+        let mut state = self.txgs.state.lock();
+        state.reserved -= self.reserve;
+        let closed = self.txg < state.open;
+        let group = &mut state.groups[slot_of(self.txg)];
+        group.holds -= 1;
+        let last = group.holds == 0 && closed;
+        drop(state);
+        if last {
+            self.txgs.work.notify_all();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LIMITS: Limits = Limits { dirty_max: 1000, timeout_ns: None };
+
+    #[test]
+    fn a_full_txg_closes_in_begin() {
+        let txgs = Txgs::new(10, LIMITS);
+        let tx = txgs.begin(5).unwrap();
+        assert_eq!((tx.txg(), txgs.pending_bytes()), (11, 5));
+        txgs.add_dirty(11, 1000);
+        drop(tx);
+        assert_eq!((txgs.begin(0).unwrap().txg(), txgs.pending_bytes()), (12, 1000));
+        assert_eq!(txgs.quiesce().unwrap().txg, 11);
+        txgs.synced(11);
+        assert_eq!((txgs.synced_txg(), txgs.pending_bytes()), (11, 0));
+        assert!(txgs.wait_synced(11).is_ok());
+    }
+
+    #[test]
+    fn a_held_txg_is_not_synced_before_its_tx_ends() {
+        let txgs = Txgs::new(0, LIMITS);
+        let tx = txgs.begin(0).unwrap();
+        txgs.request_sync();
+        let waiter = {
+            let txgs = Arc::clone(&txgs);
+            std::thread::spawn(move || {
+                let txg = txgs.quiesce().unwrap().txg;
+                txgs.synced(txg);
+                txg
+            })
+        };
+        while txgs.open_txg() == 1 {
+            std::thread::yield_now();
+        }
+        assert_eq!(txgs.syncing_txg(), None);
+        drop(tx);
+        txgs.wait_synced(1).unwrap();
+        assert_eq!(waiter.join().unwrap(), 1);
+    }
+
+    #[test]
+    fn a_failed_pool_tells_everybody() {
+        let txgs = Txgs::new(0, LIMITS);
+        txgs.fail(Error::NoSpace);
+        assert_eq!(txgs.begin(0).err(), Some(Error::NoSpace));
+        assert_eq!(txgs.wait_synced(1), Err(Error::NoSpace));
+        assert!(txgs.quiesce().is_none());
+    }
+
+    #[test]
+    fn shutting_down_ends_the_sync_thread() {
+        let txgs = Txgs::new(0, LIMITS);
+        txgs.request_sync();
+        txgs.shut_down();
+        assert_eq!(txgs.quiesce().unwrap().txg, 1);
+        txgs.synced(1);
+        assert!(txgs.quiesce().is_none());
     }
 }

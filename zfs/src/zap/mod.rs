@@ -36,6 +36,10 @@ pub struct CreateOptions {
     pub slots: u8,
 }
 
+/// What is remembered of a ZAP between calls.
+#[derive(Default)]
+pub(crate) struct Cache {}
+
 /// A key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Key<'a> {

@@ -1,0 +1,193 @@
+//! What a dnode keeps in memory for the txgs that are not yet on disk. Source: `dbuf_dirty_record_t` (`dbuf.h`).
+
+use crate::dmu::range_set::RangeSet;
+use crate::dmu::tx::{TXG_SIZE, slot_of};
+use crate::ondisk::dnode::DnodePhys;
+use crate::ondisk::object_type::ObjectType;
+use alloc::boxed::Box;
+use alloc::collections::BTreeMap;
+use alloc::vec::Vec;
+use bytes::Bytes;
+
+/// A dirty block: owned as long as only writers touch it, shared once a reader or the sync has it.
+pub(crate) enum Buf {
+    Owned(Vec<u8>),
+    Shared(Bytes),
+}
+
+impl Buf {
+    pub(crate) fn as_slice(&self) -> &[u8] {
+        match self {
+            Buf::Owned(data) => data,
+            Buf::Shared(data) => data,
+        }
+    }
+
+    /// The data without copying; later writes copy if the answer is still alive.
+    pub(crate) fn share(&mut self) -> Bytes {
+        let shared = match self {
+            Buf::Owned(data) => Bytes::from(core::mem::take(data)),
+            Buf::Shared(data) => return data.clone(),
+        };
+        *self = Buf::Shared(shared.clone());
+        shared
+    }
+
+    pub(crate) fn make_mut(&mut self) -> &mut [u8] {
+        if let Buf::Shared(data) = self {
+            let owned = match core::mem::take(data).try_into_mut() {
+                Ok(unique) => Vec::from(unique),
+                Err(shared) => shared.to_vec(),
+            };
+            *self = Buf::Owned(owned);
+        }
+        match self {
+            Buf::Owned(data) => data,
+            Buf::Shared(_) => unreachable!("it was just made owned"),
+        }
+    }
+}
+
+/// The changes of one txg.
+#[derive(Default)]
+pub(crate) struct Slot {
+    pub(crate) txg: u64,
+    /// Whole data blocks.
+    pub(crate) blocks: BTreeMap<u64, Buf>,
+    /// Blocks that were freed; what `blocks` holds was written after.
+    pub(crate) freed: RangeSet,
+    pub(crate) bonus: Option<(ObjectType, Bytes)>,
+    /// A new spill block, or its removal.
+    pub(crate) spill: Option<Option<Bytes>>,
+    pub(crate) block_size: Option<u32>,
+    pub(crate) maxblkid: Option<u64>,
+    pub(crate) object_type: Option<ObjectType>,
+    pub(crate) policy: Option<(u8, u8)>,
+    /// The object is new in this txg.
+    pub(crate) allocated: bool,
+    /// The object was freed in this txg.
+    pub(crate) free: bool,
+}
+
+/// Where the newest content of a block is.
+pub(crate) enum Source<'a> {
+    Dirty(&'a mut Buf),
+    Zero,
+    Disk,
+}
+
+/// The state of a dnode, under its lock.
+pub(crate) struct State {
+    /// As on disk after the last sync.
+    pub(crate) phys: DnodePhys,
+    /// As the newest change left it.
+    pub(crate) object_type: ObjectType,
+    pub(crate) bonus_type: ObjectType,
+    pub(crate) bonus: Bytes,
+    pub(crate) block_size: u32,
+    pub(crate) maxblkid: u64,
+    pub(crate) checksum: u8,
+    pub(crate) compress: u8,
+    pub(crate) freed: bool,
+    /// Counts changes of content: who has read without the lock sees by it whether that is still the newest.
+    pub(crate) seq: u64,
+    /// Newest txg with a slot.
+    pub(crate) newest: u64,
+    pub(crate) slots: [Option<Box<Slot>>; TXG_SIZE],
+    /// End of the last read and how far was prefetched, in bytes: sequential readers are read ahead of.
+    pub(crate) read_end: u64,
+    pub(crate) prefetched: u64,
+}
+
+impl State {
+    pub(crate) fn new(phys: DnodePhys) -> Self {
+        State {
+            object_type: phys.object_type,
+            bonus_type: phys.bonus_type,
+            bonus: phys.bonus.clone(),
+            block_size: phys.block_size(),
+            maxblkid: phys.maxblkid,
+            checksum: phys.checksum,
+            compress: phys.compress,
+            freed: false,
+            seq: 0,
+            newest: 0,
+            slots: Default::default(),
+            read_end: u64::MAX,
+            prefetched: 0,
+            phys,
+        }
+    }
+
+    /// Slots with changes, the newest first.
+    pub(crate) fn newest_first(&self) -> impl Iterator<Item = &Slot> {
+        let newest = self.newest;
+        (0..TXG_SIZE as u64).filter_map(move |back| {
+            let txg = newest.checked_sub(back)?;
+            self.slots[slot_of(txg)].as_deref().filter(|s| s.txg == txg)
+        })
+    }
+
+    /// Whether block `blkid` differs from the disk, and how.
+    pub(crate) fn source(&mut self, blkid: u64) -> Source<'_> {
+        let mut found = None;
+        for slot in self.newest_first() {
+            if slot.blocks.contains_key(&blkid) {
+                found = Some((slot_of(slot.txg), true));
+                break;
+            }
+            if slot.freed.contains(blkid) {
+                found = Some((0, false));
+                break;
+            }
+        }
+        match found {
+            None if blkid > self.phys.maxblkid => Source::Zero,
+            None => Source::Disk,
+            Some((_, false)) => Source::Zero,
+            Some((i, true)) => {
+                let slot = self.slots[i].as_mut().expect("the slot was just seen");
+                Source::Dirty(slot.blocks.get_mut(&blkid).expect("the block was just seen"))
+            }
+        }
+    }
+
+    /// Whether there is a spill block, and the newest content if it is dirty.
+    pub(crate) fn dirty_spill(&self) -> Option<&Option<Bytes>> {
+        self.newest_first().find_map(|s| s.spill.as_ref())
+    }
+
+    pub(crate) fn has_spill(&self) -> bool {
+        self.dirty_spill().map_or(self.phys.spill.is_some(), Option::is_some)
+    }
+
+    /// The first dirty block from `from` on that no newer slot freed: a candidate for data.
+    pub(crate) fn next_dirty(&self, from: u64) -> Option<u64> {
+        self.newest_first().filter_map(|s| s.blocks.range(from..).next().map(|(&id, _)| id)).min()
+    }
+
+    /// Where the freed range that makes `blkid` zeros ends; `u64::MAX` if it lies behind the tree on disk.
+    pub(crate) fn end_of_zeros(&self, blkid: u64) -> u64 {
+        self.newest_first().find_map(|s| s.freed.range_of(blkid)).map_or(u64::MAX, |(_, end)| end)
+    }
+
+    /// The first block from `from` on that some slot freed.
+    pub(crate) fn next_freed(&self, from: u64) -> Option<u64> {
+        self.newest_first().filter_map(|s| s.freed.next_from(from)).min()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_shared_buffer_is_copied_only_while_it_is_shared() {
+        let mut buf = Buf::Owned(alloc::vec![1; 512]);
+        let reader = buf.share();
+        buf.make_mut()[0] = 2;
+        assert_eq!((reader[0], buf.as_slice()[0]), (1, 2));
+        let at = buf.share().as_ptr();
+        assert_eq!(buf.make_mut().as_ptr(), at);
+    }
+}
