@@ -3,7 +3,7 @@
 use crate::dmu::dirty::{Slot, Source, State};
 use crate::dmu::objset::Core;
 use crate::dmu::tree::Tree;
-use crate::dmu::tx::{TXG_SIZE, slot_of};
+use crate::dmu::tx::slot_of;
 use crate::dmu::{Objset, Tx};
 use crate::error::{Error, Result};
 use crate::ondisk::blkptr::BLKPTR_SIZE;
@@ -362,4 +362,3 @@ fn room_for_bonus(phys: &DnodePhys, with_spill: bool) -> usize {
     usize::from(phys.slots) * DNODE_SIZE - DNODE_CORE_SIZE - pointers * BLKPTR_SIZE
 }
 
-const _: () = assert!(TXG_SIZE == 4);

@@ -3,7 +3,6 @@
 use crate::checksum::Checksum;
 use crate::compress::Compression;
 use crate::dmu::alloc::{AllocState, BlockMap};
-use crate::dmu::dirty::Slot;
 use crate::dmu::dnode::Owner;
 use crate::dmu::tx::{SpaceCheck, TXG_SIZE, Tx, Txgs, slot_of};
 use crate::dmu::{Dnode, SyncContext};
@@ -16,7 +15,6 @@ use crate::ondisk::dnode::{
 use crate::ondisk::object_type::ObjectType;
 use crate::ondisk::objset::{ObjsetKind, ObjsetPhys, ZIL_HEADER_SIZE};
 use crate::zio::Zio;
-use alloc::boxed::Box;
 use alloc::collections::BTreeMap;
 use alloc::sync::{Arc, Weak};
 use bytes::Bytes;
