@@ -199,6 +199,9 @@ mod tests {
     #[test]
     fn large_dnodes_need_a_run_of_slots() {
         let map = BlockMap { used: 0b1011, heads: 0b1011, freeing: 0 };
-        assert_eq!((map.find(1, 1), map.find(2, 1), map.find(28, 0), map.find(29, 0)), (Some(2), Some(4), Some(4), None));
+        assert_eq!(
+            (map.find(1, 1), map.find(2, 1), map.find(28, 0), map.find(29, 0)),
+            (Some(2), Some(4), Some(4), None)
+        );
     }
 }

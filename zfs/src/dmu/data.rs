@@ -93,8 +93,7 @@ impl Dnode {
             [] => Ok(()),
             [piece] => {
                 let bp = tree.lookup(zio, 0, piece.0)?;
-                let block =
-                    if bp.is_hole() { None } else { Some(zio.read(&bp, tree.bookmark(0, piece.0))?) };
+                let block = if bp.is_hole() { None } else { Some(zio.read(&bp, tree.bookmark(0, piece.0))?) };
                 place(piece, block)
             }
             many => {

@@ -361,4 +361,3 @@ fn room_for_bonus(phys: &DnodePhys, with_spill: bool) -> usize {
     let pointers = usize::from(phys.nblkptr) + usize::from(with_spill);
     usize::from(phys.slots) * DNODE_SIZE - DNODE_CORE_SIZE - pointers * BLKPTR_SIZE
 }
-

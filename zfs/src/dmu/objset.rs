@@ -10,7 +10,8 @@ use crate::error::{Error, Result};
 use crate::ondisk::blkptr::{BLKPTR_SIZE, Blkptr};
 use crate::ondisk::bookmark::Bookmark;
 use crate::ondisk::dnode::{
-    self, DEFAULT_INDBLKSHIFT, DNODE_BLOCK_SIZE, DNODE_SIZE, DNODES_PER_BLOCK, DnodePhys, MAX_NBLKPTR, MAX_OBJECT,
+    self, DEFAULT_INDBLKSHIFT, DNODE_BLOCK_SIZE, DNODE_SIZE, DNODES_PER_BLOCK, DnodePhys, MAX_NBLKPTR,
+    MAX_OBJECT,
 };
 use crate::ondisk::object_type::ObjectType;
 use crate::ondisk::objset::{ObjsetKind, ObjsetPhys, ZIL_HEADER_SIZE};

@@ -267,13 +267,14 @@ impl SyncNode {
                 .map(|&id| (self.get(level, id), self.dnode.bookmark(i64::from(level), id)))
                 .filter(|(bp, _)| !bp.is_hole())
                 .collect();
-            let mut read =
-                if wants.is_empty() { Vec::new() } else { sync.objset.core.zio.read_many(&wants) }.into_iter();
+            let mut read = if wants.is_empty() { Vec::new() } else { sync.objset.core.zio.read_many(&wants) }
+                .into_iter();
             for id in ids {
                 let block = if self.get(level, id).is_hole() {
                     vec![0; self.phys.block_size_at(level)]
                 } else {
-                    let block = read.next().unwrap_or(Err(Error::corrupt("a read without an answer", None)))?;
+                    let block =
+                        read.next().unwrap_or(Err(Error::corrupt("a read without an answer", None)))?;
                     self.tree().checked(block, level, id)?.to_vec()
                 };
                 self.indirects.insert((level, id), block);

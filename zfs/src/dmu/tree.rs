@@ -54,7 +54,10 @@ impl Tree {
         if block.len() == self.indirect_size() {
             Ok(block)
         } else {
-            Err(Error::corrupt("indirect block of another size than its dnode says", self.bookmark(level, blkid)))
+            Err(Error::corrupt(
+                "indirect block of another size than its dnode says",
+                self.bookmark(level, blkid),
+            ))
         }
     }
 
