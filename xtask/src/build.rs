@@ -13,8 +13,9 @@ pub(crate) fn kernel() -> Result<PathBuf> {
         .args(["build", "--release", "--target", "x86_64-unknown-linux-gnu", "--target-dir"])
         .arg(&folder);
     run(&mut command)?;
-    let elf = folder.join("x86_64-unknown-linux-gnu/release/tarn.elf");
-    elf.metadata().with_context(|| elf.display().to_string())?;
+    let built = folder.join("x86_64-unknown-linux-gnu/release/kernel");
+    let elf = folder.join("tarn.elf");
+    std::fs::copy(&built, &elf).with_context(|| built.display().to_string())?;
     Ok(elf)
 }
 
