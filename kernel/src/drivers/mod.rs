@@ -1,18 +1,33 @@
 //! Devices: what there is (ACPI, PCI, virtio-mmio) and the drivers for it.
 
 pub mod acpi;
+mod mmio;
+mod pci;
+pub mod virtio;
 
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use platform::block::BlockDevice;
 use platform::sync::Mutex;
+use virtio::blk::Disk;
 
-static BLOCK_DEVICES: Mutex<Vec<Arc<dyn BlockDevice>>> = Mutex::new(Vec::new());
+static DISKS: Mutex<Vec<Arc<Disk>>> = Mutex::new(Vec::new());
 
 /// The disks that were found, in the order of the buses.
 pub fn block_devices() -> Vec<Arc<dyn BlockDevice>> {
-    BLOCK_DEVICES.lock().clone()
+    DISKS.lock().iter().map(|disk| Arc::clone(disk) as Arc<dyn BlockDevice>).collect()
+}
+
+/// The same disks, for their statistics.
+pub fn disks() -> Vec<Arc<Disk>> {
+    DISKS.lock().clone()
+}
+
+fn add_block_device(disk: Arc<Disk>) {
+    DISKS.lock().push(disk);
 }
 
 /// Looks for devices and starts their drivers. In a thread, with interrupts on.
-pub fn start() {}
+pub fn start() {
+    virtio::probe();
+}

@@ -17,7 +17,7 @@ mod switch;
 mod thread;
 mod timers;
 
-pub use thread::Thread;
+pub use thread::{Thread, all_threads};
 
 use crate::arch::trap::TrapFrame;
 use crate::arch::{self, IrqGuard, cpu, fpu};
@@ -29,7 +29,7 @@ use core::sync::atomic::Ordering;
 use platform::thread::{Scheduler, Unpark};
 
 pub use run_queue::{idle_loop, timer_interrupt};
-pub use thread::all_threads;
+
 
 /// The running thread. Valid for as long as the caller runs.
 #[inline]

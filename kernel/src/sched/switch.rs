@@ -39,11 +39,11 @@ pub(super) unsafe extern "C" fn switch_stacks(from: *mut u64, to: u64) {
 /// `top` is the 16-aligned end of an unused stack.
 pub(super) unsafe fn prepare(top: u64) -> u64 {
     let start = super::thread::start as extern "C" fn() -> ! as usize as u64;
-    // From below: control words, six registers, where to return to, and a zero that ends backtraces there (which also
-    // leaves rsp as after a call).
-    let words = [0x037f_0000_1f80, 0, 0, 0, 0, 0, 0, start, 0, 0];
+    // From below: control words, six registers, where to return to, and a zero that ends backtraces there. After the
+    // return rsp is 8 below a multiple of 16, as after a call.
+    let words = [0x037f_0000_1f80, 0, 0, 0, 0, 0, 0, start, 0];
     let rsp = top - size_of_val(&words) as u64;
     // SAFETY: promised by the caller.
-    unsafe { (rsp as *mut [u64; 10]).write(words) };
+    unsafe { (rsp as *mut [u64; 9]).write(words) };
     rsp
 }
