@@ -15,6 +15,7 @@ pub mod clock;
 #[cfg(any(feature = "std", test))]
 pub mod host;
 pub mod mem;
+pub mod parallel;
 pub mod random;
 pub mod sync;
 pub mod thread;

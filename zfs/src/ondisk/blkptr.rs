@@ -253,6 +253,15 @@ impl Blkptr {
         }
     }
 
+    /// Sets the logical size of a hole, in bytes, a multiple of 512; its physical size has no bits.
+    ///
+    /// # Panics
+    /// If a value of ours is not a multiple of 512, or out of range.
+    pub fn set_hole_size(&mut self, lsize: u64) {
+        assert!(lsize.is_multiple_of(MIN_BLOCK_SIZE) && lsize > 0, "hole size {lsize}");
+        LSIZE.set(&mut self.words, lsize / MIN_BLOCK_SIZE - 1);
+    }
+
     /// Compression function, as numbered on disk (`enum zio_compress`).
     #[must_use]
     pub fn compress(&self) -> u8 {

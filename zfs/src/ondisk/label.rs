@@ -21,6 +21,8 @@ pub const NVLIST_SIZE: usize = 112 << 10;
 pub const RING_OFFSET: u64 = 128 << 10;
 /// Size of the uberblock ring in bytes.
 pub const RING_SIZE: usize = 128 << 10;
+/// The smallest device of a pool, in bytes (`SPA_MINDEVSIZE`).
+pub const MIN_DEVICE_SIZE: u64 = 64 << 20;
 /// Slots at the end of the ring that are reserved for multihost writes.
 pub const MMP_SLOTS: usize = 1;
 

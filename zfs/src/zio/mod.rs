@@ -1,15 +1,35 @@
-//! Block reads and writes: what stands between block pointers and devices.
+//! Block reads and writes: what stands between block pointers and devices. Source: `zio.c`.
+//!
+//! Reads go hole/embedded → cache → device → checksum → decompression; writes compression → checksum → allocation →
+//! device. A call takes many blocks, issues all their I/O and waits once; the computing is spread over the processors.
+//!
+//! # Invariants
+//! - Allocation happens in the order of the call's blocks, whatever the processors do: images are reproducible.
+//! - A failed write call leaves nothing allocated.
+//! - Nothing here holds a lock across I/O.
 
-use crate::arc::ArcStats;
-use crate::checksum::Checksum;
-use crate::compress::Compression;
+mod gang;
+mod read;
+#[cfg(test)]
+mod tests;
+mod verify;
+mod write;
+mod zil;
+
+use crate::arc::{ArcStats, Cache, Key};
+use crate::checksum::{Checksum, Salted};
+use crate::compress::{Compression, Workspace};
 use crate::error::Result;
 use crate::ondisk::blkptr::{Blkptr, Dva};
 use crate::ondisk::bookmark::Bookmark;
 use crate::vdev::VdevTree;
+use alloc::collections::VecDeque;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use bytes::Bytes;
+use platform::sync::{Mutex, RwLock};
+
+pub use verify::Verified;
 
 /// What an allocation is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -44,7 +64,7 @@ pub struct WritePolicy {
     pub copies: u8,
     /// Fill count for the block pointer.
     pub fill: u64,
-    /// What compresses to 112 bytes or less may go into the block pointer.
+    /// What compresses to 112 bytes or less may go into the block pointer (level 0 only).
     pub may_embed: bool,
     /// What is all zeros becomes a hole, with the txg as its birth. (A caller that had no block there before
     /// stores [`Blkptr::HOLE`] instead.)
@@ -65,128 +85,128 @@ pub struct Write {
     pub rewrite: Option<Blkptr>,
 }
 
-/// Outcome of looking at every copy of a block.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Verified {
-    /// Bytes read from devices.
-    pub bytes: u64,
-    /// Copies that are as they should be.
-    pub good: u32,
-    /// Copies that could not be read or fail their checksum.
-    pub bad: u32,
+/// The I/O half of a pool.
+pub struct Zio {
+    vdevs: VdevTree,
+    cache: Arc<Cache>,
+    salted: RwLock<Arc<Salted>>,
+    shared: Arc<Shared>,
+    prefetches: Mutex<Prefetches>,
 }
 
-/// The I/O half of a pool.
-pub struct Zio {}
+/// What jobs on other threads need.
+#[derive(Default)]
+struct Shared {
+    workspaces: Mutex<Vec<Workspace>>,
+}
+
+impl Shared {
+    /// Lends a compressor's workspace to `f`.
+    fn with_workspace<R>(&self, f: impl FnOnce(&mut Workspace) -> R) -> R {
+        let lent = self.workspaces.lock().pop();
+        let mut ws = lent.unwrap_or_default();
+        let result = f(&mut ws);
+        self.workspaces.lock().push(ws);
+        result
+    }
+}
+
+/// Blocks that wait to be read ahead.
+#[derive(Default)]
+struct Prefetches {
+    queue: VecDeque<(Blkptr, Bookmark)>,
+    running: bool,
+}
+
+/// How many blocks may wait to be read ahead; more are forgotten.
+const PREFETCH_MAX: usize = 2048;
+/// How many of them are read at once.
+const PREFETCH_BATCH: usize = 128;
 
 impl Zio {
     /// An I/O engine on `vdevs`. `salt` is the pool's checksum salt (all zeros until the MOS is read);
     /// `arc_max` bounds the cache, in bytes.
     #[must_use]
     pub fn new(vdevs: VdevTree, salt: [u8; 32], arc_max: usize) -> Arc<Zio> {
-        let _ = (vdevs, salt, arc_max);
-        todo!()
+        Arc::new(Zio {
+            vdevs,
+            cache: Cache::new(arc_max),
+            salted: RwLock::new(Arc::new(Salted::new(&salt))),
+            shared: Arc::default(),
+            prefetches: Mutex::default(),
+        })
     }
 
     /// The vdev tree.
     #[must_use]
     pub fn vdevs(&self) -> &VdevTree {
-        todo!()
+        &self.vdevs
     }
 
     /// Sets the salt of skein, edonr and blake3.
     pub fn set_salt(&self, salt: [u8; 32]) {
-        let _ = salt;
-        todo!()
+        *self.salted.write() = Arc::new(Salted::new(&salt));
+    }
+
+    fn salted(&self) -> Arc<Salted> {
+        Arc::clone(&self.salted.read())
     }
 
     /// Changes the limit of the cache, in bytes; gives memory back at once.
     pub fn set_arc_max(&self, bytes: usize) {
-        let _ = bytes;
-        todo!()
+        self.cache.set_max(bytes);
     }
 
     /// The cache's figures.
     #[must_use]
     pub fn stats(&self) -> ArcStats {
-        todo!()
-    }
-
-    /// The logical bytes of a block: a hole is zeros, an embedded block its payload; else from the cache, or read,
-    /// verified and decompressed. Another copy is tried if one is bad.
-    pub fn read(&self, bp: &Blkptr, at: Bookmark) -> Result<Bytes> {
-        let _ = (bp, at);
-        todo!()
-    }
-
-    /// As [`Zio::read`], but the block does not enter the cache.
-    pub fn read_uncached(&self, bp: &Blkptr, at: Bookmark) -> Result<Bytes> {
-        let _ = (bp, at);
-        todo!()
-    }
-
-    /// Many reads: all are issued, then waited for once.
-    pub fn read_many(&self, wants: &[(Blkptr, Bookmark)]) -> Vec<Result<Bytes>> {
-        let _ = wants;
-        todo!()
-    }
-
-    /// Starts reading blocks into the cache and does not wait. Errors are forgotten.
-    pub fn prefetch(self: &Arc<Self>, wants: Vec<(Blkptr, Bookmark)>) {
-        let _ = wants;
-        todo!()
-    }
-
-    /// The block if it is in the cache (or needs no device: holes and embedded blocks).
-    #[must_use]
-    pub fn cached(&self, bp: &Blkptr) -> Option<Bytes> {
-        let _ = bp;
-        todo!()
-    }
-
-    /// Writes blocks: compression and checksums in parallel, allocation in the order of `writes`, then everything is
-    /// issued and waited for once. The answers are in the order of `writes`. On an error nothing of the call stays
-    /// allocated.
-    pub fn write(&self, alloc: &dyn AllocateBlocks, txg: u64, writes: Vec<Write>) -> Result<Vec<Blkptr>> {
-        let _ = (alloc, txg, writes);
-        todo!()
+        self.cache.stats()
     }
 
     /// Makes all completed writes durable.
     pub fn flush(&self) -> Result<()> {
-        todo!()
+        self.vdevs.flush()
     }
 
-    /// Every extent that a block occupies, headers and members of gang blocks each by itself: what to free, claim or
-    /// count. Reads gang headers.
-    pub fn extents(&self, bp: &Blkptr, at: Bookmark) -> Result<Vec<Dva>> {
-        let _ = (bp, at);
-        todo!()
+    /// Drops a block from the cache, as its space is free again. Not needed for correctness: a new block in the same
+    /// place has another birth.
+    pub fn forget(&self, bp: &Blkptr) {
+        if !bp.is_hole() && !bp.is_embedded() {
+            self.cache.remove(&Key::of(bp));
+        }
     }
 
-    /// Reads and checks every copy of a block. `Err` if no copy is good.
-    pub fn verify(&self, bp: &Blkptr, at: Bookmark) -> Result<Verified> {
-        let _ = (bp, at);
-        todo!()
+    /// Starts reading blocks into the cache and does not wait. Errors are forgotten, and so is what exceeds a bound.
+    pub fn prefetch(self: &Arc<Self>, wants: Vec<(Blkptr, Bookmark)>) {
+        let start = {
+            let mut prefetches = self.prefetches.lock();
+            for want in wants {
+                if prefetches.queue.len() < PREFETCH_MAX && !want.0.is_hole() && !want.0.is_embedded() {
+                    prefetches.queue.push_back(want);
+                }
+            }
+            let start = !prefetches.running && !prefetches.queue.is_empty();
+            prefetches.running |= start;
+            start
+        };
+        if start {
+            let zio = Arc::clone(self);
+            platform::thread::spawn("zio-prefetch", move || zio.run_prefetches());
+        }
     }
 
-    /// [`Zio::verify`] of many blocks at once; the answers in the order of `wants`.
-    pub fn verify_many(&self, wants: &[(Blkptr, Bookmark)]) -> Vec<Result<Verified>> {
-        let _ = wants;
-        todo!()
-    }
-
-    /// Writes an intent-log block. `bp` (checksum type zilog or zilog2) names its place, its size and, as the
-    /// verifier, its checksum words; `data` holds the block with the log chain header where that type keeps it,
-    /// the embedded checksum is put in here.
-    pub fn write_zil(&self, bp: &Blkptr, data: Bytes) -> Result<()> {
-        let _ = (bp, data);
-        todo!()
-    }
-
-    /// Reads an intent-log block; [`crate::Error::Checksum`] is the normal end of a chain.
-    pub fn read_zil(&self, bp: &Blkptr, at: Bookmark) -> Result<Bytes> {
-        let _ = (bp, at);
-        todo!()
+    fn run_prefetches(&self) {
+        loop {
+            let batch: Vec<_> = {
+                let mut prefetches = self.prefetches.lock();
+                let count = prefetches.queue.len().min(PREFETCH_BATCH);
+                if count == 0 {
+                    prefetches.running = false;
+                    return;
+                }
+                prefetches.queue.drain(..count).collect()
+            };
+            drop(self.read_many(&batch));
+        }
     }
 }

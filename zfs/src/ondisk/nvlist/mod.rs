@@ -6,6 +6,10 @@
 mod decode;
 mod encode;
 mod show;
+#[cfg(test)]
+mod tests;
+
+pub use show::Show;
 
 use crate::error::{Error, Result};
 use alloc::string::String;

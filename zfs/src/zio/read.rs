@@ -1,0 +1,270 @@
+//! Reading: one block or many, through the cache or past it.
+
+use super::Zio;
+use super::verify::is_good;
+use crate::arc::{Claim, Fill, Key, Lookup};
+use crate::checksum::{Checksum, Salted};
+use crate::compress;
+use crate::error::{Error, Result};
+use crate::ondisk::blkptr::{Blkptr, Dva, EMBEDDED_TYPE_DATA};
+use crate::ondisk::bookmark::Bookmark;
+use crate::vdev::queue::{self, ReadExtent};
+use alloc::format;
+use alloc::sync::Arc;
+use alloc::vec;
+use alloc::vec::Vec;
+use bytes::Bytes;
+use platform::block::BlockError;
+use platform::parallel;
+
+/// Blocks are handed to other processors only if there is that much to do, in physical bytes.
+const PARALLEL_FROM: u64 = 128 << 10;
+/// Bytes of a batch that are in flight at once.
+pub(super) const WINDOW: u64 = 16 << 20;
+
+/// A zero block for holes of usual sizes.
+static ZEROS: [u8; 128 << 10] = [0; 128 << 10];
+
+fn zeros(len: usize) -> Bytes {
+    ZEROS.get(..len).map_or_else(|| Bytes::from(vec![0; len]), Bytes::from_static)
+}
+
+/// A read that needs a device.
+struct Miss {
+    index: usize,
+    bp: Blkptr,
+    at: Bookmark,
+    claim: Option<Claim>,
+}
+
+/// Which side of a mirror serves an address: stretches alternate, so that both work on a long read.
+pub(super) fn preferred_side(dva: &Dva) -> usize {
+    (dva.offset >> 21) as usize
+}
+
+/// Checks what every read relies on.
+pub(super) fn admit(bp: &Blkptr, at: Bookmark) -> Result<()> {
+    bp.verify(Some(at))?;
+    if !bp.is_hole() && !bp.is_embedded() && !bp.little_endian() {
+        return Err(Error::unsupported("block of a big-endian machine"));
+    }
+    Ok(())
+}
+
+/// From physical to logical bytes.
+pub(super) fn unpack(bp: &Blkptr, data: Bytes, at: Bookmark) -> Result<Bytes> {
+    let lsize = bp.lsize() as usize;
+    if bp.compress() == COMPRESS_OFF && data.len() == lsize {
+        return Ok(data);
+    }
+    let unpacked = compress::decompress(bp.compress(), &data, lsize).map(Bytes::from);
+    unpacked.map_err(|e| if let Error::Corrupt { rule, .. } = e { Error::corrupt(rule, at) } else { e })
+}
+
+/// `ZIO_COMPRESS_OFF`.
+const COMPRESS_OFF: u8 = 2;
+
+impl Zio {
+    /// The logical bytes of a block: a hole is zeros, an embedded block its payload; else from the cache, or read,
+    /// verified and decompressed. Another copy is tried if one is bad.
+    pub fn read(&self, bp: &Blkptr, at: Bookmark) -> Result<Bytes> {
+        let mut results = self.read_batch(&[(*bp, at)], true);
+        results.pop().unwrap_or(Err(Error::Checksum { at }))
+    }
+
+    /// As [`Zio::read`], but the block does not enter the cache.
+    pub fn read_uncached(&self, bp: &Blkptr, at: Bookmark) -> Result<Bytes> {
+        let mut results = self.read_batch(&[(*bp, at)], false);
+        results.pop().unwrap_or(Err(Error::Checksum { at }))
+    }
+
+    /// Many reads: all are issued, then waited for once; the answers in the order of `wants`.
+    pub fn read_many(&self, wants: &[(Blkptr, Bookmark)]) -> Vec<Result<Bytes>> {
+        self.read_batch(wants, true)
+    }
+
+    /// The block if it is in the cache (or needs no device: holes and embedded blocks).
+    #[must_use]
+    pub fn cached(&self, bp: &Blkptr) -> Option<Bytes> {
+        match self.without_device(bp, Bookmark::default()) {
+            Some(result) => result.ok(),
+            None => self.cache.get(&Key::of(bp)),
+        }
+    }
+
+    /// Holes, embedded blocks, and what is wrong already in the pointer.
+    fn without_device(&self, bp: &Blkptr, at: Bookmark) -> Option<Result<Bytes>> {
+        if let Err(e) = admit(bp, at) {
+            return Some(Err(e));
+        }
+        if bp.is_embedded() {
+            if bp.embedded_type() != EMBEDDED_TYPE_DATA {
+                return Some(Err(Error::unsupported(format!("embedded block of type {}", bp.embedded_type()))));
+            }
+            return Some(unpack(bp, Bytes::from(bp.embedded_payload()), at));
+        }
+        bp.is_hole().then(|| Ok(zeros(bp.lsize() as usize)))
+    }
+
+    fn read_batch(&self, wants: &[(Blkptr, Bookmark)], keep: bool) -> Vec<Result<Bytes>> {
+        let mut results: Vec<Option<Result<Bytes>>> = vec![None; wants.len()];
+        let mut misses = Vec::new();
+        let mut waits: Vec<(usize, Arc<Fill>)> = Vec::new();
+        for (index, (bp, at)) in wants.iter().enumerate() {
+            if let Some(result) = self.without_device(bp, *at) {
+                results[index] = Some(result);
+                continue;
+            }
+            let claim = if keep {
+                match self.cache.lookup(Key::of(bp)) {
+                    Lookup::Hit(data) => {
+                        results[index] = Some(Ok(data));
+                        continue;
+                    }
+                    Lookup::Wait(fill) => {
+                        waits.push((index, fill));
+                        continue;
+                    }
+                    Lookup::Mine(claim) => Some(claim),
+                }
+            } else if let Some(data) = self.cache.get(&Key::of(bp)) {
+                results[index] = Some(Ok(data));
+                continue;
+            } else {
+                None
+            };
+            misses.push(Miss { index, bp: *bp, at: *at, claim });
+        }
+        self.read_misses(misses, &mut results);
+        // Only now: a fill of somebody else may itself wait for one of ours.
+        for (index, fill) in waits {
+            results[index] = Some(fill.wait());
+        }
+        let lost = || Err(Error::Io { cause: BlockError::Gone, at: None });
+        results.into_iter().map(|r| r.unwrap_or_else(lost)).collect()
+    }
+
+    /// Reads in windows: while one is checked and unpacked, the next is in flight.
+    fn read_misses(&self, misses: Vec<Miss>, results: &mut [Option<Result<Bytes>>]) {
+        let mut misses = misses.into_iter().peekable();
+        let mut flying: Option<(Vec<Miss>, queue::Reads)> = None;
+        loop {
+            let mut window = Vec::new();
+            let mut bytes = 0;
+            while let Some(miss) = misses.next_if(|m| bytes == 0 || bytes + m.bp.psize() <= WINDOW) {
+                bytes += miss.bp.psize();
+                window.push(miss);
+            }
+            let next = (!window.is_empty()).then(|| {
+                let extents: Vec<_> = window.iter().map(|m| first_extent(&m.bp)).collect();
+                (window, queue::start_reads(&self.vdevs, &extents))
+            });
+            let landed = core::mem::replace(&mut flying, next);
+            if let Some((window, reads)) = landed {
+                self.finish_window(window, reads.wait(), results);
+            }
+            if flying.is_none() {
+                return;
+            }
+        }
+    }
+
+    fn finish_window(
+        &self,
+        window: Vec<Miss>,
+        raw: Vec<queue::Read>,
+        results: &mut [Option<Result<Bytes>>],
+    ) {
+        let work: Vec<(Miss, queue::Read)> = window.into_iter().zip(raw).collect();
+        let bytes: u64 = work.iter().map(|(miss, _)| miss.bp.psize()).sum();
+        let salted = self.salted();
+        let done: Vec<(Miss, Result<Bytes>)> = if bytes >= PARALLEL_FROM && work.len() > 1 {
+            parallel::map(work, move |(miss, raw)| {
+                let result = digest(&salted, &miss.bp, raw, miss.at);
+                (miss, result)
+            })
+        } else {
+            let digest = |(miss, raw): (Miss, queue::Read)| {
+                let result = digest(&salted, &miss.bp, raw, miss.at);
+                (miss, result)
+            };
+            work.into_iter().map(digest).collect()
+        };
+        for (miss, result) in done {
+            let result = match result {
+                Err(first) if worth_retrying(&first) => self.read_carefully(&miss.bp, miss.at, first),
+                result => result,
+            };
+            if let Some(claim) = miss.claim {
+                claim.tell(&result, true);
+            }
+            results[miss.index] = Some(result);
+        }
+    }
+
+    /// The slow way, after the first attempt failed: every side of every copy, and gang blocks.
+    fn read_carefully(&self, bp: &Blkptr, at: Bookmark, first: Error) -> Result<Bytes> {
+        if bp.is_gang() {
+            return self.read_gang(bp, at).and_then(|data| unpack(bp, data, at));
+        }
+        let salted = self.salted();
+        let mut failure = first;
+        for dva in bp.dvas() {
+            let sides = self.vdevs.top(dva.vdev).map_or(0, |top| top.sides().len());
+            for side in 0..sides {
+                let extent = ReadExtent { dva, len: bp.psize(), side };
+                let raw = queue::start_reads(&self.vdevs, &[extent]).wait().pop();
+                let raw = raw.unwrap_or(Err(Error::Io { cause: BlockError::Gone, at: None }));
+                match digest(&salted, bp, raw, at) {
+                    Ok(data) => return Ok(data),
+                    Err(e) => failure = worse(failure, e),
+                }
+            }
+        }
+        Err(match failure {
+            Error::Io { cause, .. } => Error::Io { cause, at: Some(at) },
+            other => other,
+        })
+    }
+}
+
+/// The extent that is tried first; of a gang block its header, which fails as data and is then read carefully.
+fn first_extent(bp: &Blkptr) -> ReadExtent {
+    let dva = bp.dva(0);
+    let len = if dva.gang { crate::ondisk::gang::GANG_HEADER_SIZE as u64 } else { bp.psize() };
+    ReadExtent { dva, len, side: preferred_side(&dva) }
+}
+
+/// Whether another copy may be better. What the pointer itself says wrong stays wrong.
+fn worth_retrying(error: &Error) -> bool {
+    matches!(error, Error::Io { .. } | Error::Checksum { .. } | Error::Corrupt { .. })
+}
+
+/// Of two failures the one that says more: a bad checksum over a bad device.
+fn worse(a: Error, b: Error) -> Error {
+    if matches!(a, Error::Io { .. }) { b } else { a }
+}
+
+/// Checks and unpacks what a device gave.
+fn digest(salted: &Salted, bp: &Blkptr, raw: queue::Read, at: Bookmark) -> Result<Bytes> {
+    let data = raw?;
+    if bp.is_gang() {
+        return Err(Error::Checksum { at });
+    }
+    let function = Checksum::from_raw(bp.checksum_type())?;
+    if !is_good(salted, function, bp, &data) {
+        return Err(Error::Checksum { at });
+    }
+    if bp.uses_crypt() && bp.level() == 0 && bp.object_type() != OBJSET {
+        return Err(Error::KeyNotLoaded);
+    }
+    unpack(bp, own(bp, data), at)
+}
+
+/// `DMU_OT_OBJSET`: authenticated, but never encrypted.
+const OBJSET: u8 = 11;
+
+/// Plain data may be a slice of a merged request: the cache must not keep all of that alive.
+fn own(bp: &Blkptr, data: Bytes) -> Bytes {
+    if bp.compress() == COMPRESS_OFF && !data.is_unique() { Bytes::copy_from_slice(&data) } else { data }
+}

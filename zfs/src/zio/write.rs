@@ -1,0 +1,227 @@
+//! Writing: many blocks at once.
+
+use super::{AllocateBlocks, Class, Write, WritePolicy, Zio};
+use crate::arc::Key;
+use crate::checksum::Salted;
+use crate::error::{Error, Result};
+use crate::ondisk::blkptr::{Blkptr, DVAS_PER_BP, Dva, EMBEDDED_PAYLOAD_SIZE, MAX_BLOCK_SIZE, MIN_BLOCK_SIZE};
+use crate::vdev::queue::{self, WriteExtent};
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+use bytes::Bytes;
+use platform::parallel;
+
+/// `ZIO_COMPRESS_OFF`.
+const COMPRESS_OFF: u8 = 2;
+/// Logical bytes that one job compresses at least: small blocks are handed over in groups.
+const JOB: usize = 256 << 10;
+
+/// A block that is ready but for its address.
+enum Prepared {
+    /// Needs no space.
+    Placed(Blkptr),
+    /// Physical data with a pointer that lacks addresses.
+    Block(Blkptr, Bytes),
+}
+
+/// What a call has allocated and will write.
+#[derive(Default)]
+pub(super) struct Allocated {
+    /// Extents to give back if the call fails.
+    pub(super) extents: Vec<Dva>,
+    /// The I/O.
+    pub(super) writes: Vec<WriteExtent>,
+}
+
+impl Zio {
+    /// Writes blocks: compression and checksums in parallel, allocation in the order of `writes`, then everything is
+    /// issued and waited for once. The answers are in the order of `writes`. On an error nothing of the call stays
+    /// allocated.
+    ///
+    /// Within one call no two blocks may name the same block to rewrite.
+    pub fn write(&self, alloc: &dyn AllocateBlocks, txg: u64, writes: Vec<Write>) -> Result<Vec<Blkptr>> {
+        let sizes_fit = |w: &Write| {
+            let len = w.data.len() as u64;
+            len > 0 && len <= MAX_BLOCK_SIZE && len.is_multiple_of(MIN_BLOCK_SIZE)
+        };
+        if !writes.iter().all(sizes_fit) {
+            return Err(Error::Invalid("block size is no multiple of 512 up to 16 MiB"));
+        }
+        let logical: Vec<(Bytes, Option<Blkptr>, WritePolicy)> =
+            writes.iter().map(|w| (w.data.clone(), w.rewrite, w.policy)).collect();
+        let prepared = self.prepare(txg, writes);
+        let mut allocated = Allocated::default();
+        let result = self.place_all(alloc, txg, &logical, prepared, &mut allocated).and_then(|placed| {
+            queue::write(&self.vdevs, core::mem::take(&mut allocated.writes)).map(|()| placed)
+        });
+        match result {
+            Ok(placed) => {
+                for (bp, (data, _, _)) in placed.iter().zip(logical) {
+                    if !bp.is_hole() && !bp.is_embedded() {
+                        self.cache.insert(Key::of(bp), data);
+                    }
+                }
+                Ok(placed)
+            }
+            Err(e) => {
+                for dva in &allocated.extents {
+                    alloc.unallocate(txg, dva);
+                }
+                Err(e)
+            }
+        }
+    }
+
+    /// Compresses and checksums everything.
+    fn prepare(&self, txg: u64, writes: Vec<Write>) -> Vec<Prepared> {
+        let (salted, shared, unit) = (self.salted(), Arc::clone(&self.shared), self.vdevs.min_alloc());
+        let total: usize = writes.iter().map(|w| w.data.len()).sum();
+        let job = move |group: Vec<Write>| {
+            shared.with_workspace(|ws| {
+                group.into_iter().map(|w| prepare(&salted, txg, unit, &w, ws)).collect::<Vec<_>>()
+            })
+        };
+        if writes.len() < 2 || total < JOB / 4 {
+            return job(writes);
+        }
+        let mut groups: Vec<Vec<Write>> = Vec::new();
+        let mut room = 0;
+        for write in writes {
+            let len = write.data.len();
+            if room == 0 {
+                groups.push(Vec::new());
+                room = JOB;
+            }
+            room = room.saturating_sub(len);
+            if let Some(group) = groups.last_mut() {
+                group.push(write);
+            }
+        }
+        parallel::map(groups, job).into_iter().flatten().collect()
+    }
+
+    fn place_all(
+        &self,
+        alloc: &dyn AllocateBlocks,
+        txg: u64,
+        logical: &[(Bytes, Option<Blkptr>, WritePolicy)],
+        prepared: Vec<Prepared>,
+        out: &mut Allocated,
+    ) -> Result<Vec<Blkptr>> {
+        let mut placed = Vec::with_capacity(prepared.len());
+        for (block, (_, rewrite, policy)) in prepared.into_iter().zip(logical) {
+            let (mut bp, data) = match block {
+                Prepared::Placed(bp) => {
+                    placed.push(bp);
+                    continue;
+                }
+                Prepared::Block(bp, data) => (bp, data),
+            };
+            let copies = usize::from(policy.copies).clamp(1, DVAS_PER_BP);
+            match rewrite {
+                Some(old) if rewritable(old, &bp, txg) => {
+                    for (i, dva) in old.dvas().enumerate() {
+                        bp.set_dva(i, dva);
+                        out.writes.push(WriteExtent { dva, data: data.clone() });
+                    }
+                }
+                _ => allocate_or_gang(self, alloc, txg, &mut bp, &data, copies, out)?,
+            }
+            placed.push(bp);
+        }
+        Ok(placed)
+    }
+}
+
+/// Whether the extents of a block of this txg can take another one's data.
+fn rewritable(old: &Blkptr, new: &Blkptr, txg: u64) -> bool {
+    let real = !old.is_hole() && !old.is_embedded() && !old.is_gang();
+    real && old.birth() == txg && old.psize() == new.psize()
+}
+
+/// Gives a block its addresses: extents for the whole of it, or else a gang.
+pub(super) fn allocate_or_gang(
+    zio: &Zio,
+    alloc: &dyn AllocateBlocks,
+    txg: u64,
+    bp: &mut Blkptr,
+    data: &Bytes,
+    copies: usize,
+    out: &mut Allocated,
+) -> Result<()> {
+    let asize = (data.len() as u64).next_multiple_of(zio.vdevs.max_alloc());
+    match alloc.allocate(txg, asize, copies, Class::Normal) {
+        Ok(addresses) => {
+            for (i, dva) in addresses.iter().enumerate() {
+                bp.set_dva(i, *dva);
+                out.writes.push(WriteExtent { dva: *dva, data: data.clone() });
+            }
+            out.extents.extend(addresses);
+            Ok(())
+        }
+        Err(Error::NoSpace) => zio.allocate_gang(alloc, txg, bp, data, copies, out),
+        Err(e) => Err(e),
+    }
+}
+
+fn is_zero(data: &[u8]) -> bool {
+    let (chunks, tail) = data.as_chunks::<64>();
+    tail.iter().all(|&b| b == 0) && chunks.iter().all(|chunk| chunk.iter().fold(0, |acc, b| acc | b) == 0)
+}
+
+/// A hole of the shape of the block, born now.
+fn hole(txg: u64, lsize: u64, policy: &WritePolicy) -> Blkptr {
+    let mut bp = Blkptr::HOLE;
+    // The physical size of a hole stays 0 in all its bits, so the sizes are not set as a pair.
+    bp.set_hole_size(lsize);
+    bp.set_object_type(policy.object_type);
+    bp.set_level(policy.level);
+    bp.set_birth(txg);
+    bp
+}
+
+fn prepare(
+    salted: &Salted,
+    txg: u64,
+    unit: u64,
+    write: &Write,
+    ws: &mut crate::compress::Workspace,
+) -> Prepared {
+    let policy = &write.policy;
+    let lsize = write.data.len() as u64;
+    if policy.may_hole && is_zero(&write.data) {
+        return Prepared::Placed(hole(txg, lsize, policy));
+    }
+    let mut data = write.data.clone();
+    let mut function = COMPRESS_OFF;
+    // Worth it only if a sector is saved, and an eighth of the block.
+    let limit = lsize - lsize / 8;
+    if let Some(packed) = policy.compression.compress(&write.data, limit as usize, ws) {
+        let number = policy.compression.to_raw();
+        if policy.may_embed && policy.level == 0 && packed.len() <= EMBEDDED_PAYLOAD_SIZE {
+            let mut bp = Blkptr::embed(packed, lsize, number, policy.object_type, policy.level);
+            bp.set_birth(txg);
+            return Prepared::Placed(bp);
+        }
+        let psize = (packed.len() as u64).next_multiple_of(unit);
+        if psize < lsize {
+            let mut padded = Vec::with_capacity(psize as usize);
+            padded.extend_from_slice(packed);
+            padded.resize(psize as usize, 0);
+            data = Bytes::from(padded);
+            function = number;
+        }
+    }
+    let checksum = policy.checksum.resolve();
+    let mut bp = Blkptr::HOLE;
+    bp.set_sizes(lsize, data.len() as u64);
+    bp.set_compress(function);
+    bp.set_checksum_type(checksum as u8);
+    bp.set_object_type(policy.object_type);
+    bp.set_level(policy.level);
+    bp.set_little_endian();
+    bp.set_birth(txg);
+    bp.set_fill(policy.fill);
+    bp.set_checksum(salted.checksum(checksum, &data));
+    Prepared::Block(bp, data)
+}

@@ -1,0 +1,65 @@
+//! Intent-log blocks: their checksum stands in the block, and the pointer before them holds the verifier.
+
+use super::Zio;
+use crate::checksum::{Checksum, embedded};
+use crate::error::{Error, Result};
+use crate::ondisk::blkptr::Blkptr;
+use crate::ondisk::bookmark::Bookmark;
+use crate::vdev::queue::{self, ReadExtent, WriteExtent};
+use alloc::vec::Vec;
+use bytes::Bytes;
+
+/// Whether the trailer of an intent-log block is in front (zilog2).
+fn is_zilog2(bp: &Blkptr) -> Result<bool> {
+    match Checksum::from_raw(bp.checksum_type())? {
+        Checksum::Zilog2 => Ok(true),
+        Checksum::Zilog => Ok(false),
+        _ => Err(Error::corrupt("intent log: block with a foreign checksum function", None)),
+    }
+}
+
+impl Zio {
+    /// Writes an intent-log block. `bp` (checksum type zilog or zilog2) names its place, its size and, as the
+    /// verifier, its checksum words; `data` holds the block with the log chain header where that type keeps it,
+    /// the embedded checksum is put in here. Not durable before [`Zio::flush`].
+    pub fn write_zil(&self, bp: &Blkptr, data: Bytes) -> Result<()> {
+        let zilog2 = is_zilog2(bp)?;
+        if data.len() as u64 != bp.psize() {
+            return Err(Error::Invalid("intent-log block of another size than its pointer"));
+        }
+        let mut block = Vec::from(data);
+        if !embedded::seal_zil(&mut block, zilog2, bp.checksum()) {
+            return Err(Error::Invalid("intent-log block that claims to be longer than it is"));
+        }
+        let data = Bytes::from(block);
+        let writes = bp.dvas().map(|dva| WriteExtent { dva, data: data.clone() }).collect();
+        queue::write(&self.vdevs, writes)
+    }
+
+    /// Reads an intent-log block; [`Error::Checksum`] is the normal end of a chain.
+    pub fn read_zil(&self, bp: &Blkptr, at: Bookmark) -> Result<Bytes> {
+        super::read::admit(bp, at)?;
+        let zilog2 = is_zilog2(bp)?;
+        let mut extents = Vec::new();
+        for dva in bp.dvas().filter(|dva| !dva.gang) {
+            let sides = self.vdevs.top(dva.vdev)?.sides().len().max(1);
+            extents.extend((0..sides).map(|side| ReadExtent { dva, len: bp.psize(), side }));
+        }
+        let mut failure = Error::Checksum { at };
+        for extent in extents {
+            for raw in queue::start_reads(&self.vdevs, &[extent]).wait() {
+                match raw {
+                    Ok(data) => {
+                        let mut block = data.to_vec();
+                        if embedded::check_zil(&mut block, zilog2, bp.checksum()) {
+                            return Ok(Bytes::from(block));
+                        }
+                    }
+                    Err(Error::Io { cause, .. }) => failure = Error::Io { cause, at: Some(at) },
+                    Err(e) => failure = e,
+                }
+            }
+        }
+        Err(failure)
+    }
+}
