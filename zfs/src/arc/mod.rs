@@ -236,7 +236,11 @@ impl State {
         let mut freed = Vec::new();
         while self.lists.data_size() + len > self.max {
             let recent = self.lists.size(Place::Mru);
-            let from = if recent > self.target || self.lists.size(Place::Mfu) == 0 { Place::Mru } else { Place::Mfu };
+            let from = if recent > self.target || self.lists.size(Place::Mfu) == 0 {
+                Place::Mru
+            } else {
+                Place::Mfu
+            };
             let from = if self.lists.size(from) == 0 { Place::Mfu } else { from };
             let Some((index, data)) = self.lists.evict(from) else { break };
             self.lists.shift(index, if from == Place::Mru { Place::MruGhost } else { Place::MfuGhost });

@@ -55,7 +55,10 @@ fn check_with(
     verifier: [u64; 4],
     hash: impl Fn(&[u8]) -> [u64; 4],
 ) -> bool {
-    if len > block.len() || at.checked_add(ECK_SIZE).is_none_or(|end| end > len) || read_u64(block, at) != ECK_MAGIC {
+    if len > block.len()
+        || at.checked_add(ECK_SIZE).is_none_or(|end| end > len)
+        || read_u64(block, at) != ECK_MAGIC
+    {
         return false;
     }
     let expected = get(block, at);

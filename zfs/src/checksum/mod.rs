@@ -55,8 +55,21 @@ impl Checksum {
     #[must_use]
     pub fn name(self) -> &'static str {
         const NAMES: [&str; 15] = [
-            "inherit", "on", "off", "label", "gang_header", "zilog", "fletcher2", "fletcher4", "sha256",
-            "zilog2", "noparity", "sha512", "skein", "edonr", "blake3",
+            "inherit",
+            "on",
+            "off",
+            "label",
+            "gang_header",
+            "zilog",
+            "fletcher2",
+            "fletcher4",
+            "sha256",
+            "zilog2",
+            "noparity",
+            "sha512",
+            "skein",
+            "edonr",
+            "blake3",
         ];
         NAMES[self as usize]
     }
@@ -133,7 +146,8 @@ mod tests {
 
     #[test]
     fn sha256_of_abc() {
-        let golden = [0xba78_16bf_8f01_cfea, 0x4141_40de_5dae_2223, 0xb003_61a3_9617_7a9c, 0xb410_ff61_f200_15ad];
+        let golden =
+            [0xba78_16bf_8f01_cfea, 0x4141_40de_5dae_2223, 0xb003_61a3_9617_7a9c, 0xb410_ff61_f200_15ad];
         assert_eq!(sha256(b"abc"), golden);
     }
 

@@ -40,13 +40,36 @@ pub enum Compression {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Damaged;
 
-/// Buffers and tables of a compressor.
+/// What of a [`Workspace`] may pass from thread to thread, and so is kept for long.
+#[derive(Default)]
+pub struct Buffers {
+    out: Vec<u8>,
+    scratch: Vec<u8>,
+    lz4: Option<lz4::CompressTable>,
+}
+
+/// Buffers and tables of a compressor. The zstd compressor is bound to its thread.
 #[derive(Default)]
 pub struct Workspace {
     out: Vec<u8>,
     scratch: Vec<u8>,
     lz4: Option<lz4::CompressTable>,
     zstd: Option<(i32, zstd::Compressor)>,
+}
+
+impl Workspace {
+    /// A workspace that takes over what another left.
+    #[must_use]
+    pub fn from_buffers(buffers: Buffers) -> Self {
+        let Buffers { out, scratch, lz4 } = buffers;
+        Workspace { out, scratch, lz4, zstd: None }
+    }
+
+    /// What is worth keeping.
+    #[must_use]
+    pub fn into_buffers(self) -> Buffers {
+        Buffers { out: self.out, scratch: self.scratch, lz4: self.lz4 }
+    }
 }
 
 /// Numbers of the functions on disk (`enum zio_compress`).
@@ -172,7 +195,8 @@ pub fn decompress(function: u8, data: &[u8], lsize: usize) -> Result<Vec<u8>> {
         raw::ZSTD => zstd::decompress(data, &mut out),
         unknown => return Err(Error::unsupported(format!("compression function {unknown}"))),
     };
-    done.map(|()| out).map_err(|Damaged| Error::corrupt("compressed data does not decompress to its size", None))
+    done.map(|()| out)
+        .map_err(|Damaged| Error::corrupt("compressed data does not decompress to its size", None))
 }
 
 /// The name of a function by its number on disk, as zdb has it.
@@ -191,4 +215,3 @@ pub fn name(function: u8) -> String {
         unknown => format!("compress-{unknown}"),
     }
 }
-

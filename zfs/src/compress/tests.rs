@@ -48,7 +48,11 @@ fn every_function_comes_back() {
             assert!(packed.len() < len || len < 65_536, "{function:?} {len}");
             let mut padded = packed.clone();
             padded.resize(packed.len().next_multiple_of(512), 0);
-            assert_eq!(decompress(function.to_raw(), &padded, len).as_deref(), Ok(&data[..]), "{function:?} {len}");
+            assert_eq!(
+                decompress(function.to_raw(), &padded, len).as_deref(),
+                Ok(&data[..]),
+                "{function:?} {len}"
+            );
         }
     }
 }

@@ -12,8 +12,7 @@ const VERSION: u32 = 10405;
 /// `ZIO_ZSTD_LEVEL_FAST_1`.
 const FAST_1: u8 = 103;
 /// Meanings of the fast levels, in the order of their numbers from [`FAST_1`].
-const FAST: [u16; 21] =
-    [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 20, 30, 40, 50, 60, 70, 80, 90, 100, 500, 1000];
+const FAST: [u16; 21] = [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 20, 30, 40, 50, 60, 70, 80, 90, 100, 500, 1000];
 
 /// The number of `zstd-fast-N` in headers and properties (`ZIO_ZSTD_LEVEL_FAST_*`); `None` if there is no such level.
 #[must_use]

@@ -4,8 +4,8 @@ use super::{Leaf, VdevTree};
 use crate::checksum::embedded::{check, label_verifier, seal};
 use crate::error::{Error, Result};
 use crate::ondisk::label::{
-    LABEL_SIZE, LABELS, MMP_SLOTS, NVLIST_OFFSET, NVLIST_SIZE, RING_OFFSET, RING_SIZE, label_offset, slot_count,
-    slot_size,
+    LABEL_SIZE, LABELS, MMP_SLOTS, NVLIST_OFFSET, NVLIST_SIZE, RING_OFFSET, RING_SIZE, label_offset,
+    slot_count, slot_size,
 };
 use crate::ondisk::nvlist::NvList;
 use crate::ondisk::uberblock::{MMP_MAGIC, Uberblock};
@@ -64,7 +64,7 @@ pub fn scan(device: &dyn BlockDevice) -> Result<[LabelCopy; LABELS]> {
         batch.submit(device, Op::Read { offset: label_offset(size, index), buf: vec![0; READ_SIZE] });
     }
     let outcomes = batch.wait();
-    let mut raw: Vec<Option<Vec<u8>>> = outcomes.into_iter().map(Result::ok).collect();
+    let mut raw: Vec<Option<Vec<u8>>> = outcomes.into_iter().map(Outcome::ok).collect();
     let mut copies: [LabelCopy; LABELS] = Default::default();
     for (index, bytes) in raw.iter_mut().enumerate() {
         let Some(bytes) = bytes else { continue };
@@ -106,7 +106,8 @@ pub fn read(device: &dyn BlockDevice) -> Result<Label> {
     for (valid, copy) in valid.iter_mut().zip(&copies) {
         *valid = copy.config.is_some();
     }
-    let uberblock = copies.iter().flat_map(|c| &c.uberblocks).map(|(_, u)| u).max_by_key(|u| u.rank()).cloned();
+    let uberblock =
+        copies.iter().flat_map(|c| &c.uberblocks).map(|(_, u)| u).max_by_key(|u| u.rank()).cloned();
     // Of labels of one age the first, as later ones are written later.
     let configs = copies.into_iter().rev().filter_map(|c| c.config);
     let config = configs.max_by_key(|c| c.get_u64("txg").unwrap_or(0)).ok_or(Error::NoPool)?;
@@ -194,11 +195,7 @@ fn write_uberblock(vdevs: &VdevTree, uberblock: &Uberblock) -> Result<()> {
 ///
 /// At every point in between, one consistent pair of configuration and uberblock is on the device: the odd labels go
 /// with the old uberblock, the even ones with the new.
-pub fn sync(
-    vdevs: &VdevTree,
-    uberblock: &Uberblock,
-    config: Option<&dyn Fn(&Leaf) -> NvList>,
-) -> Result<()> {
+pub fn sync(vdevs: &VdevTree, uberblock: &Uberblock, config: Option<&dyn Fn(&Leaf) -> NvList>) -> Result<()> {
     vdevs.flush()?;
     if let Some(config) = config {
         write_configs(vdevs, config, 0)?;

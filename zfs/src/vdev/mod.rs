@@ -148,7 +148,8 @@ impl VdevTree {
             return Err(Error::unsupported(format!("vdev type {}", top.kind)));
         }
         // The allocatable size is what the labels leave of the device; a grown device may have more.
-        let end = dva.offset.checked_add(len).ok_or(Error::corrupt("block pointer: offset overflows", None))?;
+        let end =
+            dva.offset.checked_add(len).ok_or(Error::corrupt("block pointer: offset overflows", None))?;
         if end > top.asize {
             return Err(Error::corrupt("block pointer: offset beyond the vdev's end", None));
         }
@@ -288,6 +289,9 @@ mod tests {
         let raidz = disk(0, 1).with("type", "raidz");
         assert_eq!(VdevTree::open(&raidz, &[]).err(), Some(Error::unsupported("vdev type raidz")));
         let huge = disk(1 << 40, 1);
-        assert_eq!(VdevTree::open(&huge, &[]).err(), Some(Error::corrupt("vdev tree: id out of range", None)));
+        assert_eq!(
+            VdevTree::open(&huge, &[]).err(),
+            Some(Error::corrupt("vdev tree: id out of range", None))
+        );
     }
 }

@@ -18,7 +18,7 @@ mod zil;
 
 use crate::arc::{ArcStats, Cache, Key};
 use crate::checksum::{Checksum, Salted};
-use crate::compress::{Compression, Workspace};
+use crate::compress::{Buffers, Compression, Workspace};
 use crate::error::Result;
 use crate::ondisk::blkptr::{Blkptr, Dva};
 use crate::ondisk::bookmark::Bookmark;
@@ -97,16 +97,16 @@ pub struct Zio {
 /// What jobs on other threads need.
 #[derive(Default)]
 struct Shared {
-    workspaces: Mutex<Vec<Workspace>>,
+    buffers: Mutex<Vec<Buffers>>,
 }
 
 impl Shared {
     /// Lends a compressor's workspace to `f`.
     fn with_workspace<R>(&self, f: impl FnOnce(&mut Workspace) -> R) -> R {
-        let lent = self.workspaces.lock().pop();
-        let mut ws = lent.unwrap_or_default();
+        let lent = self.buffers.lock().pop();
+        let mut ws = Workspace::from_buffers(lent.unwrap_or_default());
         let result = f(&mut ws);
-        self.workspaces.lock().push(ws);
+        self.buffers.lock().push(ws.into_buffers());
         result
     }
 }

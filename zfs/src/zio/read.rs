@@ -99,7 +99,10 @@ impl Zio {
         }
         if bp.is_embedded() {
             if bp.embedded_type() != EMBEDDED_TYPE_DATA {
-                return Some(Err(Error::unsupported(format!("embedded block of type {}", bp.embedded_type()))));
+                return Some(Err(Error::unsupported(format!(
+                    "embedded block of type {}",
+                    bp.embedded_type()
+                ))));
             }
             return Some(unpack(bp, Bytes::from(bp.embedded_payload()), at));
         }
@@ -169,12 +172,7 @@ impl Zio {
         }
     }
 
-    fn finish_window(
-        &self,
-        window: Vec<Miss>,
-        raw: Vec<queue::Read>,
-        results: &mut [Option<Result<Bytes>>],
-    ) {
+    fn finish_window(&self, window: Vec<Miss>, raw: Vec<queue::Read>, results: &mut [Option<Result<Bytes>>]) {
         let work: Vec<(Miss, queue::Read)> = window.into_iter().zip(raw).collect();
         let bytes: u64 = work.iter().map(|(miss, _)| miss.bp.psize()).sum();
         let salted = self.salted();

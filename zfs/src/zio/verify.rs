@@ -136,7 +136,8 @@ impl Zio {
         }
         let salted = self.salted();
         let checked = parallel::map(jobs, move |job| {
-            let check = |(copy, raw): (Copy, queue::Read)| (copy.want, copy.extent.len, good(&salted, &copy.bp, raw));
+            let check =
+                |(copy, raw): (Copy, queue::Read)| (copy.want, copy.extent.len, good(&salted, &copy.bp, raw));
             job.into_iter().map(check).collect::<Vec<_>>()
         });
         for (want, len, good) in checked.into_iter().flatten() {

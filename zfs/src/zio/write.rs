@@ -4,7 +4,9 @@ use super::{AllocateBlocks, Class, Write, WritePolicy, Zio};
 use crate::arc::Key;
 use crate::checksum::Salted;
 use crate::error::{Error, Result};
-use crate::ondisk::blkptr::{Blkptr, DVAS_PER_BP, Dva, EMBEDDED_PAYLOAD_SIZE, MAX_BLOCK_SIZE, MIN_BLOCK_SIZE};
+use crate::ondisk::blkptr::{
+    Blkptr, DVAS_PER_BP, Dva, EMBEDDED_PAYLOAD_SIZE, MAX_BLOCK_SIZE, MIN_BLOCK_SIZE,
+};
 use crate::vdev::queue::{self, WriteExtent};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
@@ -13,8 +15,9 @@ use platform::parallel;
 
 /// `ZIO_COMPRESS_OFF`.
 const COMPRESS_OFF: u8 = 2;
-/// Logical bytes that one job compresses at least: small blocks are handed over in groups.
-const JOB: usize = 256 << 10;
+/// Logical bytes that one job compresses: blocks are handed over in groups, as making a compressor ready has its cost,
+/// but in several for each processor, as they end at different times.
+const JOB: core::ops::RangeInclusive<usize> = 64 << 10..=1 << 20;
 
 /// A block that is ready but for its address.
 enum Prepared {
@@ -81,16 +84,17 @@ impl Zio {
                 group.into_iter().map(|w| prepare(&salted, txg, unit, &w, ws)).collect::<Vec<_>>()
             })
         };
-        if writes.len() < 2 || total < JOB / 4 {
+        if writes.len() < 2 || total <= *JOB.start() {
             return job(writes);
         }
+        let share = (total / (4 * platform::thread::cpus())).clamp(*JOB.start(), *JOB.end());
         let mut groups: Vec<Vec<Write>> = Vec::new();
         let mut room = 0;
         for write in writes {
             let len = write.data.len();
             if room == 0 {
                 groups.push(Vec::new());
-                room = JOB;
+                room = share;
             }
             room = room.saturating_sub(len);
             if let Some(group) = groups.last_mut() {
@@ -119,7 +123,7 @@ impl Zio {
             };
             let copies = usize::from(policy.copies).clamp(1, DVAS_PER_BP);
             match rewrite {
-                Some(old) if rewritable(old, &bp, txg) => {
+                Some(old) if rewritable(old, data.len() as u64, txg) => {
                     for (i, dva) in old.dvas().enumerate() {
                         bp.set_dva(i, dva);
                         out.writes.push(WriteExtent { dva, data: data.clone() });
@@ -134,9 +138,9 @@ impl Zio {
 }
 
 /// Whether the extents of a block of this txg can take another one's data.
-fn rewritable(old: &Blkptr, new: &Blkptr, txg: u64) -> bool {
+fn rewritable(old: &Blkptr, psize: u64, txg: u64) -> bool {
     let real = !old.is_hole() && !old.is_embedded() && !old.is_gang();
-    real && old.birth() == txg && old.psize() == new.psize()
+    real && old.birth() == txg && old.psize() == psize
 }
 
 /// Gives a block its addresses: extents for the whole of it, or else a gang.
