@@ -1,5 +1,6 @@
 //! Dataset properties: the table, values and where they come from. Source: `module/zcommon/zfs_prop.c`, `module/zfs/dsl_prop.c`.
 
+use alloc::format;
 use alloc::string::String;
 
 /// Where a value comes from.
@@ -39,4 +40,74 @@ pub struct Property {
     pub human: String,
     /// Where it comes from.
     pub source: Source,
+}
+
+/// Bytes in at most five characters: `512B`, `1.50K`, `12.3M`, `128K` (`zfs_nicebytes`).
+#[must_use]
+pub fn human_bytes(bytes: u64) -> String {
+    const UNITS: [&str; 7] = ["B", "K", "M", "G", "T", "P", "E"];
+    let mut index = 0;
+    while index + 1 < UNITS.len() && bytes >> (10 * (index + 1)) != 0 {
+        index += 1;
+    }
+    let scale = 1u64 << (10 * index);
+    if index == 0 || bytes.is_multiple_of(scale) {
+        return format!("{}{}", bytes / scale, UNITS[index]);
+    }
+    let value = bytes as f64 / scale as f64;
+    let shown = [2, 1, 0].map(|digits| format!("{value:.digits$}{}", UNITS[index]));
+    shown.iter().find(|s| s.len() <= 5).unwrap_or(&shown[2]).clone()
+}
+
+/// A date in UTC as `zfs get creation` shows it: `Sun Nov 22 18:14 2026`.
+#[must_use]
+pub fn human_time(seconds: u64) -> String {
+    const DAYS: [&str; 7] = ["Thu", "Fri", "Sat", "Sun", "Mon", "Tue", "Wed"];
+    const MONTHS: [&str; 12] =
+        ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
+    let (days, rest) = (seconds / 86_400, seconds % 86_400);
+    // Days to a civil date, in eras of 400 years that start in March.
+    let shifted = days + 719_468;
+    let (era, day_of_era) = (shifted / 146_097, shifted % 146_097);
+    let year_of_era = (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    let from_march = (5 * day_of_year + 2) / 153;
+    let day = day_of_year - (153 * from_march + 2) / 5 + 1;
+    let month = if from_march < 10 { from_march + 2 } else { from_march - 10 };
+    let year = year_of_era + era * 400 + u64::from(month < 2);
+    format!(
+        "{} {} {day:>2} {:>2}:{:02} {year}",
+        DAYS[(days % 7) as usize],
+        MONTHS[month as usize],
+        rest / 3600,
+        rest / 60 % 60
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_as_people_read_them() {
+        for (bytes, words) in [
+            (0, "0B"),
+            (512, "512B"),
+            (1536, "1.50K"),
+            (131_072, "128K"),
+            (1_979_392, "1.89M"),
+            (39_963_648, "38.1M"),
+            (1 << 40, "1T"),
+            (u64::MAX, "16.0E"),
+        ] {
+            assert_eq!(human_bytes(bytes), words);
+        }
+    }
+
+    #[test]
+    fn dates() {
+        assert_eq!(human_time(0), "Thu Jan  1  0:00 1970");
+        assert_eq!(human_time(951_782_400), "Tue Feb 29  0:00 2000");
+        assert_eq!(human_time(1_795_364_205), "Sun Nov 22 14:16 2026");
+    }
 }
