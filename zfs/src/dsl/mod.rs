@@ -13,17 +13,32 @@
 //! while waiting for a txg.
 
 mod bpobj;
+mod create;
 mod dataset;
 mod deadlist;
+mod destroy;
+mod diff;
 mod dir;
+mod holds;
 mod host;
 mod mos;
+mod names;
 mod pool;
+mod promote;
 mod prop;
 mod prop_table;
+mod props;
+mod rename;
+mod rollback;
+mod setprop;
+mod snapshot;
+mod sync;
+mod task;
 
 pub use bpobj::Bpobj;
+pub use create::CreateFs;
 pub use dataset::{Bookmark, Dataset, Hold, Kind, Owned, Stats};
+pub use diff::{Change, Diff};
 pub use host::{Slop, SpaHost};
-pub use pool::{CreateFs, Diff, DslPool, InitFs};
-pub use prop::{Property, Source, Value};
+pub use pool::{DslPool, InitFs};
+pub use prop::{Property, Source, Value, human_bytes, human_time};

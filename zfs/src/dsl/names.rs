@@ -1,0 +1,52 @@
+//! Names of datasets and snapshots. Source: `module/zcommon/zfs_namecheck.c`.
+
+use crate::error::{Error, Result};
+
+/// Longest full name with its terminating zero (`ZFS_MAX_DATASET_NAME_LEN`).
+const MAX_NAME: usize = 256;
+
+fn component(name: &str) -> Result<()> {
+    let allowed = |c: u8| c.is_ascii_alphanumeric() || b"-_.: ".contains(&c);
+    if name.is_empty() || name == "." || name == ".." || !name.bytes().all(allowed) {
+        return Err(Error::Invalid("name: only letters, digits and -_.: are allowed"));
+    }
+    Ok(())
+}
+
+/// A file system's or volume's full name (`dataset_namecheck`).
+pub(crate) fn check_dataset(name: &str) -> Result<()> {
+    if name.len() >= MAX_NAME {
+        return Err(Error::NameTooLong);
+    }
+    name.split('/').try_for_each(component)
+}
+
+/// A snapshot's full name; gives its two halves (`snapshot_namecheck`).
+pub(crate) fn split_snapshot(name: &str) -> Result<(&str, &str)> {
+    let (path, snap) =
+        name.split_once('@').ok_or(Error::Invalid("name of a snapshot: it has no @"))?;
+    check_dataset(path)?;
+    component(snap)?;
+    if name.len() >= MAX_NAME {
+        return Err(Error::NameTooLong);
+    }
+    Ok((path, snap))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn good_and_bad_names() {
+        assert!(check_dataset("tank/a-b_c.d:e/1").is_ok());
+        assert_eq!(split_snapshot("tank/a@s 1"), Ok(("tank/a", "s 1")));
+        for bad in ["", "tank/", "/tank", "a//b", "a/../b", "a/%recv", "a/$MOS", "a@b", "a#b", "ü"] {
+            assert!(check_dataset(bad).is_err(), "{bad}");
+        }
+        for bad in ["a", "a@", "a@b@c", "@s", "a@b/c"] {
+            assert!(split_snapshot(bad).is_err(), "{bad}");
+        }
+        assert_eq!(check_dataset(&"x".repeat(256)), Err(Error::NameTooLong));
+    }
+}

@@ -1,0 +1,242 @@
+//! Setting properties. Source: `dsl_prop_set_sync_impl`, `dsl_props_set_check` (`module/zfs/dsl_prop.c`), `zfs_prop_set_special`.
+
+use super::dataset::{Dataset, Kind};
+use super::dir::Delta;
+use super::pool::DslPool;
+use super::prop::Value;
+use super::prop_table::{self as table, Definition, Form, Rule};
+use crate::dmu::Tx;
+use crate::error::{Error, Result};
+use crate::ondisk::dsl::Used;
+use crate::ondisk::object_type::ObjectType;
+use crate::zap;
+use alloc::format;
+use alloc::string::{String, ToString};
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+
+/// Longest value of a user property, in bytes (`ZAP_MAXVALUELEN`, and a terminating zero).
+const MAX_TEXT: usize = 8191;
+
+/// A checked change of a property.
+#[derive(Debug, Clone)]
+pub(crate) struct Setting {
+    name: String,
+    value: Value,
+    native: bool,
+}
+
+impl Setting {
+    /// Checks name and value; those that the objset itself keeps are left out (the creator of its content has them).
+    pub(crate) fn read_all(pool: &DslPool, given: &[(String, String)], kind: Kind) -> Result<Vec<Setting>> {
+        let mut settings = Vec::new();
+        for (name, text) in given {
+            let setting = Setting::read(pool, name, text, kind, true)?;
+            if !table::lives_in_objset(&setting.name) {
+                settings.push(setting);
+            }
+        }
+        Ok(settings)
+    }
+
+    fn read(pool: &DslPool, name: &str, text: &str, kind: Kind, creating: bool) -> Result<Setting> {
+        let Some(definition) = table::find(name) else {
+            if !table::is_user(name) {
+                return Err(Error::Invalid("there is no property of that name"));
+            }
+            if text.len() > MAX_TEXT {
+                return Err(Error::TooBig);
+            }
+            return Ok(Setting { name: name.to_string(), value: Value::Text(text.to_string()), native: false });
+        };
+        let mask = if kind == Kind::Volume { table::VOL } else { table::FS };
+        match definition.rule {
+            Rule::ReadOnly => return Err(Error::Invalid("this property is read-only")),
+            Rule::Once if !creating => return Err(Error::Invalid("this property is only set at creation")),
+            _ if kind == Kind::Snapshot => return Err(Error::Invalid("only user properties of snapshots can be set")),
+            _ if definition.kinds & mask == 0 => {
+                return Err(Error::Invalid("this property is not one of this kind of dataset"));
+            }
+            _ => {}
+        }
+        let value = definition.read(text)?;
+        check_features(pool, definition, &value)?;
+        Ok(Setting { name: definition.name.to_string(), value, native: true })
+    }
+
+    fn number(&self) -> u64 {
+        match self.value {
+            Value::Number(number) => number,
+            Value::Text(_) => 0,
+        }
+    }
+
+    fn stored(&self) -> zap::Value {
+        match &self.value {
+            Value::Number(number) => zap::Value::words(&[*number]),
+            Value::Text(text) => {
+                let mut bytes = text.as_bytes().to_vec();
+                bytes.push(0);
+                zap::Value::bytes(&bytes)
+            }
+        }
+    }
+}
+
+/// What needs a feature that the pool does not have is refused by name.
+fn check_features(pool: &DslPool, definition: &Definition, value: &Value) -> Result<()> {
+    let Value::Number(number) = *value else {
+        return if definition.name == "keylocation" {
+            Err(Error::unsupported("com.datto:encryption"))
+        } else {
+            Ok(())
+        };
+    };
+    let feature = match (definition.name, number) {
+        ("encryption", n) if n != 2 => return Err(Error::unsupported("com.datto:encryption")),
+        ("keyformat", n) if n != 0 => return Err(Error::unsupported("com.datto:encryption")),
+        ("dedup", n) if n != 2 => return Err(Error::unsupported("deduplication")),
+        ("special_small_blocks", n) if n != 0 => return Err(Error::unsupported("allocation classes")),
+        ("filesystem_limit" | "snapshot_limit", n) if n != u64::MAX => {
+            return Err(Error::unsupported("com.joyent:filesystem_limits"));
+        }
+        ("checksum", 11) => "org.illumos:sha512",
+        ("checksum", 12) => "org.illumos:skein",
+        ("checksum", 13) => "org.illumos:edonr",
+        ("checksum", 14) => "org.openzfs:blake3",
+        ("compression", n) if n & ((1 << table::COMPRESS_BITS) - 1) == 16 => "org.freebsd:zstd_compress",
+        ("compression", 15) => "org.illumos:lz4_compress",
+        ("recordsize" | "volblocksize", n) if n > 128 << 10 => "org.open-zfs:large_blocks",
+        ("dnodesize", n) if n != 0 => "org.zfsonlinux:large_dnode",
+        _ => return Ok(()),
+    };
+    if pool.host().feature_enabled(feature) { Ok(()) } else { Err(Error::unsupported(feature)) }
+}
+
+impl DslPool {
+    /// Sets properties, native or user, all or none. [`Error::NoSpace`] if a quota is below what is used or a reservation above what is free.
+    pub fn set_properties(&self, name: &str, properties: &[(&str, &str)]) -> Result<()> {
+        let given: Vec<(String, String)> =
+            properties.iter().map(|(n, v)| ((*n).to_string(), (*v).to_string())).collect();
+        let name = name.to_string();
+        self.run_task(move |pool, tx| {
+            let dataset = pool.find(&name)?;
+            let kind = if dataset.is_snapshot() { Kind::Snapshot } else { dataset.content_kind()? };
+            let mut settings = Vec::new();
+            for (property, text) in &given {
+                if matches!(property.as_str(), "volsize" | "version") {
+                    return Err(Error::unsupported(format!("changing the property {property}")));
+                }
+                let setting = Setting::read(pool, property, text, kind, false)?;
+                pool.check_setting(&dataset, &setting)?;
+                settings.push(setting);
+            }
+            for (setting, (property, text)) in settings.iter().zip(&given) {
+                pool.apply_setting(tx, &dataset, setting)?;
+                pool.host().log_internal(tx, "set", dataset.object, &name, &format!("{property}={text}"))?;
+            }
+            pool.refresh_settings()
+        })
+    }
+
+    fn check_setting(&self, dataset: &Arc<Dataset>, setting: &Setting) -> Result<()> {
+        if !setting.native {
+            return Ok(());
+        }
+        let (dir, phys) = (dataset.dir().phys(), dataset.phys());
+        let value = setting.number();
+        let available = || dataset.dir().available(&self.meta);
+        let fits = match setting.name.as_str() {
+            "quota" => value == 0 || value >= dir.used_bytes.max(dir.reserved),
+            "refquota" => value == 0 || value >= phys.referenced_bytes,
+            "reservation" => {
+                let more = value.max(dir.used_bytes) - dir.reserved.max(dir.used_bytes).min(value.max(dir.used_bytes));
+                more <= available() && (dir.quota == 0 || value <= dir.quota)
+            }
+            "refreservation" => {
+                let (old, unique) = dataset.with(|s| (s.reserved, s.phys.unique_bytes));
+                value.saturating_sub(old.max(unique)) <= available() && (dir.quota == 0 || value <= dir.quota)
+            }
+            _ => true,
+        };
+        if fits { Ok(()) } else { Err(Error::NoSpace) }
+    }
+
+    /// Stores a property and does what belongs to it.
+    pub(crate) fn apply_setting(&self, tx: &Tx, dataset: &Arc<Dataset>, setting: &Setting) -> Result<()> {
+        let zap = self.properties_zap(tx, dataset)?;
+        self.meta.zap_remove_if_any(tx, zap, &format!("{}$inherit", setting.name))?;
+        self.meta.zap_set_value(tx, zap, &setting.name, &setting.stored())?;
+        if setting.native { self.apply_special(tx, dataset, &setting.name, setting.number()) } else { Ok(()) }
+    }
+
+    fn apply_special(&self, tx: &Tx, dataset: &Arc<Dataset>, name: &str, value: u64) -> Result<()> {
+        let dir = dataset.dir();
+        match name {
+            "quota" => dir.update(&self.meta, tx, |d| d.quota = value),
+            "reservation" => dir.set_reservation(&self.meta, tx, value),
+            "refquota" => {
+                dataset.with(|s| s.quota = value);
+                Ok(())
+            }
+            "refreservation" => {
+                let (old, unique) = dataset.with(|s| (core::mem::replace(&mut s.reserved, value), s.phys.unique_bytes));
+                let delta = value.saturating_sub(unique) as i64 - old.saturating_sub(unique) as i64;
+                dir.diduse(&self.meta, tx, Used::RefReservation, Delta::used(delta))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn properties_zap(&self, tx: &Tx, dataset: &Dataset) -> Result<u64> {
+        let phys = dataset.phys();
+        if !phys.is_snapshot() {
+            return Ok(dataset.dir().phys().props_zapobj);
+        }
+        if phys.props_obj != 0 {
+            return Ok(phys.props_obj);
+        }
+        let zap = self.meta.zap_create(tx, ObjectType::DSL_PROPS)?;
+        dataset.update(self, tx, |p| p.props_obj = zap)?;
+        Ok(zap)
+    }
+
+    /// Back to the inherited or default value.
+    pub fn inherit_property(&self, name: &str, property: &str, recursive: bool) -> Result<()> {
+        let definition = table::find(property);
+        match definition {
+            Some(d) if matches!(d.rule, Rule::ReadOnly | Rule::Once) => {
+                return Err(Error::Invalid("this property cannot be inherited"));
+            }
+            None if !table::is_user(property) => return Err(Error::Invalid("there is no property of that name")),
+            _ => {}
+        }
+        let property = definition.map_or(property, |d| d.name).to_string();
+        let name = name.to_string();
+        self.run_task(move |pool, tx| {
+            let dataset = pool.find(&name)?;
+            let all = if recursive && !dataset.is_snapshot() { pool.below(&dataset)? } else { alloc::vec![dataset] };
+            for dataset in all {
+                pool.clear_setting(tx, &dataset, &property)?;
+                pool.host().log_internal(tx, "inherit", dataset.object, &dataset.name(), &property)?;
+            }
+            pool.refresh_settings()
+        })
+    }
+
+    fn clear_setting(&self, tx: &Tx, dataset: &Arc<Dataset>, property: &str) -> Result<()> {
+        let phys = dataset.phys();
+        if phys.is_snapshot() && phys.props_obj == 0 {
+            return Ok(());
+        }
+        let zap = self.properties_zap(tx, dataset)?;
+        self.meta.zap_remove_if_any(tx, zap, property)?;
+        if self.meta.zap_value(zap, &format!("{property}$recvd"))?.is_some() {
+            self.meta.zap_set_value(tx, zap, &format!("{property}$inherit"), &zap::Value::bytes(&[0]))?;
+        }
+        match table::find(property) {
+            Some(d) if matches!(d.form, Form::Bytes) => self.apply_special(tx, dataset, property, d.default),
+            _ => Ok(()),
+        }
+    }
+}
