@@ -18,7 +18,7 @@ use alloc::vec;
 use alloc::vec::Vec;
 
 /// Block size of a bpobj and of a list of sub-lists, in bytes (`SPA_OLD_MAXBLOCKSIZE`).
-pub const BPOBJ_BLOCK_SIZE: u32 = 131_072;
+pub(crate) const BPOBJ_BLOCK_SIZE: u32 = 131_072;
 /// The deepest nesting of lists that we follow: real ones have a handful of levels.
 const MAX_DEPTH: usize = 64;
 /// Entries that are read at once.

@@ -5,7 +5,7 @@ use super::bpobj::Bpobj;
 use super::dataset::{Dataset, Kind};
 use super::deadlist::Deadlist;
 use super::dir::{Dir, split_last};
-use super::host::SpaHost;
+use super::host::{Slop, SpaHost};
 use super::mos::OBJECT_DIRECTORY;
 use super::names;
 use super::pool::{DslPool, InitFs};
@@ -113,7 +113,14 @@ impl DslPool {
     }
 
     /// Counts file systems or snapshots of a dir and of all above it, where they are counted (`dsl_fs_ss_count_adjust`).
-    pub(crate) fn adjust_count(&self, tx: &Tx, dir: &Arc<Dir>, field: &str, delta: i64, name: &str) -> Result<()> {
+    pub(crate) fn adjust_count(
+        &self,
+        tx: &Tx,
+        dir: &Arc<Dir>,
+        field: &str,
+        delta: i64,
+        name: &str,
+    ) -> Result<()> {
         if name.starts_with(['$', '%']) || !self.host().feature_active(FEATURE_LIMITS) {
             return Ok(());
         }
@@ -206,8 +213,11 @@ impl DslPool {
             keys.push(before.prev_snap_txg);
             snapshot = before.prev_snap_obj;
         }
-        phys.deadlist_obj =
-            Deadlist::open(&self.meta, origin_head.deadlist_obj)?.clone_keys(tx, phys.prev_snap_txg, &keys)?;
+        phys.deadlist_obj = Deadlist::open(&self.meta, origin_head.deadlist_obj)?.clone_keys(
+            tx,
+            phys.prev_snap_txg,
+            &keys,
+        )?;
         let clones = match from.next_clones_obj {
             0 => self.meta.zap_create(tx, ObjectType::NEXT_CLONES)?,
             clones => clones,
@@ -297,7 +307,7 @@ impl DslPool {
     pub fn create_dataset(&self, name: &str, o: CreateFs) -> Result<Arc<Dataset>> {
         names::check_dataset(name)?;
         let name = String::from(name);
-        self.run_task(move |pool, tx| {
+        self.run_task(Slop::Normal, move |pool, tx| {
             let settings = Setting::read_all(pool, &o.properties, o.kind)?;
             let mut missing = Vec::new();
             if let Some(init) = &o.parents {
@@ -320,7 +330,14 @@ impl DslPool {
         })
     }
 
-    fn create_at(&self, tx: &Tx, path: &str, kind: Kind, settings: &[Setting], init: InitFs) -> Result<Arc<Dataset>> {
+    fn create_at(
+        &self,
+        tx: &Tx,
+        path: &str,
+        kind: Kind,
+        settings: &[Setting],
+        init: InitFs,
+    ) -> Result<Arc<Dataset>> {
         let (parent, last) = self.parent_for(path)?;
         let dir = self.create_dir(tx, Some(&parent), &last)?;
         self.start_counts(tx, &dir)?;
@@ -330,13 +347,18 @@ impl DslPool {
     }
 
     /// Makes `name` a clone of the snapshot.
-    pub fn clone_snapshot(&self, snapshot: &str, name: &str, properties: &[(&str, &str)]) -> Result<Arc<Dataset>> {
+    pub fn clone_snapshot(
+        &self,
+        snapshot: &str,
+        name: &str,
+        properties: &[(&str, &str)],
+    ) -> Result<Arc<Dataset>> {
         names::split_snapshot(snapshot)?;
         names::check_dataset(name)?;
         let (snapshot, name) = (String::from(snapshot), String::from(name));
         let properties: Vec<(String, String)> =
             properties.iter().map(|(n, v)| (String::from(*n), String::from(*v))).collect();
-        self.run_task(move |pool, tx| {
+        self.run_task(Slop::Normal, move |pool, tx| {
             let origin = pool.find(&snapshot)?;
             let settings = Setting::read_all(pool, &properties, origin.content_kind()?)?;
             let (parent, last) = pool.parent_for(&name)?;

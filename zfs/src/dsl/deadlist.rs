@@ -240,15 +240,4 @@ impl<'a> Deadlist<'a> {
         }
         mos.os.free(tx, object)
     }
-
-    /// Calls `visit` for every block on it.
-    pub(crate) fn for_each(&self, visit: &mut dyn FnMut(&Blkptr) -> Result<()>) -> Result<()> {
-        let Some(tree) = &self.tree else {
-            return Bpobj::open(&self.mos.os, &self.mos.host, self.object)?.for_each(visit);
-        };
-        for &object in tree.values() {
-            Bpobj::open(&self.mos.os, &self.mos.host, object)?.for_each(visit)?;
-        }
-        Ok(())
-    }
 }

@@ -8,6 +8,7 @@ use super::create::SNAPSHOT_COUNT;
 use super::dataset::Dataset;
 use super::deadlist::Deadlist;
 use super::dir::{Delta, Dir};
+use super::host::Slop;
 use super::mos::OBJECT_DIRECTORY;
 use super::names;
 use super::pool::DslPool;
@@ -54,7 +55,7 @@ impl DslPool {
         } else {
             names::check_dataset(&name)?;
         }
-        self.run_task(move |pool, tx| {
+        self.run_task(Slop::ExtraReserved, move |pool, tx| {
             if name.contains('@') {
                 return pool.destroy_snapshots(tx, &name, recursive, defer);
             }
@@ -383,4 +384,3 @@ impl Dataset {
         Ok(zap == 0 || self.pool()?.meta().zap_count(zap)? == 0)
     }
 }
-

@@ -7,7 +7,7 @@ use super::names;
 use super::pool::DslPool;
 use crate::dmu::{Objset, Traverse, Visit, traverse};
 use crate::error::{Error, Result};
-use crate::ondisk::blkptr::Blkptr;
+use crate::ondisk::blkptr::{BLKPTR_SIZE, Blkptr};
 use crate::ondisk::bookmark::Bookmark;
 use crate::ondisk::dnode::{DNODE_SIZE, DNODES_PER_BLOCK, DnodePhys};
 use crate::ondisk::object_type::ObjectType;
@@ -41,6 +41,10 @@ pub enum Change {
 /// Finds the blocks of dnodes that changed.
 struct Changed {
     blocks: BTreeSet<u64>,
+    /// Base-2 logarithm of the block pointers in an indirect block of the meta-dnode.
+    fan_out_shift: u32,
+    /// The last block of dnodes of the earlier state.
+    old_last: u64,
 }
 
 impl Traverse for Changed {
@@ -55,12 +59,14 @@ impl Traverse for Changed {
             return Ok(Visit::Continue);
         }
         // A hole in place of an indirect block: everything below it is gone.
-        let below = if at.level > 0 { 1u64 << (10 * at.level.min(3)) } else { 1 };
-        let first = at.blkid.saturating_mul(below);
-        if below > 1 {
-            return Ok(Visit::Skip);
+        let shift = self.fan_out_shift * u32::try_from(at.level.max(0)).unwrap_or(0);
+        let first = at.blkid.checked_shl(shift).unwrap_or(u64::MAX);
+        let last = first.saturating_add((1u64.checked_shl(shift).unwrap_or(u64::MAX)) - 1).min(self.old_last);
+        if first <= last {
+            self.blocks.extend(first..=last);
+        } else if at.level == 0 {
+            self.blocks.insert(first);
         }
-        self.blocks.insert(first);
         Ok(Visit::Skip)
     }
 
@@ -91,10 +97,7 @@ fn dnodes(block: &Bytes) -> Result<Vec<Option<(ObjectType, Bytes)>>> {
 
 /// Files, directories and volumes; what the file system keeps for itself is nobody's change.
 fn counts(object_type: ObjectType) -> bool {
-    matches!(
-        object_type,
-        ObjectType::PLAIN_FILE_CONTENTS | ObjectType::DIRECTORY_CONTENTS | ObjectType::ZVOL
-    )
+    matches!(object_type, ObjectType::PLAIN_FILE_CONTENTS | ObjectType::DIRECTORY_CONTENTS | ObjectType::ZVOL)
 }
 
 impl DslPool {
@@ -122,13 +125,16 @@ impl DslPool {
     ) -> Result<()> {
         let (earlier, later) = self.diff_ends(from, to)?;
         let mos = self.mos();
-        let open = |d: &Dataset| Objset::open(Arc::clone(mos.zio()), Arc::clone(mos.txgs()), d.object, d.root_bp());
+        let open =
+            |d: &Dataset| Objset::open(Arc::clone(mos.zio()), Arc::clone(mos.txgs()), d.object, d.root_bp());
         let (old, new) = (open(&earlier)?, open(&later)?);
-        let mut changed = Changed { blocks: BTreeSet::new() };
+        let last = |os: &Arc<Objset>| os.meta_dnode().info().maxblkid;
+        let fan_out = (new.meta_dnode().info().indirect_size as usize / BLKPTR_SIZE).max(1);
+        let mut changed =
+            Changed { blocks: BTreeSet::new(), fan_out_shift: fan_out.ilog2(), old_last: last(&old) };
         traverse(mos.zio(), later.object, &later.root_bp(), earlier.creation_txg(), &mut changed)?;
         // A dnode block that became a hole may not be met by the walk of an older pool: what lies past the later end is gone.
-        let blocks = |os: &Arc<Objset>| os.meta_dnode().info().maxblkid;
-        changed.blocks.extend((blocks(&new) + 1)..=blocks(&old));
+        changed.blocks.extend((last(&new) + 1)..=last(&old));
         for blkid in changed.blocks {
             let before = dnodes(&old.meta_dnode().read_block(blkid)?)?;
             let after = dnodes(&new.meta_dnode().read_block(blkid)?)?;
@@ -137,10 +143,10 @@ impl DslPool {
                 match pair {
                     (None, Some((kind, _))) if counts(*kind) => visit(object, Change::Added)?,
                     (Some((kind, _)), None) if counts(*kind) => visit(object, Change::Removed)?,
-                    (Some((old_kind, old)), Some((kind, new))) if counts(*kind) || counts(*old_kind) => {
-                        if old != new {
-                            visit(object, Change::Modified)?;
-                        }
+                    (Some((old_kind, old)), Some((kind, new)))
+                        if old != new && (counts(*kind) || counts(*old_kind)) =>
+                    {
+                        visit(object, Change::Modified)?;
                     }
                     _ => {}
                 }

@@ -1,6 +1,7 @@
 //! Holds on snapshots. Source: `module/zfs/dsl_userhold.c`.
 
 use super::destroy::is_doomed;
+use super::host::Slop;
 use super::names;
 use super::pool::DslPool;
 use crate::error::{Error, Result};
@@ -18,7 +19,7 @@ impl DslPool {
             return Err(Error::NameTooLong);
         }
         let (name, tag) = (snapshot.to_string(), tag.to_string());
-        self.run_task(move |pool, tx| {
+        self.run_task(Slop::Reserved, move |pool, tx| {
             let snapshot = pool.find(&name)?;
             let mut zap = snapshot.phys().userrefs_obj;
             if zap == 0 {
@@ -35,7 +36,7 @@ impl DslPool {
     pub fn release(&self, snapshot: &str, tag: &str) -> Result<()> {
         names::split_snapshot(snapshot)?;
         let (name, tag) = (snapshot.to_string(), String::from(tag));
-        self.run_task(move |pool, tx| {
+        self.run_task(Slop::Reserved, move |pool, tx| {
             let snapshot = pool.find(&name)?;
             let zap = snapshot.phys().userrefs_obj;
             if zap == 0 {

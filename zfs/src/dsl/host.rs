@@ -22,6 +22,9 @@ pub enum Slop {
     None,
 }
 
+/// What the sync thread is to do; see [`SpaHost::sync_task`].
+pub type SyncTask = Box<dyn FnOnce(&Tx) -> Result<()> + Send>;
+
 /// The pool, as datasets see it. Implemented by `spa`.
 pub trait SpaHost: Send + Sync {
     /// Frees every address of a block as of `tx`'s txg (`zio_free`): deferred by whatever rule keeps it readable for the uberblocks
@@ -36,9 +39,9 @@ pub trait SpaHost: Send + Sync {
     /// Space that datasets may fill in all, in bytes (`dsl_pool_adjustedsize`).
     fn adjusted_size(&self, check: Slop) -> u64;
 
-    /// Queues `task` for the sync thread and waits until the txg in which it ran is synced. Its error is the task's, which
+    /// Queues `task` for the sync thread, if the pool has more room than `slop` keeps back, and waits until the txg in which it ran is synced. Its error is the task's, which
     /// must change nothing before its last check (`dsl_sync_task`).
-    fn sync_task(&self, task: Box<dyn FnOnce(&Tx) -> Result<()> + Send>) -> Result<()>;
+    fn sync_task(&self, slop: Slop, task: SyncTask) -> Result<()>;
 
     /// The pool's SPA version (5000 with features).
     fn version(&self) -> u64;

@@ -39,6 +39,6 @@ pub use bpobj::Bpobj;
 pub use create::CreateFs;
 pub use dataset::{Bookmark, Dataset, Hold, Kind, Owned, Stats};
 pub use diff::{Change, Diff};
-pub use host::{Slop, SpaHost};
+pub use host::{Slop, SpaHost, SyncTask};
 pub use pool::{DslPool, InitFs};
 pub use prop::{Property, Source, Value, human_bytes, human_time};

@@ -23,8 +23,7 @@ pub(crate) fn check_dataset(name: &str) -> Result<()> {
 
 /// A snapshot's full name; gives its two halves (`snapshot_namecheck`).
 pub(crate) fn split_snapshot(name: &str) -> Result<(&str, &str)> {
-    let (path, snap) =
-        name.split_once('@').ok_or(Error::Invalid("name of a snapshot: it has no @"))?;
+    let (path, snap) = name.split_once('@').ok_or(Error::Invalid("name of a snapshot: it has no @"))?;
     check_dataset(path)?;
     component(snap)?;
     if name.len() >= MAX_NAME {

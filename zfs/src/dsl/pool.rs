@@ -57,7 +57,6 @@ pub(crate) struct Fixed {
     pub(crate) free_dir: u64,
     pub(crate) origin_snapshot: u64,
     pub(crate) free_bpobj: u64,
-    pub(crate) bptree: u64,
 }
 
 /// Refuses writes over a dataset's quota.
@@ -102,7 +101,6 @@ impl DslPool {
             free_dir: special("$FREE")?,
             origin_snapshot: 0,
             free_bpobj: directory("free_bpobj")?.unwrap_or(0),
-            bptree: directory("bptree_obj")?.unwrap_or(0),
         };
         let origin_dir = special("$ORIGIN")?;
         if origin_dir != 0 {

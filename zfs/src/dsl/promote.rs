@@ -5,6 +5,7 @@ use super::create::SNAPSHOT_COUNT;
 use super::dataset::Dataset;
 use super::deadlist::Deadlist;
 use super::dir::{Delta, Dir};
+use super::host::Slop;
 use super::names;
 use super::pool::DslPool;
 use crate::dmu::Tx;
@@ -38,7 +39,7 @@ impl DslPool {
     pub fn promote(&self, name: &str) -> Result<()> {
         names::check_dataset(name)?;
         let name = name.to_string();
-        self.run_task(move |pool, tx| {
+        self.run_task(Slop::Reserved, move |pool, tx| {
             let plan = pool.plan_promotion(&name)?;
             pool.carry_out(tx, &plan)
         })
@@ -91,7 +92,8 @@ impl DslPool {
             unique,
         };
         if breakdown(&plan.clone.dir()) {
-            plan.clone_snapshots = self.dead_space(&plan.shared, origin_txg)? + self.dead_space(&plan.of_clone, origin_txg)?;
+            plan.clone_snapshots =
+                self.dead_space(&plan.shared, origin_txg)? + self.dead_space(&plan.of_clone, origin_txg)?;
         }
         if breakdown(&origin_dir) {
             plan.origin_snapshots = self.dead_space(&plan.of_origin, origin.creation_txg())?;

@@ -4,7 +4,7 @@
 //! The order is that of `zfs get all`. Defaults are those of OpenZFS 2.1, so that an unset property means the same to it as to us.
 
 use super::prop::Value;
-use crate::compress::Compression;
+use crate::compress::Compression as Compress;
 use crate::error::{Error, Result};
 use alloc::format;
 use alloc::string::{String, ToString};
@@ -357,20 +357,20 @@ impl Definition {
 }
 
 /// What a value of the property `compression` writes with. `on` is lz4 where the pool has that feature.
-pub(crate) fn compression_of(value: u64, lz4: bool) -> Result<Compression> {
+pub(crate) fn compression_of(value: u64, lz4: bool) -> Result<Compress> {
     let (algorithm, level) = (value & ((1 << COMPRESS_BITS) - 1), value >> COMPRESS_BITS);
     Ok(match algorithm {
-        0 | 2 => Compression::Off,
-        1 if lz4 => Compression::Lz4,
-        1 | 3 => Compression::Lzjb,
-        5..=13 => Compression::Gzip(algorithm as u8 - 4),
-        14 => Compression::Zle,
-        15 => Compression::Lz4,
+        0 | 2 => Compress::Off,
+        1 if lz4 => Compress::Lz4,
+        1 | 3 => Compress::Lzjb,
+        5..=13 => Compress::Gzip(algorithm as u8 - 4),
+        14 => Compress::Zle,
+        15 => Compress::Lz4,
         ZSTD => match level {
-            0 => Compression::Zstd(3),
-            1..=19 => Compression::Zstd(level as u8),
+            0 => Compress::Zstd(3),
+            1..=19 => Compress::Zstd(level as u8),
             level => match ZSTD_FAST.iter().find(|(_, code)| *code == level) {
-                Some((fast, _)) => Compression::ZstdFast(*fast as u16),
+                Some((fast, _)) => Compress::ZstdFast(*fast as u16),
                 None => return Err(Error::corrupt("property compression: unknown zstd level", None)),
             },
         },

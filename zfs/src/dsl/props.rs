@@ -124,13 +124,15 @@ impl DslPool {
             "quota" => limit(dir.quota),
             "reservation" => limit(dir.reserved),
             "defer_destroy" => flag(phys.flags & DS_FLAG_DEFER_DESTROY != 0),
-            "userrefs" => number(if phys.userrefs_obj == 0 { 0 } else { self.meta.zap_count(phys.userrefs_obj)? }),
+            "userrefs" => {
+                number(if phys.userrefs_obj == 0 { 0 } else { self.meta.zap_count(phys.userrefs_obj)? })
+            }
             "filesystem_count" | "snapshot_count" => {
                 let field = format!("com.joyent:{}", d.name);
                 let count = self.meta.field(dataset.dir().object, &field)?;
                 Some((Value::Number(count.unwrap_or(u64::MAX)), Source::Default))
             }
-            name if table::lives_in_objset(name) => self.from_objset(dataset, d)?,
+            name if table::lives_in_objset(name) => self.objset_property(dataset, d)?,
             name => self.statistic(dataset, name)?.map(|n| (Value::Number(n), Source::None)),
         })
     }
@@ -170,7 +172,7 @@ impl DslPool {
     }
 
     /// Properties kept in the file system's master node or the volume's own ZAP.
-    fn from_objset(&self, dataset: &Dataset, d: &Definition) -> Result<Option<(Value, Source)>> {
+    fn objset_property(&self, dataset: &Dataset, d: &Definition) -> Result<Option<(Value, Source)>> {
         let objset = dataset.objset()?;
         let zap_number = |object: u64, name: &str| {
             super::mos::absent(objset.hold(object).and_then(|z| zap::lookup_u64(&z, name)))
@@ -206,7 +208,9 @@ impl DslPool {
             "volsize" => of_volume,
             // Without encryption there is neither a root nor a key.
             "encryptionroot" | "keystatus" => false,
-            "mlslabel" | "keylocation" | "keyformat" | "pbkdf2iters" => kind != Kind::Snapshot || d.name == "mlslabel",
+            "mlslabel" | "keylocation" | "keyformat" | "pbkdf2iters" => {
+                kind != Kind::Snapshot || d.name == "mlslabel"
+            }
             name if kind == Kind::Snapshot && of_volume => {
                 !table::lives_in_objset(name)
                     && !matches!(name, "devices" | "exec" | "setuid" | "xattr" | "nbmand" | "acltype")
@@ -357,7 +361,9 @@ fn show(d: &Definition, value: Value, source: Source) -> Property {
     let human = match (d.form, d.name, &value) {
         (_, "creation", Value::Number(n)) => human_time(*n),
         (_, "compressratio" | "refcompressratio", _) => format!("{text}x"),
-        (Form::Bytes, "quota" | "reservation" | "refquota" | "refreservation", Value::Number(0)) => "none".to_string(),
+        (Form::Bytes, "quota" | "reservation" | "refquota" | "refreservation", Value::Number(0)) => {
+            "none".to_string()
+        }
         (Form::Limit, _, Value::Number(u64::MAX)) => "none".to_string(),
         (Form::Bytes, _, Value::Number(n)) => human_bytes(*n),
         _ => text.clone(),

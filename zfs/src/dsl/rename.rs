@@ -1,6 +1,7 @@
 //! Renaming datasets and snapshots. Source: `dsl_dir_rename_sync`, `dsl_dataset_rename_snapshot_sync_impl`.
 
 use super::dir::{Delta, Dir, split_last};
+use super::host::Slop;
 use super::names;
 use super::pool::DslPool;
 use crate::dmu::Tx;
@@ -23,9 +24,10 @@ impl DslPool {
         names::check_dataset(from)?;
         names::check_dataset(to)?;
         let (from, to) = (from.to_string(), to.to_string());
-        self.run_task(move |pool, tx| {
+        self.run_task(Slop::Reserved, move |pool, tx| {
             let dir = pool.find_dir(&from)?;
-            let old_parent = dir.parent().ok_or(Error::Invalid("the pool's root dataset cannot be renamed"))?;
+            let old_parent =
+                dir.parent().ok_or(Error::Invalid("the pool's root dataset cannot be renamed"))?;
             let (parent, last) = split_last(&to).ok_or(Error::Exists)?;
             let parent = pool.find_dir(&parent)?;
             if pool.meta.zap_get(parent.phys().child_dir_zapobj, &last)?.is_some() {
@@ -98,7 +100,7 @@ impl DslPool {
             return Err(Error::CrossDataset);
         }
         let (path, old, new) = (path.to_string(), old.to_string(), new.to_string());
-        self.run_task(move |pool, tx| {
+        self.run_task(Slop::Reserved, move |pool, tx| {
             let head = pool.find(&path)?;
             let heads = if recursive { pool.below(&head)? } else { alloc::vec![head] };
             let mut found = Vec::new();

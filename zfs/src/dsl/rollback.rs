@@ -5,6 +5,7 @@ use super::dataset::Dataset;
 use super::deadlist::Deadlist;
 use super::destroy::check_snapshot;
 use super::dir::Delta;
+use super::host::Slop;
 use super::names;
 use super::pool::DslPool;
 use crate::dmu::Tx;
@@ -23,7 +24,7 @@ impl DslPool {
     pub fn rollback(&self, name: &str, snap: &str, destroy_newer: bool) -> Result<()> {
         names::check_dataset(name)?;
         let (name, snap) = (name.to_string(), snap.to_string());
-        self.run_task(move |pool, tx| {
+        self.run_task(Slop::ExtraReserved, move |pool, tx| {
             let head = pool.find(&name)?;
             let target = pool.find_snapshot(&head, &snap)?.ok_or(Error::NotFound)?;
             if head.is_held() {
@@ -59,7 +60,13 @@ impl DslPool {
     }
 
     /// Swaps the contents of a head and of a fresh clone of its latest snapshot.
-    fn swap_clone(&self, tx: &Tx, clone: &Arc<Dataset>, head: &Arc<Dataset>, origin: &Arc<Dataset>) -> Result<()> {
+    fn swap_clone(
+        &self,
+        tx: &Tx,
+        clone: &Arc<Dataset>,
+        head: &Arc<Dataset>,
+        origin: &Arc<Dataset>,
+    ) -> Result<()> {
         self.swap_features(tx, clone, head)?;
         clone.replace_objset(None);
         head.replace_objset(None);

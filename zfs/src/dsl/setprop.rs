@@ -2,6 +2,7 @@
 
 use super::dataset::{Dataset, Kind};
 use super::dir::Delta;
+use super::host::Slop;
 use super::pool::DslPool;
 use super::prop::Value;
 use super::prop_table::{self as table, Definition, Form, Rule};
@@ -47,13 +48,19 @@ impl Setting {
             if text.len() > MAX_TEXT {
                 return Err(Error::TooBig);
             }
-            return Ok(Setting { name: name.to_string(), value: Value::Text(text.to_string()), native: false });
+            return Ok(Setting {
+                name: name.to_string(),
+                value: Value::Text(text.to_string()),
+                native: false,
+            });
         };
         let mask = if kind == Kind::Volume { table::VOL } else { table::FS };
         match definition.rule {
             Rule::ReadOnly => return Err(Error::Invalid("this property is read-only")),
             Rule::Once if !creating => return Err(Error::Invalid("this property is only set at creation")),
-            _ if kind == Kind::Snapshot => return Err(Error::Invalid("only user properties of snapshots can be set")),
+            _ if kind == Kind::Snapshot => {
+                return Err(Error::Invalid("only user properties of snapshots can be set"));
+            }
             _ if definition.kinds & mask == 0 => {
                 return Err(Error::Invalid("this property is not one of this kind of dataset"));
             }
@@ -119,7 +126,7 @@ impl DslPool {
         let given: Vec<(String, String)> =
             properties.iter().map(|(n, v)| ((*n).to_string(), (*v).to_string())).collect();
         let name = name.to_string();
-        self.run_task(move |pool, tx| {
+        self.run_task(Slop::Reserved, move |pool, tx| {
             let dataset = pool.find(&name)?;
             let kind = if dataset.is_snapshot() { Kind::Snapshot } else { dataset.content_kind()? };
             let mut settings = Vec::new();
@@ -150,7 +157,8 @@ impl DslPool {
             "quota" => value == 0 || value >= dir.used_bytes.max(dir.reserved),
             "refquota" => value == 0 || value >= phys.referenced_bytes,
             "reservation" => {
-                let more = value.max(dir.used_bytes) - dir.reserved.max(dir.used_bytes).min(value.max(dir.used_bytes));
+                let more = value.max(dir.used_bytes)
+                    - dir.reserved.max(dir.used_bytes).min(value.max(dir.used_bytes));
                 more <= available() && (dir.quota == 0 || value <= dir.quota)
             }
             "refreservation" => {
@@ -180,7 +188,8 @@ impl DslPool {
                 Ok(())
             }
             "refreservation" => {
-                let (old, unique) = dataset.with(|s| (core::mem::replace(&mut s.reserved, value), s.phys.unique_bytes));
+                let (old, unique) =
+                    dataset.with(|s| (core::mem::replace(&mut s.reserved, value), s.phys.unique_bytes));
                 let delta = value.saturating_sub(unique) as i64 - old.saturating_sub(unique) as i64;
                 dir.diduse(&self.meta, tx, Used::RefReservation, Delta::used(delta))
             }
@@ -208,14 +217,20 @@ impl DslPool {
             Some(d) if matches!(d.rule, Rule::ReadOnly | Rule::Once) => {
                 return Err(Error::Invalid("this property cannot be inherited"));
             }
-            None if !table::is_user(property) => return Err(Error::Invalid("there is no property of that name")),
+            None if !table::is_user(property) => {
+                return Err(Error::Invalid("there is no property of that name"));
+            }
             _ => {}
         }
         let property = definition.map_or(property, |d| d.name).to_string();
         let name = name.to_string();
-        self.run_task(move |pool, tx| {
+        self.run_task(Slop::Reserved, move |pool, tx| {
             let dataset = pool.find(&name)?;
-            let all = if recursive && !dataset.is_snapshot() { pool.below(&dataset)? } else { alloc::vec![dataset] };
+            let all = if recursive && !dataset.is_snapshot() {
+                pool.below(&dataset)?
+            } else {
+                alloc::vec![dataset]
+            };
             for dataset in all {
                 pool.clear_setting(tx, &dataset, &property)?;
                 pool.host().log_internal(tx, "inherit", dataset.object, &dataset.name(), &property)?;

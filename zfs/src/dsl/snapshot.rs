@@ -4,6 +4,7 @@ use super::create::SNAPSHOT_COUNT;
 use super::dataset::Dataset;
 use super::deadlist::Deadlist;
 use super::dir::Delta;
+use super::host::Slop;
 use super::names;
 use super::pool::DslPool;
 use crate::dmu::Tx;
@@ -58,14 +59,16 @@ impl DslPool {
     ) -> Result<()> {
         for _ in 0..ATTEMPTS {
             let wanted = wanted.clone();
-            let done = self.run_task(move |pool, tx| match pool.check_snapshots(tx, &wanted(pool)?)? {
-                Check::NextTxg => Ok(false),
-                Check::Good(heads) => {
-                    let now = pool.now();
-                    for (head, snap) in heads {
-                        pool.snapshot_head(tx, &head, &snap, now, None)?;
+            let done = self.run_task(Slop::Reserved, move |pool, tx| {
+                match pool.check_snapshots(tx, &wanted(pool)?)? {
+                    Check::NextTxg => Ok(false),
+                    Check::Good(heads) => {
+                        let now = pool.now();
+                        for (head, snap) in heads {
+                            pool.snapshot_head(tx, &head, &snap, now, None)?;
+                        }
+                        Ok(true)
                     }
-                    Ok(true)
                 }
             })?;
             if done {
@@ -159,8 +162,7 @@ impl DslPool {
             keys.push(phys.prev_snap_txg);
             previous = phys.prev_snap_obj;
         }
-        let deadlist =
-            Deadlist::open(&self.meta, before.deadlist_obj)?.clone_keys(tx, u64::MAX, &keys)?;
+        let deadlist = Deadlist::open(&self.meta, before.deadlist_obj)?.clone_keys(tx, u64::MAX, &keys)?;
         Deadlist::open(&self.meta, deadlist)?.add_key(tx, before.prev_snap_txg)?;
         head.update(self, tx, |phys| {
             phys.deadlist_obj = deadlist;

@@ -156,7 +156,13 @@ impl DslPool {
         Ok(())
     }
 
-    fn sync_dataset(&self, tx: &Tx, pass: u32, alloc: &dyn AllocateBlocks, objset: &Arc<Objset>) -> Result<()> {
+    fn sync_dataset(
+        &self,
+        tx: &Tx,
+        pass: u32,
+        alloc: &dyn AllocateBlocks,
+        objset: &Arc<Objset>,
+    ) -> Result<()> {
         let dataset = match self.hold_dataset(objset.id()) {
             Ok(dataset) => dataset,
             // Destroyed in an earlier txg, with changes that nobody will miss.
