@@ -345,11 +345,6 @@ impl Dnode {
         drop(done);
     }
 
-    /// Whether the changes of `txg` are still here.
-    pub(crate) fn has_slot(&self, txg: u64) -> bool {
-        self.state.lock().slots[slot_of(txg)].as_ref().is_some_and(|s| s.txg == txg)
-    }
-
     /// Drops the slot of `txg` without installing anything (an object that never came to the disk).
     pub(crate) fn discard(&self, txg: u64) {
         let done = self.state.lock().slots[slot_of(txg)].take();

@@ -11,10 +11,6 @@ pub(crate) struct RangeSet {
 }
 
 impl RangeSet {
-    pub(crate) fn is_empty(&self) -> bool {
-        self.ranges.is_empty()
-    }
-
     /// Adds `start..end`, joining what it touches.
     pub(crate) fn insert(&mut self, mut start: u64, mut end: u64) {
         if start >= end {
