@@ -64,7 +64,7 @@ fn init() {
     console::start_input();
     drivers::start();
     log!(Info, "{} processors, up after {} us", arch::cpu::count(), time::monotonic_ns() / 1000);
-    if cmdline.flag("tarn.selftest") {
+    if cmdline.get("tarn.selftest").is_some() {
         power::exit(selftest::run());
     }
     power::exit(0)

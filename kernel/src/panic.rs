@@ -47,10 +47,24 @@ fn panic(info: &PanicInfo<'_>) -> ! {
     power::exit(PANIC_STATUS)
 }
 
+/// The report needs more room than an IST stack or the last bytes of an overflowing one have.
+#[repr(C, align(16))]
+struct ReportStack([u8; 16 * 1024]);
+static mut REPORT_STACK: ReportStack = ReportStack([0; 16 * 1024]);
+
 /// An exception that nobody could handle, in the kernel or before an application exists.
-pub fn kernel_exception(frame: &TrapFrame, address: u64) -> ! {
+pub extern "C" fn kernel_exception(frame: &TrapFrame, address: u64) -> ! {
     arch::interrupts_off();
     begin();
+    let top = &raw mut REPORT_STACK as u64 + size_of::<ReportStack>() as u64;
+    // SAFETY: `begin` lets one caller in, once; the frame stays where it is.
+    unsafe {
+        core::arch::asm!("mov rsp, {}", "call {}", in(reg) top, sym report, in("rdi") frame, in("rsi") address,
+            options(noreturn));
+    }
+}
+
+extern "C" fn report(frame: &TrapFrame, address: u64) -> ! {
     let _ = writeln!(Unlocked, "\ntarn: kernel exception: {} ({})", trap::name(frame.vector), frame.vector);
     if frame.vector == 14 {
         let what = match (frame.error & 16, frame.error & 2) {

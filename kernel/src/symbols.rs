@@ -3,7 +3,7 @@
 //! # Format (little endian)
 //! `magic[8] = "tarnsym1"`, `u32 count`, `u32 bytes of the whole table`, then `count` pairs `(u32 offset from the start
 //! of .text, u32 position of the name)` in ascending order, then the names, each ended by a zero byte. Names are
-//! mangled as the linker knows them. `build-symbols.rs` writes it.
+//! mangled as the linker knows them, without the hash. `tools/symbols.rs` writes it.
 
 use core::ffi::CStr;
 use rustc_demangle::Demangle;

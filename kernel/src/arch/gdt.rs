@@ -14,9 +14,10 @@ const IST_DOUBLE_FAULT: u8 = 2;
 const IST_NMI: u8 = 3;
 const IST_MACHINE_CHECK: u8 = 4;
 
-const IST_STACK_SIZE: usize = 2048;
+const IST_STACK_SIZE: usize = 4096;
 
-/// The IST stacks of one processor. A trap leaves its IST stack after a dozen instructions, so they are small.
+/// The IST stacks of one processor. A trap leaves its IST stack after a dozen instructions; only what is reported as
+/// fatal runs a few calls on one.
 #[repr(C, align(16))]
 pub struct IstStacks([[u8; IST_STACK_SIZE]; 4]);
 

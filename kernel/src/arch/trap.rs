@@ -118,11 +118,16 @@ core::arch::global_asm!(
     ".endif",
     ".byte 0x68", // push imm32
     ".long vector",
+    ".if vector == 8",
+    "jmp {double_fault}",
+    ".else",
     "jmp {common}",
+    ".endif",
     ".set vector, vector + 1",
     ".endr",
     ".text",
     common = sym trap_common,
+    double_fault = sym double_fault,
 );
 
 unsafe extern "C" {
@@ -230,6 +235,34 @@ unsafe extern "C" fn trap_common() {
     )
 }
 
+/// A double fault stays on its IST stack: the interrupted one may be what is broken.
+#[unsafe(naked)]
+unsafe extern "C" fn double_fault() {
+    naked_asm!(
+        "push rdi",
+        "push rsi",
+        "push rdx",
+        "push rcx",
+        "push rax",
+        "push r8",
+        "push r9",
+        "push r10",
+        "push r11",
+        "push rbx",
+        "push rbp",
+        "push r12",
+        "push r13",
+        "push r14",
+        "push r15",
+        "cld",
+        "mov rdi, rsp",
+        "xor esi, esi",
+        "and rsp, -16",
+        "call {fatal}",
+        fatal = sym crate::panic::kernel_exception,
+    )
+}
+
 /// Restores the general registers from the [`TrapFrame`] at `rsp` and goes on there. Interrupts must be off.
 #[unsafe(naked)]
 pub unsafe extern "C" fn trap_return() {
@@ -316,7 +349,7 @@ fn exception(frame: &mut TrapFrame, sse: &mut SavedSse) {
         unsafe { core::arch::asm!("mov {}, cr2", out(reg) address, options(nomem, nostack, preserves_flags)) }
     }
     if let Some(hooks) = HOOKS.get()
-        && frame.vector != 8
+        && !crate::mm::stack::is_guard(address)
         && with_saved_fpu(sse, || (hooks.exception)(frame, address))
     {
         return;

@@ -43,6 +43,8 @@ const DEPTH: u16 = 128;
 const MAX_PIECES: usize = 14;
 /// A lost interrupt costs this much, not the system's life.
 const WATCHDOG_NS: u64 = 100_000_000;
+/// How often a disk without work looks for completions all the same: it may be given work at any time.
+const IDLE_NS: u64 = 1_000_000_000;
 const POLL_NS: u64 = 200_000;
 
 /// `struct virtio_blk_discard_write_zeroes`.
@@ -305,7 +307,7 @@ impl Disk {
                     complete(request, outcome);
                 }
             } else if !busy {
-                sched::park();
+                sched::park_timeout(IDLE_NS);
             } else if self.polled.load(Ordering::Relaxed) {
                 sched::park_timeout(POLL_NS);
             } else {
@@ -360,6 +362,11 @@ impl BlockDevice for Disk {
         };
         if notify {
             self.transport.notify(0);
+        }
+        if self.polled.load(Ordering::Relaxed)
+            && let Some(driver) = self.driver.get()
+        {
+            driver.unpark();
         }
     }
 }
