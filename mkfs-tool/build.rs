@@ -11,11 +11,14 @@ use std::error::Error;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+include!("../kernel/tools/symbols.rs");
+
 const TARGET: &str = "x86_64-unknown-linux-gnu";
 
 fn main() -> Result<(), Box<dyn Error>> {
     println!("cargo:rerun-if-env-changed=TARN_KERNEL");
     println!("cargo:rerun-if-changed=build.rs");
+    println!("cargo:rerun-if-changed=../kernel/tools/symbols.rs");
     let out = PathBuf::from(env::var("OUT_DIR")?);
     let root = PathBuf::from(env::var("CARGO_MANIFEST_DIR")?).join("..");
     let kernel = match env::var_os("TARN_KERNEL") {
@@ -31,7 +34,9 @@ fn main() -> Result<(), Box<dyn Error>> {
     let embedded = out.join("embedded-kernel");
     match kernel {
         Some(path) => {
-            std::fs::copy(&path, &embedded).map_err(|e| format!("{}: {e}", path.display()))?;
+            let elf = std::fs::read(&path).map_err(|e| format!("{}: {e}", path.display()))?;
+            // A kernel that has been through this already has no sections any more, and is embedded as it is.
+            std::fs::write(&embedded, add_symbols(&elf).unwrap_or(elf))?;
         }
         None => std::fs::write(&embedded, [])?,
     }
