@@ -223,7 +223,7 @@ impl NewImage {
 }
 
 /// The directory in which a file lies.
-fn folder(path: &Path) -> &Path {
+pub(crate) fn folder(path: &Path) -> &Path {
     match path.parent() {
         Some(parent) if !parent.as_os_str().is_empty() => parent,
         _ => Path::new("."),

@@ -295,6 +295,9 @@ pub struct Disks {
     /// Image of the pool, or a directory that holds all of them; repeatable
     #[arg(long = "disk", value_name = "IMG", global = true, value_hint = ValueHint::AnyPath)]
     pub disks: Vec<PathBuf>,
+    /// Open the pool for writing although another host used it last and did not export it
+    #[arg(long, global = true)]
+    pub force_import: bool,
 }
 
 fn size(text: &str) -> Result<u64, String> {

@@ -1,0 +1,240 @@
+//! `tarn zfs list` and `get`.
+
+use super::select::{Item, Types, select};
+use crate::cli::zfs::{Get, List};
+use crate::commands::open::OpenPool;
+use crate::commands::view::show_time;
+use crate::output::{Align, Column, Table};
+use anyhow::{Context, Result, ensure};
+use std::cmp::Ordering;
+use std::io::{BufWriter, Write};
+use std::process::ExitCode;
+use zfs::Error;
+use zfs::dsl::{Bookmark, Property, Source, Value};
+
+/// What `zfs list` shows if nobody says.
+const DEFAULT: [&str; 5] = ["name", "used", "available", "referenced", "mountpoint"];
+
+/// Short names and headings of columns, as `zfs list -o` knows them: name, full name, heading.
+const SHORT: [(&str, &str, &str); 10] = [
+    ("avail", "available", "AVAIL"),
+    ("refer", "referenced", "REFER"),
+    ("compress", "compression", "COMPRESS"),
+    ("recsize", "recordsize", "RECSIZE"),
+    ("ratio", "compressratio", "RATIO"),
+    ("reserv", "reservation", "RESERV"),
+    ("refreserv", "refreservation", "REFRESERV"),
+    ("volblock", "volblocksize", "VOLBLOCK"),
+    ("usedsnap", "usedbysnapshots", "USEDSNAP"),
+    ("usedds", "usedbydataset", "USEDDS"),
+];
+
+fn full_name(name: &str) -> &str {
+    SHORT.iter().find(|(short, ..)| *short == name).map_or(name, |(_, full, _)| full)
+}
+
+impl Item {
+    fn name(&self) -> String {
+        match self {
+            Item::Dataset(dataset) => dataset.name(),
+            Item::Bookmark(bookmark) => bookmark.name.clone(),
+        }
+    }
+
+    /// A property; None where this item has none of that name.
+    fn property(&self, name: &str) -> Result<Option<Property>> {
+        match self {
+            Item::Dataset(dataset) => match dataset.get(name) {
+                Ok(property) => Ok(Some(property)),
+                Err(Error::NotFound | Error::Invalid(_)) => Ok(None),
+                Err(e) => Err(e).with_context(|| format!("{}: {name}", dataset.name())),
+            },
+            Item::Bookmark(bookmark) => Ok(bookmark_property(bookmark, name)),
+        }
+    }
+}
+
+fn bookmark_property(bookmark: &Bookmark, name: &str) -> Option<Property> {
+    let number = match name {
+        "guid" => bookmark.guid,
+        "createtxg" => bookmark.creation_txg,
+        "creation" => bookmark.creation_time,
+        _ => return None,
+    };
+    let human = match name {
+        "creation" => i64::try_from(number).map_or_else(|_| number.to_string(), |t| show_time(t, 0, false)),
+        _ => number.to_string(),
+    };
+    let (text, value) = (number.to_string(), Value::Number(number));
+    Some(Property { name: name.to_owned(), value, text, human, source: Source::None })
+}
+
+/// `zfs list`.
+pub(super) fn list(opened: &OpenPool, options: &List) -> Result<ExitCode> {
+    let names: Vec<&str> = match options.columns.is_empty() {
+        true => DEFAULT.to_vec(),
+        false => options.columns.iter().map(|name| full_name(name)).collect(),
+    };
+    let depth = match (options.depth, options.recursive) {
+        (Some(depth), _) => depth,
+        (None, true) => usize::MAX,
+        (None, false) => 0,
+    };
+    let mut items = select(opened, &options.datasets, Types::parse(&options.types)?, depth)?;
+    if let Some(key) = options.sort.as_ref().or(options.sort_descending.as_ref()) {
+        sort(&mut items, full_name(key), options.sort_descending.is_some())?;
+    }
+    let columns = names.iter().map(|name| {
+        let heading = SHORT.iter().find(|(_, full, _)| full == name).map(|(.., heading)| *heading);
+        let text = matches!(*name, "name" | "mountpoint" | "origin" | "type" | "clones" | "creation");
+        let column = Column::new(name, if text { Align::Left } else { Align::Right });
+        heading.map_or(column.clone(), |h| column.headed(h))
+    });
+    let mut table = Table::new(columns.collect());
+    for item in &items {
+        let mut row = Vec::new();
+        for name in &names {
+            row.push(match *name {
+                "name" => item.name(),
+                name => {
+                    let property = item.property(name)?;
+                    let exact = options.listing.exact();
+                    property.map_or_else(|| "-".to_owned(), |p| if exact { p.text } else { p.human })
+                }
+            });
+        }
+        table.push(row);
+    }
+    let mut out = BufWriter::new(std::io::stdout().lock());
+    if table.is_empty() && options.listing.style() == crate::output::Style::Human {
+        eprintln!("no datasets available");
+    } else {
+        table.print(options.listing.style(), &mut out)?;
+    }
+    out.flush()?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Numbers by size, text by letter, what has no such property last.
+fn sort(items: &mut Vec<Item>, key: &str, descending: bool) -> Result<()> {
+    let mut keyed = Vec::new();
+    for item in items.drain(..) {
+        let value =
+            if key == "name" { Some(Value::Text(item.name())) } else { item.property(key)?.map(|p| p.value) };
+        keyed.push((value, item));
+    }
+    let compare = |a: &Option<Value>, b: &Option<Value>| match (a, b) {
+        (Some(Value::Number(a)), Some(Value::Number(b))) => a.cmp(b),
+        (Some(Value::Text(a)), Some(Value::Text(b))) => a.cmp(b),
+        (Some(Value::Number(_)), Some(Value::Text(_))) => Ordering::Less,
+        (Some(Value::Text(_)), Some(Value::Number(_))) => Ordering::Greater,
+        (Some(_), None) => Ordering::Less,
+        (None, Some(_)) => Ordering::Greater,
+        (None, None) => Ordering::Equal,
+    };
+    keyed.sort_by(|(a, _), (b, _)| match (descending, a, b) {
+        (true, Some(_), Some(_)) => compare(b, a),
+        _ => compare(a, b),
+    });
+    items.extend(keyed.into_iter().map(|(_, item)| item));
+    Ok(())
+}
+
+fn source_word(source: &Source) -> String {
+    match source {
+        Source::None => "-".to_owned(),
+        Source::Default => "default".to_owned(),
+        Source::Local => "local".to_owned(),
+        Source::Inherited(from) => format!("inherited from {from}"),
+        Source::Received => "received".to_owned(),
+    }
+}
+
+/// Whether `-s` asks for this source.
+fn wanted(sources: &[String], source: &Source) -> bool {
+    let word = match source {
+        Source::None => "none",
+        Source::Default => "default",
+        Source::Local => "local",
+        Source::Inherited(_) => "inherited",
+        Source::Received => "received",
+    };
+    sources.is_empty() || sources.iter().any(|s| s == word)
+}
+
+/// `zfs get`.
+pub(super) fn get(opened: &OpenPool, options: &Get) -> Result<ExitCode> {
+    let all = ["name", "property", "value", "source"];
+    let columns: Vec<&str> = match options.columns.is_empty() {
+        true => all.to_vec(),
+        false => options.columns.iter().map(String::as_str).collect(),
+    };
+    for column in &columns {
+        ensure!(all.contains(column), "-o {column}: the columns are name, property, value and source");
+    }
+    for source in &options.sources {
+        let known = ["local", "default", "inherited", "received", "none", "temporary"];
+        ensure!(known.contains(&source.as_str()), "-s {source}: the sources are {}", known.join(", "));
+    }
+    let mut table = Table::new(columns.iter().map(|c| Column::new(c, Align::Left)).collect());
+    let depth = if options.recursive { usize::MAX } else { 0 };
+    let types = Types::parse(&options.types)?;
+    // Without names and types, `get` speaks of everything that has properties.
+    let everything = Types { snapshots: true, ..Types::DATASETS };
+    let types = if options.datasets.is_empty() { types.or(Some(everything)) } else { types };
+    for item in select(opened, &options.datasets, types, depth)? {
+        let name = item.name();
+        let mut rows: Vec<Property> = Vec::new();
+        for wanted in options.properties.split(',').map(str::trim).filter(|n| !n.is_empty()) {
+            if wanted == "all" {
+                if let Item::Dataset(dataset) = &item {
+                    rows.extend(dataset.properties().with_context(|| name.clone())?);
+                }
+                continue;
+            }
+            let property = full_name(wanted);
+            let missing = || Property {
+                name: property.to_owned(),
+                value: Value::Text(String::new()),
+                text: "-".to_owned(),
+                human: "-".to_owned(),
+                source: Source::None,
+            };
+            rows.push(item.property(property)?.unwrap_or_else(missing));
+        }
+        for property in rows.into_iter().filter(|p| wanted(&options.sources, &p.source)) {
+            let cell = |column: &str| match column {
+                "name" => name.clone(),
+                "property" => property.name.clone(),
+                "value" if options.listing.exact() => property.text.clone(),
+                "value" => property.human.clone(),
+                _ => source_word(&property.source),
+            };
+            table.push(columns.iter().map(|c| cell(c)).collect());
+        }
+    }
+    let mut out = BufWriter::new(std::io::stdout().lock());
+    table.print(options.listing.style(), &mut out)?;
+    out.flush()?;
+    Ok(ExitCode::SUCCESS)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sources_are_filtered_by_their_word() {
+        let inherited = Source::Inherited("tarn".to_owned());
+        assert!(wanted(&[], &inherited));
+        assert!(wanted(&["local".to_owned(), "inherited".to_owned()], &inherited));
+        assert!(!wanted(&["local".to_owned()], &inherited));
+        assert_eq!(source_word(&inherited), "inherited from tarn");
+    }
+
+    #[test]
+    fn short_names_are_known() {
+        assert_eq!(full_name("avail"), "available");
+        assert_eq!(full_name("tarn:cmd"), "tarn:cmd");
+    }
+}

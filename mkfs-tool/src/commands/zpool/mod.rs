@@ -1,0 +1,50 @@
+//! `tarn zpool`.
+
+mod history;
+mod properties;
+mod scrub;
+
+mod status;
+
+pub(crate) use scrub::read_all;
+
+use super::open::OpenPool;
+use crate::cli::zpool::{Verb, Zpool};
+use anyhow::{Context, Result};
+use std::process::ExitCode;
+
+/// Does one verb.
+pub(crate) fn run(options: &Zpool) -> Result<ExitCode> {
+    let disks = &options.disks.disks;
+    let read = |name: &Option<String>| {
+        let opened = OpenPool::read(disks)?;
+        opened.expect_name(name.as_deref())?;
+        Ok::<_, anyhow::Error>(opened)
+    };
+    match &options.verb {
+        Verb::List(list) => properties::list(&read(&list.pool)?, list),
+        Verb::Get(get) => properties::get(&read(&get.pool)?, get),
+        Verb::Status(status) => status::run(&read(&status.pool)?, status),
+        Verb::History(history) => history::run(&read(&history.pool)?, history),
+        Verb::Scrub(scrub) if scrub.verify => {
+            let opened = read(&scrub.pool)?;
+            scrub::run(&opened, scrub)
+        }
+        Verb::Scrub(scrub) => {
+            let opened = OpenPool::write(disks, options.disks.force_import)?;
+            opened.expect_name(scrub.pool.as_deref())?;
+            let status = scrub::run(&opened, scrub);
+            opened.close()?;
+            status
+        }
+        Verb::Set(set) => {
+            let opened = OpenPool::write(disks, options.disks.force_import)?;
+            opened.expect_name(set.pool.as_deref())?;
+            let (name, value) = &set.property;
+            opened.pool.set_property(name, value).with_context(|| format!("{name}={value}"))?;
+            opened.pool.log_history(&format!("zpool set {name}={value} {}", opened.pool.name()))?;
+            opened.close()?;
+            Ok(ExitCode::SUCCESS)
+        }
+    }
+}
