@@ -11,7 +11,7 @@ use crate::image::{Access, Images};
 use anyhow::{Context, Result};
 use std::io::{BufWriter, Write};
 use std::process::ExitCode;
-use zfs::ondisk::nvlist::NvList;
+use zfs::ondisk::nvlist::{NvList, Show};
 
 /// Shows what was asked for; without a wish, an overview.
 pub(crate) fn run(options: &Inspect) -> Result<ExitCode> {
@@ -72,6 +72,5 @@ pub(crate) fn run(options: &Inspect) -> Result<ExitCode> {
 
 /// A list in zdb's wording, from a column on.
 fn listing(list: &NvList, indent: usize) -> String {
-    let _ = indent;
-    format!("{list:?}")
+    Show { list, indent }.to_string()
 }

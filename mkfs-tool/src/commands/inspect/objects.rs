@@ -25,12 +25,7 @@ pub(super) fn heading(objset: &Arc<Objset>, name: &str, out: &mut dyn Write) -> 
         ObjsetKind::Zvol => "ZVOL",
     };
     let (root, objects) = (objset.root(), objset.object_count());
-    writeln!(
-        out,
-        "Dataset {name} [{kind}], ID {}, {objects} objects, rootbp {}",
-        objset.id(),
-        ShowBlkptr(&root)
-    )?;
+    writeln!(out, "Dataset {name} [{kind}], ID {}, {objects} objects, rootbp {}", objset.id(), shown(&root))?;
     Ok(())
 }
 
@@ -164,7 +159,7 @@ impl Traverse for Printer<'_> {
             "{place:>16} {:indent$}L{} {}",
             "",
             at.level,
-            ShowBlkptr(bp),
+            shown(bp),
             indent = 8 - level.min(8)
         );
         if let Err(e) = printed {
@@ -184,4 +179,9 @@ fn blocks(objset: &Arc<Objset>, object: u64, out: &mut dyn Write) -> Result<()> 
     }
     writeln!(printer.out)?;
     Ok(())
+}
+
+/// A block pointer in zdb's wording.
+fn shown(bp: &Blkptr) -> ShowBlkptr<'_> {
+    ShowBlkptr { bp, type_name: ObjectType(bp.object_type()).name() }
 }
