@@ -17,7 +17,13 @@ const ROTATIONS: [[u32; 4]; 8] = [
     [25, 29, 39, 43],
     [8, 35, 56, 22],
 ];
-const PERMUTATION: [usize; WORDS] = [2, 1, 4, 7, 6, 5, 0, 3];
+/// Which words a round mixes: the permutation 2 1 4 7 6 5 0 3 applied once more in each round.
+const PAIRS: [[(usize, usize); 4]; 4] = [
+    [(0, 1), (2, 3), (4, 5), (6, 7)],
+    [(2, 1), (4, 7), (6, 5), (0, 3)],
+    [(4, 1), (6, 3), (0, 5), (2, 7)],
+    [(6, 1), (0, 7), (2, 5), (4, 3)],
+];
 
 const TYPE_KEY: u64 = 0;
 const TYPE_CONFIG: u64 = 4 << 56;
@@ -39,36 +45,52 @@ fn words(block: &[u8; BLOCK]) -> [u64; WORDS] {
 }
 
 /// Threefish-512 of `plain` under `key` and `tweak`.
+#[inline]
 fn threefish(key: &[u64; WORDS], tweak: [u64; 2], plain: &[u64; WORDS]) -> [u64; WORDS] {
-    let mut k = [0; WORDS + 1];
+    // The schedule walks cyclically through nine key words and three tweak words: laid out twice, it needs no modulo.
+    let mut k = [0; 2 * (WORDS + 1)];
     k[..WORDS].copy_from_slice(key);
     k[WORDS] = key.iter().fold(PARITY, |p, w| p ^ w);
-    let t = [tweak[0], tweak[1], tweak[0] ^ tweak[1]];
-    let subkey = |s: usize, x: &mut [u64; WORDS]| {
-        for (i, word) in x.iter_mut().enumerate() {
-            let extra = match i {
-                5 => t[s % 3],
-                6 => t[(s + 1) % 3],
-                7 => s as u64,
-                _ => 0,
-            };
-            *word = word.wrapping_add(k[(s + i) % (WORDS + 1)]).wrapping_add(extra);
-        }
-    };
+    k.copy_within(..WORDS + 1, WORDS + 1);
+    let t = [tweak[0], tweak[1], tweak[0] ^ tweak[1], tweak[0], tweak[1]];
     let mut x = *plain;
-    for four in 0..18 {
-        subkey(four, &mut x);
-        for round in 0..4 {
-            let rotations = &ROTATIONS[four % 2 * 4 + round];
-            for (j, &r) in rotations.iter().enumerate() {
-                x[2 * j] = x[2 * j].wrapping_add(x[2 * j + 1]);
-                x[2 * j + 1] = x[2 * j + 1].rotate_left(r) ^ x[2 * j];
-            }
-            x = PERMUTATION.map(|i| x[i]);
+    let (mut at_key, mut at_tweak) = (0, 0);
+    for eight in 0..9 {
+        four_rounds::<0>(&mut x, &k[at_key..], &t[at_tweak..], 2 * eight);
+        (at_key, at_tweak) = (next(at_key, WORDS), next(at_tweak, 2));
+        four_rounds::<4>(&mut x, &k[at_key..], &t[at_tweak..], 2 * eight + 1);
+        (at_key, at_tweak) = (next(at_key, WORDS), next(at_tweak, 2));
+    }
+    add_subkey(&mut x, &k[at_key..], &t[at_tweak..], 18);
+    x
+}
+
+fn next(i: usize, last: usize) -> usize {
+    if i == last { 0 } else { i + 1 }
+}
+
+#[inline(always)]
+fn add_subkey(x: &mut [u64; WORDS], k: &[u64], t: &[u64], s: u64) {
+    let (Some(k), Some(t)) = (k.first_chunk::<WORDS>(), t.first_chunk::<2>()) else { return };
+    for (word, k) in x.iter_mut().zip(k) {
+        *word = word.wrapping_add(*k);
+    }
+    x[5] = x[5].wrapping_add(t[0]);
+    x[6] = x[6].wrapping_add(t[1]);
+    x[7] = x[7].wrapping_add(s);
+}
+
+/// A subkey and the four rounds after it, whose rotations start at row `R`. The words stay where they are and the
+/// mixes are renamed instead: after four permutations everything is back in place.
+#[inline(always)]
+fn four_rounds<const R: usize>(x: &mut [u64; WORDS], k: &[u64], t: &[u64], s: u64) {
+    add_subkey(x, k, t, s);
+    for (round, pairs) in PAIRS.iter().enumerate() {
+        for (j, &(a, b)) in pairs.iter().enumerate() {
+            x[a] = x[a].wrapping_add(x[b]);
+            x[b] = x[b].rotate_left(ROTATIONS[R + round][j]) ^ x[a];
         }
     }
-    subkey(18, &mut x);
-    x
 }
 
 /// One step of UBI.

@@ -177,9 +177,16 @@ impl Blkptr {
         }
     }
 
-    /// The valid DVAs; none of a hole or an embedded block.
+    /// The valid DVAs; none of a hole or an embedded block. Encrypted data has two at most: the third holds its salt
+    /// and initialization vector.
     pub fn dvas(&self) -> impl Iterator<Item = Dva> + '_ {
-        let count = if self.is_embedded() { 0 } else { DVAS_PER_BP };
+        const OBJSET: u8 = 11; // authenticated, never encrypted
+        let encrypted = self.uses_crypt() && self.level() == 0 && self.object_type() != OBJSET;
+        let count = match () {
+            () if self.is_embedded() => 0,
+            () if encrypted => DVAS_PER_BP - 1,
+            () => DVAS_PER_BP,
+        };
         (0..count).map(|i| self.dva(i)).filter(Dva::is_valid)
     }
 

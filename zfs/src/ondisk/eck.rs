@@ -4,4 +4,4 @@
 /// Size of the trailer in bytes: a magic and four checksum words.
 pub const ECK_SIZE: usize = 40;
 /// `ZEC_MAGIC`.
-pub const ECK_MAGIC: u64 = 0x210d_a7ab_10c7_a11;
+pub const ECK_MAGIC: u64 = 0x0210_da7a_b10c_7a11;
