@@ -14,22 +14,26 @@
 //! `Dnode::zap` → `Objset::alloc` → `Objset::dnodes` → `Dnode::state` → `Objset::state` → `Txgs`. No lock but
 //! `Dnode::zap` and `Objset::alloc` is held across I/O.
 
-mod alloc;
 mod data;
 mod dirty;
 pub mod dnode;
+mod objects;
 pub mod objset;
 mod policy;
 mod range_set;
 mod sync;
 mod syncnode;
+#[cfg(test)]
+pub(crate) mod testing;
+#[cfg(test)]
+mod tests;
 pub mod traverse;
 mod tree;
 pub mod tx;
 
 pub use dnode::{Dnode, DnodeInfo};
 pub use objset::{Allocate, Objset, RedundantMetadata, Settings, SyncHook};
-pub use traverse::{Traverse, Visit, traverse};
+pub use traverse::{Traverse, Visit, traverse, traverse_object};
 pub use tx::{DirtyObjsets, Limits, Quiesced, SpaceCheck, Tx, Txgs};
 
 use crate::ondisk::blkptr::Blkptr;

@@ -2,8 +2,8 @@
 
 use crate::checksum::Checksum;
 use crate::compress::Compression;
-use crate::dmu::alloc::{AllocState, BlockMap};
 use crate::dmu::dnode::Owner;
+use crate::dmu::objects::{AllocState, BlockMap};
 use crate::dmu::tx::{SpaceCheck, TXG_SIZE, Tx, Txgs, slot_of};
 use crate::dmu::{Dnode, SyncContext};
 use crate::error::{Error, Result};

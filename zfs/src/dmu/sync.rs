@@ -4,7 +4,7 @@
 //! All dirty dnodes advance together, so that the I/O engine gets large batches to compress in parallel and to issue
 //! at once. The order of writes, and so of allocations, is: by object, then by block id, then by level.
 
-use crate::dmu::alloc::BlockMap;
+use crate::dmu::objects::BlockMap;
 use crate::dmu::objset::Settings;
 use crate::dmu::policy::{Kind, policy};
 use crate::dmu::syncnode::SyncNode;

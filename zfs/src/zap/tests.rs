@@ -1,1 +1,266 @@
+//! ZAPs against a model in memory: growth from micro to fat, splits, growth of the pointer table, iteration.
 
+use super::*;
+use crate::dmu::testing::{Below, TestPool};
+use crate::ondisk::objset::ObjsetKind;
+use alloc::collections::BTreeMap;
+use alloc::format;
+use alloc::string::String;
+use alloc::vec;
+use platform::random::{Random, Seeded};
+
+const DIR: ObjectType = ObjectType::DIRECTORY_CONTENTS;
+
+fn pool() -> (TestPool, Arc<Objset>) {
+    let pool = TestPool::new(256 << 20);
+    let tx = pool.txgs.begin(0).unwrap();
+    let os = pool.create(54, ObjsetKind::Zfs, &tx);
+    drop(tx);
+    (pool, os)
+}
+
+fn reopened(pool: &TestPool, zap: &Arc<Dnode>) -> Arc<Dnode> {
+    let os = zap.objset();
+    let os = Objset::open(pool.fresh_zio(), Arc::clone(&pool.txgs), os.id(), os.root()).unwrap();
+    os.hold(zap.object()).unwrap()
+}
+
+fn compare(zap: &Arc<Dnode>, model: &BTreeMap<Vec<u8>, Value>) {
+    assert_eq!(count(zap).unwrap(), model.len() as u64);
+    let found: BTreeMap<Vec<u8>, Value> =
+        entries(zap).unwrap().into_iter().map(|e| (e.name, e.value)).collect();
+    assert!(found == *model, "entries differ");
+    for (name, value) in model.iter().step_by(7) {
+        assert_eq!(lookup(zap, &name[..]).unwrap(), *value);
+    }
+}
+
+#[test]
+fn a_micro_zap_grows_in_steps_and_becomes_fat() {
+    let (pool, os) = pool();
+    let tx = pool.txgs.begin(0).unwrap();
+    let zap = create(&os, &tx, DIR, &CreateOptions::default()).unwrap();
+    let mut model = BTreeMap::new();
+    for i in 0..2047u64 {
+        let name = format!("file-{i}");
+        add_u64(&zap, &tx, name.as_str(), i).unwrap();
+        model.insert(name.into_bytes(), Value::words(&[i]));
+    }
+    assert_eq!((stats(&zap).unwrap().micro, zap.block_size()), (true, 131_072));
+    assert_eq!(add_u64(&zap, &tx, "file-3", 1), Err(Error::Exists));
+    compare(&zap, &model);
+    drop(tx);
+    pool.sync();
+    compare(&reopened(&pool, &zap), &model);
+    let tx = pool.txgs.begin(0).unwrap();
+    add_u64(&zap, &tx, "one more", 5).unwrap();
+    model.insert(b"one more".to_vec(), Value::words(&[5]));
+    assert_eq!((stats(&zap).unwrap().micro, zap.block_size()), (false, 16_384));
+    drop(tx);
+    pool.sync();
+    compare(&zap, &model);
+    compare(&reopened(&pool, &zap), &model);
+    pool.check(&[&os]);
+}
+
+#[test]
+fn a_long_name_or_a_string_value_makes_it_fat() {
+    let (pool, os) = pool();
+    let tx = pool.txgs.begin(0).unwrap();
+    for fat in [true, false] {
+        let zap = create(&os, &tx, DIR, &CreateOptions::default()).unwrap();
+        let name = "n".repeat(if fat { 50 } else { 49 });
+        add_u64(&zap, &tx, name.as_str(), 5).unwrap();
+        assert_eq!((stats(&zap).unwrap().micro, lookup_u64(&zap, name.as_str()).unwrap()), (!fat, 5));
+    }
+    let zap = create(&os, &tx, ObjectType::DSL_PROPS, &CreateOptions::default()).unwrap();
+    update_u64(&zap, &tx, "compression", 15).unwrap();
+    update(&zap, &tx, "tarn:cmd", &Value::bytes(b"/bin/true\0")).unwrap();
+    assert!(!stats(&zap).unwrap().micro);
+    assert_eq!(lookup(&zap, "tarn:cmd").unwrap().to_bytes(), b"/bin/true\0");
+    assert_eq!(lookup_u64(&zap, "compression").unwrap(), 15);
+    assert_eq!(add_u64(&zap, &tx, "x".repeat(256).as_str(), 1), Err(Error::NameTooLong));
+    assert_eq!(lookup(&zap, "none").err(), Some(Error::NotFound));
+}
+
+#[test]
+fn a_hundred_thousand_names() {
+    let (pool, os) = pool();
+    let tx = pool.txgs.begin(0).unwrap();
+    let zap = create(&os, &tx, DIR, &CreateOptions::default()).unwrap();
+    let mut model = BTreeMap::new();
+    for i in 0..100_000u64 {
+        let name = format!("a rather long name of a file, number {i:06}");
+        add_u64(&zap, &tx, name.as_str(), i).unwrap();
+        model.insert(name.into_bytes(), Value::words(&[i]));
+    }
+    drop(tx);
+    pool.sync();
+    compare(&zap, &model);
+    let back = reopened(&pool, &zap);
+    compare(&back, &model);
+    // The pointer table has left the header.
+    assert!(stats(&back).unwrap().leaves > 600 && back.info().levels > 1);
+    let tx = pool.txgs.begin(0).unwrap();
+    for name in model.keys().step_by(2).map(|n| n.to_vec()).collect::<Vec<_>>() {
+        remove(&zap, &tx, &name[..]).unwrap();
+        model.remove(&name);
+    }
+    drop(tx);
+    pool.sync();
+    compare(&reopened(&pool, &zap), &model);
+    pool.check(&[&os]);
+}
+
+#[test]
+fn random_changes_match_the_model() {
+    for seed in 0..4 {
+        println!("seed {seed}");
+        let random = Seeded::new(seed);
+        let (pool, os) = pool();
+        let tx = pool.txgs.begin(0).unwrap();
+        let zap = create(&os, &tx, ObjectType::ZAP_OTHER, &CreateOptions::default()).unwrap();
+        drop(tx);
+        let mut model: BTreeMap<Vec<u8>, Value> = BTreeMap::new();
+        for _ in 0..12 {
+            let tx = pool.txgs.begin(0).unwrap();
+            for _ in 0..random.below(400) {
+                let len = 1 + random.below(if random.below(3) == 0 { 200 } else { 20 }) as usize;
+                let name: Vec<u8> = (0..len).map(|_| b'a' + random.below(3) as u8).collect();
+                let size = 1u8 << random.below(4);
+                let n = random.below(if random.below(9) == 0 { 300 } else { 5 });
+                let mask = if size == 8 { u64::MAX } else { (1 << (size * 8)) - 1 };
+                let ints = (0..n).map(|_| random.next_u64() & mask).collect();
+                let value = if seed < 2 { Value { int_size: size, ints } } else { Value::words(&[n]) };
+                match random.below(4) {
+                    0 => {
+                        let added = add(&zap, &tx, &name[..], &value);
+                        assert_eq!(added.is_ok(), !model.contains_key(&name));
+                        model.entry(name).or_insert(value);
+                    }
+                    1 => {
+                        let removed = remove(&zap, &tx, &name[..]);
+                        assert_eq!(removed.is_ok(), model.remove(&name).is_some());
+                    }
+                    _ => {
+                        update(&zap, &tx, &name[..], &value).unwrap();
+                        model.insert(name, value);
+                    }
+                }
+            }
+            drop(tx);
+            compare(&zap, &model);
+            pool.sync();
+            compare(&zap, &model);
+            compare(&reopened(&pool, &zap), &model);
+        }
+        pool.check(&[&os]);
+    }
+}
+
+#[test]
+fn words_as_keys_and_increments() {
+    let (pool, os) = pool();
+    let tx = pool.txgs.begin(0).unwrap();
+    let o = CreateOptions { flags: FLAG_HASH64 | FLAG_UINT64_KEY, ..CreateOptions::default() };
+    let zap = create(&os, &tx, ObjectType::DDT_ZAP, &o).unwrap();
+    for i in 0..5000u64 {
+        add(&zap, &tx, &[i, i * 7][..], &Value { int_size: 1, ints: vec![i & 0xff; 3] }).unwrap();
+    }
+    drop(tx);
+    pool.sync();
+    let back = reopened(&pool, &zap);
+    assert_eq!(lookup(&back, &[4999u64, 34_993][..]).unwrap().ints, vec![4999 & 0xff; 3]);
+    assert_eq!(lookup(&back, &[4999u64, 1][..]).err(), Some(Error::NotFound));
+    assert!(matches!(lookup(&back, "name"), Err(Error::Invalid(_))));
+    let keys: BTreeMap<u64, u64> =
+        entries(&back).unwrap().iter().map(|e| (e.key_words()[0], e.key_words()[1])).collect();
+    assert_eq!((keys.len(), keys[&11]), (5000, 77));
+    let tx = pool.txgs.begin(0).unwrap();
+    let refs = create(&os, &tx, ObjectType::ZAP_OTHER, &CreateOptions::default()).unwrap();
+    assert_eq!(increment(&refs, &tx, int_name(255).as_str(), 2).unwrap(), 2);
+    assert_eq!(increment(&refs, &tx, "ff", -1).unwrap(), 1);
+    assert_eq!((increment(&refs, &tx, "ff", -1).unwrap(), count(&refs).unwrap()), (0, 0));
+}
+
+#[test]
+fn iteration_goes_on_from_any_cookie_while_entries_come_and_go() {
+    let (pool, os) = pool();
+    for total in [300u64, 5000] {
+        let tx = pool.txgs.begin(0).unwrap();
+        let zap = create(&os, &tx, DIR, &CreateOptions::default()).unwrap();
+        for i in 0..total {
+            add_u64(&zap, &tx, format!("f{i}").as_str(), i).unwrap();
+        }
+        let mut seen: Vec<String> = Vec::new();
+        let mut cookie = COOKIE_START;
+        let mut step = 0;
+        loop {
+            let batch: Vec<Entry> = iterate(&zap, cookie).take(17).map(Result::unwrap).collect();
+            let Some(last) = batch.last() else { break };
+            cookie = last.cookie;
+            for entry in &batch {
+                seen.push(String::from_utf8(entry.name.clone()).unwrap());
+            }
+            // What was seen goes, something new comes: neither disturbs the rest.
+            remove(&zap, &tx, &batch[0].name[..]).unwrap();
+            add_u64(&zap, &tx, format!("new{step}").as_str(), 1).unwrap();
+            step += 1;
+        }
+        seen.retain(|n| n.starts_with('f'));
+        seen.sort();
+        let mut expected: Vec<String> = (0..total).map(|i| format!("f{i}")).collect();
+        expected.sort();
+        assert!(seen == expected);
+        assert!(iterate(&zap, COOKIE_END).next().is_none());
+    }
+}
+
+#[test]
+fn case_is_folded_where_the_zap_says_so() {
+    let (pool, os) = pool();
+    let tx = pool.txgs.begin(0).unwrap();
+    let o = CreateOptions { normalization: NORMALIZE_TO_UPPER, ..CreateOptions::default() };
+    for fat in [false, true] {
+        let zap = create(&os, &tx, DIR, &o).unwrap();
+        if fat {
+            add_u64(&zap, &tx, "l".repeat(100).as_str(), 1).unwrap();
+        }
+        add_u64(&zap, &tx, "ReadMe", 7).unwrap();
+        assert_eq!(lookup_folded(&zap, b"README", true).unwrap(), (b"ReadMe".to_vec(), 7));
+        assert_eq!(lookup_folded(&zap, b"README", false).err(), Some(Error::NotFound));
+        add_u64(&zap, &tx, "README", 8).unwrap();
+        assert_eq!((lookup_u64(&zap, "README").unwrap(), lookup_u64(&zap, "ReadMe").unwrap()), (8, 7));
+    }
+}
+
+#[test]
+fn damaged_blocks_are_errors() {
+    let random = Seeded::new(9);
+    let (pool, os) = pool();
+    let tx = pool.txgs.begin(0).unwrap();
+    let zap = create(&os, &tx, DIR, &CreateOptions::default()).unwrap();
+    for i in 0..3000u64 {
+        add_u64(&zap, &tx, format!("name {i}").as_str(), i).unwrap();
+    }
+    let blocks = zap.info().maxblkid + 1;
+    for _ in 0..300 {
+        let blkid = random.below(blocks);
+        let old = zap.read_block(blkid).unwrap();
+        let mut bad = old.to_vec();
+        for _ in 0..4 {
+            let at = if random.below(2) == 0 { random.below(64) } else { random.below(16_384) } as usize;
+            bad[at] = random.next_u64() as u8;
+        }
+        zap.write_block(&tx, blkid, bad.into()).unwrap();
+        *zap.zap.write() = Cache::default();
+        // Whatever comes back: no panic, and an end.
+        let _ = entries(&zap);
+        for i in (0..3000u64).step_by(250) {
+            let _ = lookup(&zap, format!("name {i}").as_str());
+        }
+        zap.write_block(&tx, blkid, old).unwrap();
+        *zap.zap.write() = Cache::default();
+    }
+    assert_eq!(entries(&zap).unwrap().len(), 3000);
+}
