@@ -18,9 +18,11 @@ pub mod nvlist;
 pub mod object_type;
 pub mod objset;
 pub mod pretty;
+pub mod sa;
 pub mod space_map;
 pub mod uberblock;
 pub mod zil;
+pub mod znode;
 
 /// The little-endian word at `offset`; 0 past the end of `bytes`.
 #[must_use]

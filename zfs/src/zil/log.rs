@@ -35,14 +35,6 @@ pub trait ReadForLog: Send + Sync {
     fn read_for_log(&self, object: u64, generation: u64, offset: u64, len: usize) -> Result<Option<Vec<u8>>>;
 }
 
-/// The log of a mounted dataset, as snapshots see it.
-pub trait Suspend: Send + Sync {
-    /// Commits everything and empties the log on disk; until [`Suspend::resume`], commits sync the txg instead. Nests.
-    fn suspend(&self) -> Result<()>;
-    /// Undoes one [`Suspend::suspend`].
-    fn resume(&self);
-}
-
 /// What is noted of a change.
 pub enum Payload {
     /// A record, as [`Record::emit`] gives it.
@@ -93,7 +85,8 @@ struct State {
     replayed: [u64; 4],
     /// The header is emptied in this txg.
     destroy_txg: u64,
-    suspended: u32,
+    /// A log block could not be written: the chain has to be given up.
+    broken: bool,
     closed: bool,
     /// Sizes of recent commits, in bytes: what the next block should hold.
     recent: [u64; RECENT],
@@ -281,8 +274,8 @@ impl Log {
         state.issuing = true;
         let batch: Vec<Itx> = state.ordered.drain(..).collect();
         let upto = state.queued;
-        let by_log = state.suspended == 0
-            && !state.closed
+        let by_log = !state.closed
+            && !state.broken
             && state.header.log_is_ours(&state.lwbs)
             && !batch.iter().any(|itx| matches!(itx.payload, Payload::Barrier));
         drop(state);
@@ -290,7 +283,11 @@ impl Log {
         let result = match written {
             Ok(true) => Ok(()),
             Ok(false) | Err(Error::NoSpace | Error::QuotaExceeded) => self.sync_instead(),
-            Err(e) => Err(e),
+            Err(_) => {
+                // The chain has a hole now, behind which nothing would be found.
+                self.state.lock().broken = true;
+                self.sync_instead()
+            }
         };
         let mut state = self.state.lock();
         state.issuing = false;
@@ -311,7 +308,7 @@ impl Log {
         let txgs = self.os.txgs();
         let start = {
             let state = self.state.lock();
-            state.lwbs.is_empty() && state.suspended == 0 && !state.closed
+            state.lwbs.is_empty() && !state.closed
         };
         if start {
             let tx = txgs.begin_net_free(0)?;
@@ -575,10 +572,12 @@ impl SyncHook for Log {
                 }
             } else if state.header.claim_txg == 0 && !state.lwbs.is_empty() {
                 // The last block stays: it is the one to go on with.
-                while state.lwbs.front().is_some_and(|lwb| lwb.written && lwb.max_txg <= txg) {
+                let broken = state.broken;
+                while state.lwbs.front().is_some_and(|lwb| (lwb.written || broken) && lwb.max_txg <= txg) {
                     freed.extend(state.lwbs.pop_front().map(|lwb| lwb.bp));
                 }
                 state.header.log = state.lwbs.front().map_or(Blkptr::HOLE, |lwb| lwb.bp);
+                state.broken &= !state.lwbs.is_empty();
             }
             state.header.to_bytes()
         };
@@ -586,16 +585,5 @@ impl SyncHook for Log {
         freed.iter().for_each(|bp| self.host.free(&tx, bp));
         objset.set_zil_header(&tx, header);
         Ok(())
-    }
-}
-
-impl Suspend for Log {
-    fn suspend(&self) -> Result<()> {
-        self.empty(|state| state.suspended += 1)
-    }
-
-    fn resume(&self) {
-        let mut state = self.state.lock();
-        state.suspended = state.suspended.saturating_sub(1);
     }
 }

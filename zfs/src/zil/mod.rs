@@ -19,4 +19,4 @@ mod chain;
 mod log;
 
 pub use chain::{Entry, claim, free_chain, visit_blocks, walk};
-pub use log::{Log, LogHost, Payload, ReadForLog, Suspend};
+pub use log::{Log, LogHost, Payload, ReadForLog};

@@ -1,186 +1,324 @@
-//! [`Filesystem`]: the public face of a mounted dataset.
+//! [`Filesystem`]: a mounted dataset; mounting, unmounting and what all operations share.
 
-use super::types::{Attr, DirEntry, Durability, MountOptions, New, RenameFlags, SetAttr, StatFs, XattrMode};
-use crate::dmu::{Objset, Tx};
-use crate::dsl::Dataset;
-use crate::error::Result;
+use super::sa::SaTable;
+use super::types::{MountOptions, StatFs};
+use super::znode::{Znode, ZnodeCache};
+use crate::dmu::{Dnode, Objset, Tx};
+use crate::dsl::{Dataset, Owned};
+use crate::error::{Error, Result};
+use crate::ondisk::blkptr::Blkptr;
+use crate::ondisk::objset::ObjsetKind;
+use crate::ondisk::zil::{REPLAY_NEEDED, Record};
 use crate::spa::Pool;
-use alloc::string::String;
-use alloc::sync::Arc;
+use crate::zap;
+use crate::zil::{Log, LogHost, Payload, ReadForLog};
+use crate::zio::AllocateBlocks;
+use alloc::sync::{Arc, Weak};
 use alloc::vec::Vec;
+use core::sync::atomic::{AtomicBool, Ordering};
+use hashbrown::HashMap;
+use platform::clock::Timespec;
+use platform::sync::Mutex;
 
-/// Makes an empty objset a file system: master node, attribute registry, delete queue and a root directory with mode
-/// 0755 (`zfs_create_fs`). `properties`: those that are fixed at creation (`normalization`, `utf8only`,
-/// `casesensitivity`), by name and number; others are ignored. `now` is the time of the root directory.
-pub fn init(
-    os: &Arc<Objset>,
-    tx: &Tx,
-    properties: &[(&str, u64)],
-    now: platform::clock::Timespec,
-) -> Result<()> {
-    let _ = (os, tx, properties, now);
-    todo!()
+/// The master node's object number (`MASTER_NODE_OBJ`).
+pub(super) const MASTER_NODE: u64 = 1;
+/// Newest ZPL version: with system attributes.
+pub(super) const ZPL_VERSION_SA: u64 = 5;
+/// `U8_TEXTPREP_TOUPPER`: names are compared in upper case.
+pub(super) const NORM_TOUPPER: u64 = 2;
+/// Space that a small change of metadata may dirty, in bytes.
+pub(super) const RESERVE_METADATA: u64 = 64 << 10;
+
+/// When changes become durable (property `sync`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum SyncMode {
+    Standard,
+    Always,
+    Disabled,
 }
 
 /// A mounted file system.
-pub struct Filesystem {}
+pub struct Filesystem {
+    pub(super) pool: Arc<Pool>,
+    pub(super) dataset: Arc<Dataset>,
+    pub(super) os: Arc<Objset>,
+    pub(super) sa: SaTable,
+    pub(super) root: u64,
+    /// The ZAP of objects without names.
+    pub(super) delete_queue: Option<Arc<Dnode>>,
+    /// How directories fold names (`zap_normflags`).
+    pub(super) normalization: u64,
+    /// Names that differ by case alone are the same.
+    pub(super) ignore_case: bool,
+    pub(super) utf8_only: bool,
+    pub(super) record_size: u32,
+    pub(super) dnode_slots: u8,
+    /// New extended attributes go among the system attributes.
+    pub(super) sa_xattrs: bool,
+    pub(super) update_atime: bool,
+    pub(super) sync_mode: SyncMode,
+    pub(super) read_only: AtomicBool,
+    pub(super) log: Option<Arc<Log>>,
+    pub(super) znodes: ZnodeCache,
+    /// How often each object is held open.
+    pub(super) holds: Mutex<HashMap<u64, u32>>,
+    /// Serializes renames, so that the tree of directories stays one.
+    pub(super) rename: Mutex<()>,
+    owned: Mutex<Option<Owned>>,
+}
 
-#[expect(unused_variables, reason = "interface first")]
+/// The pool, as the intent log sees it.
+struct PoolForLog {
+    pool: Arc<Pool>,
+}
+
+impl LogHost for PoolForLog {
+    fn alloc(&self) -> &dyn AllocateBlocks {
+        self.pool.alloc()
+    }
+
+    fn free(&self, tx: &Tx, bp: &Blkptr) {
+        self.pool.free_block(tx, bp);
+    }
+
+    fn asize(&self, size: u64) -> u64 {
+        let tops = self.pool.zio().vdevs().tops();
+        tops.iter().flatten().map(|top| top.psize_to_asize(size)).max().unwrap_or(size)
+    }
+
+    fn guid(&self) -> [u64; 2] {
+        let word = || self.pool.env().random.next_u64().max(1);
+        [word(), word()]
+    }
+}
+
+/// A number from the master node; `None` if it is not there.
+fn master_word(master: &Arc<Dnode>, name: &str) -> Result<Option<u64>> {
+    match zap::lookup_u64(master, name) {
+        Ok(word) => Ok(Some(word)),
+        Err(Error::NotFound) => Ok(None),
+        Err(e) => Err(e),
+    }
+}
+
 impl Filesystem {
     /// Mounts. Writable: replays the intent log and removes what the delete queue holds.
+    ///
+    /// File systems below ZPL version 5 can only be mounted for reading.
     pub fn mount(pool: &Arc<Pool>, dataset: Arc<Dataset>, options: MountOptions) -> Result<Arc<Filesystem>> {
-        todo!()
+        let read_only = options.read_only
+            || pool.is_read_only()
+            || dataset.is_snapshot()
+            || dataset.get_number("readonly").unwrap_or(0) != 0;
+        let owned = if read_only { dataset.long_hold() } else { dataset.own()? };
+        let os = dataset.objset()?;
+        if os.kind() != ObjsetKind::Zfs {
+            return Err(Error::Invalid("not a file system"));
+        }
+        let master = os.hold(MASTER_NODE)?;
+        let version = master_word(&master, "VERSION")?.unwrap_or(0);
+        if version == 0 || version > ZPL_VERSION_SA {
+            return Err(Error::unsupported(alloc::format!("file system version {version}")));
+        }
+        if version < ZPL_VERSION_SA && !read_only {
+            return Err(Error::unsupported(alloc::format!("writing to file system version {version}")));
+        }
+        let sa = SaTable::load(&os, master_word(&master, "SA_ATTRS")?.unwrap_or(0))?;
+        let case = master_word(&master, "casesensitivity")?.unwrap_or(0);
+        let normalization = master_word(&master, "normalization")?.unwrap_or(0);
+        let root =
+            master_word(&master, "ROOT")?.ok_or(Error::corrupt("master node: no root directory", None))?;
+        let delete_queue = match master_word(&master, "DELETE_QUEUE")? {
+            Some(object) if !read_only => Some(os.hold(object)?),
+            _ => None,
+        };
+        let property = |name: &str, default: u64| dataset.get_number(name).unwrap_or(default);
+        let log = if read_only {
+            None
+        } else {
+            Some(Log::open(Arc::clone(&os), Arc::new(PoolForLog { pool: Arc::clone(pool) })))
+        };
+        let fs = Arc::new(Filesystem {
+            pool: Arc::clone(pool),
+            os,
+            sa,
+            root,
+            delete_queue,
+            normalization: normalization | if case == 0 { 0 } else { NORM_TOUPPER },
+            ignore_case: case == 1,
+            utf8_only: master_word(&master, "utf8only")?.unwrap_or(0) != 0,
+            record_size: property("recordsize", 128 << 10).clamp(512, 16 << 20) as u32,
+            dnode_slots: 1,
+            sa_xattrs: property("xattr", 1) == 2,
+            update_atime: !read_only && !options.no_atime && property("atime", 1) != 0,
+            sync_mode: match property("sync", 0) {
+                1 => SyncMode::Always,
+                2 => SyncMode::Disabled,
+                _ => SyncMode::Standard,
+            },
+            read_only: AtomicBool::new(read_only),
+            log,
+            znodes: ZnodeCache::default(),
+            holds: Mutex::new(HashMap::new()),
+            rename: Mutex::new(()),
+            owned: Mutex::new(Some(owned)),
+            dataset,
+        });
+        if let Some(log) = &fs.log {
+            let opened = fs.open_log(log);
+            if opened.is_err() {
+                // A log that was not emptied stays for the next mount.
+                fs.os.set_sync_hook(None);
+                fs.read_only.store(true, Ordering::Release);
+            }
+            opened?;
+        }
+        Ok(fs)
     }
+
+    /// Replays what an earlier life left, then removes files without names.
+    fn open_log(self: &Arc<Self>, log: &Arc<Log>) -> Result<()> {
+        let header = log.header();
+        if !header.log.is_hole() {
+            if header.claim_txg == 0 {
+                return Err(Error::Invalid("the intent log was not claimed at import"));
+            }
+            if header.flags & REPLAY_NEEDED != 0 {
+                self.replay(log)?;
+            }
+            log.replay_done()?;
+        }
+        let reader: Weak<Filesystem> = Arc::downgrade(self);
+        log.set_reader(reader);
+        self.drain_delete_queue()
+    }
+
     /// Commits everything and closes the intent log. Calls that change something fail from now on.
     pub fn unmount(&self) -> Result<()> {
-        todo!()
+        let was_read_only = self.read_only.swap(true, Ordering::AcqRel);
+        let closed = match &self.log {
+            Some(log) if !was_read_only => log.close(),
+            _ => Ok(()),
+        };
+        self.znodes.clear();
+        *self.owned.lock() = None;
+        closed
     }
+
     /// Whether nothing can be changed.
+    #[must_use]
     pub fn read_only(&self) -> bool {
-        todo!()
+        self.read_only.load(Ordering::Acquire)
     }
+
     /// The dataset.
+    #[must_use]
     pub fn dataset(&self) -> &Arc<Dataset> {
-        todo!()
+        &self.dataset
     }
+
     /// The root directory.
+    #[must_use]
     pub fn root(&self) -> u64 {
-        todo!()
+        self.root
     }
-    /// The object that `name` leads to in directory `dir`. `.` and `..` work; `..` of the root is the root.
-    pub fn lookup(&self, dir: u64, name: &[u8]) -> Result<u64> {
-        todo!()
-    }
-    /// A file's attributes.
-    pub fn getattr(&self, object: u64) -> Result<Attr> {
-        todo!()
-    }
-    /// Changes attributes; gives the new ones.
-    pub fn setattr(&self, object: u64, set: &SetAttr) -> Result<Attr> {
-        todo!()
-    }
-    /// Reads from byte `offset`; how many bytes, fewer than asked for only at the end of the file.
-    pub fn read(&self, object: u64, offset: u64, buf: &mut [u8]) -> Result<usize> {
-        todo!()
-    }
-    /// Writes at byte `offset`; all or nothing.
-    pub fn write(&self, object: u64, offset: u64, data: &[u8], durability: Durability) -> Result<()> {
-        todo!()
-    }
-    /// Writes at the end of the file, wherever that is by then; gives the offset of the first byte.
-    pub fn append(&self, object: u64, data: &[u8], durability: Durability) -> Result<u64> {
-        todo!()
-    }
-    /// Sets a regular file's length, in bytes.
-    pub fn truncate(&self, object: u64, size: u64) -> Result<()> {
-        todo!()
-    }
-    /// Creates `name` in `dir`; gives its object number. [`crate::Error::Exists`] if it is there.
-    pub fn create(&self, dir: u64, name: &[u8], new: &New) -> Result<u64> {
-        todo!()
-    }
-    /// A file with no name yet (`O_TMPFILE`); it goes with its last [`Filesystem::release`] unless it is linked.
-    pub fn create_tmpfile(&self, dir: u64, new: &New) -> Result<u64> {
-        todo!()
-    }
-    /// One more name for a file that is no directory.
-    pub fn link(&self, dir: u64, name: &[u8], object: u64) -> Result<()> {
-        todo!()
-    }
-    /// Removes the name of a file that is no directory.
-    pub fn unlink(&self, dir: u64, name: &[u8]) -> Result<()> {
-        todo!()
-    }
-    /// Removes an empty directory.
-    pub fn rmdir(&self, dir: u64, name: &[u8]) -> Result<()> {
-        todo!()
-    }
-    /// Moves a name, replacing the target as POSIX says.
-    pub fn rename(
-        &self,
-        from_dir: u64,
-        from: &[u8],
-        to_dir: u64,
-        to: &[u8],
-        flags: RenameFlags,
-    ) -> Result<()> {
-        todo!()
-    }
-    /// A symbolic link's target.
-    pub fn readlink(&self, object: u64) -> Result<Vec<u8>> {
-        todo!()
-    }
-    /// Up to `max` entries of a directory after `cookie` (0: from the start), without `.` and `..`; empty at the end.
-    pub fn readdir(&self, dir: u64, cookie: u64, max: usize) -> Result<Vec<DirEntry>> {
-        todo!()
-    }
-    /// The directory that holds a directory; the root's is itself.
-    pub fn parent(&self, dir: u64) -> Result<u64> {
-        todo!()
-    }
-    /// An extended attribute's value, by its full name (`user.x`). [`crate::Error::NotFound`] if there is none.
-    pub fn get_xattr(&self, object: u64, name: &[u8]) -> Result<Vec<u8>> {
-        todo!()
-    }
-    /// Sets an extended attribute.
-    pub fn set_xattr(&self, object: u64, name: &[u8], value: &[u8], mode: XattrMode) -> Result<()> {
-        todo!()
-    }
-    /// The full names of all extended attributes, sorted.
-    pub fn list_xattr(&self, object: u64) -> Result<Vec<Vec<u8>>> {
-        todo!()
-    }
-    /// Removes an extended attribute.
-    pub fn remove_xattr(&self, object: u64, name: &[u8]) -> Result<()> {
-        todo!()
-    }
-    /// Makes `len` bytes from `offset` read as zeros and gives back their space. The length stays.
-    pub fn punch_hole(&self, object: u64, offset: u64, len: u64) -> Result<()> {
-        todo!()
-    }
-    /// The first byte at or after `from` that may hold data (`SEEK_DATA`); `None` if there is none.
-    pub fn next_data(&self, object: u64, from: u64) -> Result<Option<u64>> {
-        todo!()
-    }
-    /// The first byte at or after `from` that is in a hole (`SEEK_HOLE`), at most the length; `None` if `from` is at or
-    /// past the end.
-    pub fn next_hole(&self, object: u64, from: u64) -> Result<Option<u64>> {
-        todo!()
-    }
-    /// Makes everything done to the file durable, through the intent log.
-    pub fn fsync(&self, object: u64) -> Result<()> {
-        todo!()
-    }
-    /// Makes everything done to this file system durable (`syncfs`).
-    pub fn sync(&self) -> Result<()> {
-        todo!()
-    }
+
     /// The file system's figures.
     pub fn statfs(&self) -> Result<StatFs> {
-        todo!()
+        let (used, available) = self.dataset.space()?;
+        let objects = self.os.object_count();
+        let free = available >> 9;
+        Ok(StatFs {
+            fragment_size: 512,
+            block_size: self.record_size,
+            blocks: (used >> 9) + free,
+            blocks_free: free,
+            blocks_available: free,
+            files: objects + free,
+            files_free: free,
+            fsid: self.dataset.fsid_guid(),
+            name_max: 255,
+        })
     }
-    /// Keeps the object from vanishing when its last name goes: one call per open file.
-    pub fn hold(&self, object: u64) -> Result<()> {
-        todo!()
+
+    /// Makes everything done to the file durable, through the intent log.
+    pub fn fsync(&self, object: u64) -> Result<()> {
+        match &self.log {
+            Some(log) if !self.read_only() && self.sync_mode != SyncMode::Disabled => {
+                log.commit(Some(object))
+            }
+            _ => Ok(()),
+        }
     }
-    /// Undoes one [`Filesystem::hold`]; the last one of a file without names removes it.
-    pub fn release(&self, object: u64) {
-        todo!()
+
+    /// Makes everything done to this file system durable (`syncfs`).
+    pub fn sync(&self) -> Result<()> {
+        match &self.log {
+            Some(log) if !self.read_only() && self.sync_mode != SyncMode::Disabled => log.commit(None),
+            _ => Ok(()),
+        }
     }
-    /// Names of the snapshots, oldest first: the content of `.zfs/snapshot`.
-    pub fn snapshot_names(&self) -> Result<Vec<String>> {
-        todo!()
+
+    /// The file of that object number.
+    pub(super) fn znode(&self, object: u64) -> Result<Arc<Znode>> {
+        self.znodes.get(&self.os, &self.sa, object)
     }
-    /// Takes a snapshot of this file system, with everything written so far.
-    pub fn create_snapshot(&self, name: &str) -> Result<()> {
-        todo!()
+
+    /// The directory of that object number.
+    pub(super) fn directory(&self, object: u64) -> Result<Arc<Znode>> {
+        let znode = self.znode(object)?;
+        if znode.is_dir() { Ok(znode) } else { Err(Error::NotDirectory) }
     }
-    /// Destroys a snapshot.
-    pub fn destroy_snapshot(&self, name: &str) -> Result<()> {
-        todo!()
+
+    pub(super) fn check_writable(&self) -> Result<()> {
+        if self.read_only() { Err(Error::ReadOnly) } else { Ok(()) }
     }
-    /// Mounts a snapshot, read-only.
-    pub fn mount_snapshot(&self, name: &str) -> Result<Arc<Filesystem>> {
-        todo!()
+
+    pub(super) fn now(&self) -> Timespec {
+        self.pool.env().clock.now()
+    }
+
+    pub(super) fn is_replaying(&self) -> bool {
+        self.log.as_ref().is_some_and(|log| log.is_replaying())
+    }
+
+    /// Notes a change of names.
+    pub(super) fn note(&self, tx: &Tx, record: &Record) {
+        if let Some(log) = &self.log {
+            log.assign(tx, None, Payload::Record(record.emit()));
+        }
+    }
+
+    /// Notes a change of the content or attributes of one file.
+    pub(super) fn note_object(&self, tx: &Tx, object: u64, payload: Payload) {
+        if let Some(log) = &self.log {
+            log.assign(tx, Some(object), payload);
+        }
+    }
+
+    /// At the end of a call: with `sync=always` everything is durable before it returns.
+    pub(super) fn settle(&self, object: u64, now: bool) -> Result<()> {
+        match (&self.log, self.sync_mode) {
+            (Some(log), SyncMode::Always) if !log.is_replaying() => log.commit(Some(object)),
+            (Some(log), SyncMode::Standard) if now && !log.is_replaying() => log.commit(Some(object)),
+            _ => Ok(()),
+        }
+    }
+}
+
+impl ReadForLog for Filesystem {
+    fn read_for_log(&self, object: u64, generation: u64, offset: u64, len: usize) -> Result<Option<Vec<u8>>> {
+        let znode = match self.znode(object) {
+            Ok(znode) => znode,
+            Err(Error::NotFound) => return Ok(None),
+            Err(e) => return Err(e),
+        };
+        if znode.is_unlinked() || znode.word(crate::ondisk::sa::Zpl::Gen) != generation {
+            return Ok(None);
+        }
+        let mut data = alloc::vec![0; len];
+        let got = self.read_znode(&znode, offset, &mut data)?;
+        data.truncate(got);
+        Ok(Some(data))
     }
 }

@@ -10,11 +10,24 @@
 //!   a crash does not leak it.
 //!
 //! # Lock order
-//! rename lock → directory locks, by object number → byte ranges → transaction → a znode's attributes.
-//! No lock is held across I/O of file data but byte ranges.
+//! rename lock → directory locks, parents before children → xattr lock → byte ranges → transaction → holds → a znode's
+//! attributes → layouts. No lock is held across I/O of file data but byte ranges.
 
+mod attr;
+mod create;
+mod dir;
+mod file;
 mod filesystem;
+mod rename;
+mod replay;
+mod rlock;
+mod sa;
+mod snapdir;
 mod types;
+mod unlinked;
+mod xattr;
+mod znode;
 
-pub use filesystem::{Filesystem, init};
+pub use create::init;
+pub use filesystem::Filesystem;
 pub use types::*;

@@ -1,0 +1,173 @@
+//! `stat` and its opposite.
+
+use super::filesystem::{Filesystem, RESERVE_METADATA};
+use super::sa::{Attrs, Format};
+use super::types::{Attr, FileKind, MODE_KIND, SetAttr, Timespec};
+use super::znode::Znode;
+use crate::error::{Error, Result};
+use crate::ondisk::sa::Zpl;
+use crate::ondisk::zil::{Record, SetAttr as LogSetAttr, mask};
+use crate::ondisk::znode::{flags, trivial_acl};
+use crate::zil::Payload;
+
+/// A device number as files store it (12 bits of major, 20 bits of minor) in the encoding of `makedev`.
+fn rdev_from_disk(raw: u64) -> u64 {
+    let (major, minor) = (raw >> 20 & 0xfff, raw & 0xf_ffff);
+    (major & 0xffff_f000) << 32 | (major & 0xfff) << 8 | (minor & 0xffff_ff00) << 12 | minor & 0xff
+}
+
+/// The opposite.
+pub(super) fn rdev_to_disk(rdev: u64) -> u64 {
+    let major = rdev >> 32 & 0xffff_f000 | rdev >> 8 & 0xfff;
+    let minor = rdev >> 12 & 0xffff_ff00 | rdev & 0xff;
+    (major & 0xfff) << 20 | minor & 0xf_ffff
+}
+
+/// Sets the permissions, and the ACL that says the same.
+pub(super) fn set_mode(attrs: &mut Attrs, mode: u32) {
+    let old = attrs.word(Zpl::Mode) as u32;
+    let mode = old & MODE_KIND | mode & !MODE_KIND;
+    attrs.set_word(Zpl::Mode, u64::from(mode));
+    if attrs.format() == Format::Sa {
+        let is_dir = FileKind::from_mode(mode) == Some(FileKind::Directory);
+        let (count, aces) = trivial_acl(mode, is_dir);
+        attrs.set_word(Zpl::DaclCount, count);
+        attrs.set(Zpl::DaclAces, &aces);
+    }
+    attrs.set_word(Zpl::Flags, mode_flags(attrs.word(Zpl::Flags), mode));
+}
+
+/// The flags that follow from the permissions.
+pub(super) fn mode_flags(old: u64, mode: u32) -> u64 {
+    let everybody_executes = mode & 0o111 == 0o111;
+    let base = old & !flags::NO_EXECS_DENIED | flags::ACL_TRIVIAL;
+    if everybody_executes { base | flags::NO_EXECS_DENIED } else { base }
+}
+
+fn words(time: Timespec) -> [u64; 2] {
+    [time.sec as u64, u64::from(time.nsec)]
+}
+
+impl Filesystem {
+    /// A file's attributes.
+    pub fn getattr(&self, object: u64) -> Result<Attr> {
+        let znode = self.znode(object)?;
+        Ok(self.attr_of(&znode))
+    }
+
+    pub(super) fn attr_of(&self, znode: &Znode) -> Attr {
+        let info = znode.dnode.info();
+        let mut attr = znode.with(|a| Attr {
+            object: znode.object(),
+            generation: a.word(Zpl::Gen),
+            mode: a.word(Zpl::Mode) as u32,
+            uid: a.word(Zpl::Uid) as u32,
+            gid: a.word(Zpl::Gid) as u32,
+            size: a.word(Zpl::Size),
+            nlink: a.word(Zpl::Links),
+            rdev: rdev_from_disk(a.word(Zpl::Rdev)),
+            atime: a.time(Zpl::Atime),
+            mtime: a.time(Zpl::Mtime),
+            ctime: a.time(Zpl::Ctime),
+            crtime: a.time(Zpl::Crtime),
+            blocks: (info.used + 256) / 512 + u64::from(info.slots),
+            block_size: info.block_size,
+            flags: a.word(Zpl::Flags),
+            project: a.word(Zpl::Projid),
+        });
+        if !matches!(attr.kind(), FileKind::CharDevice | FileKind::BlockDevice) {
+            attr.rdev = 0;
+        }
+        attr
+    }
+
+    /// Changes attributes; gives the new ones. A size goes through [`Filesystem::truncate`].
+    pub fn setattr(&self, object: u64, set: &SetAttr) -> Result<Attr> {
+        self.check_writable()?;
+        let znode = self.znode(object)?;
+        if let Some(size) = set.size {
+            self.truncate(object, size)?;
+        }
+        if (SetAttr { size: None, ..set.clone() }) != SetAttr::default() {
+            self.change_attributes(&znode, set)?;
+            self.settle(object, false)?;
+        }
+        Ok(self.attr_of(&znode))
+    }
+
+    fn change_attributes(&self, znode: &Znode, set: &SetAttr) -> Result<()> {
+        if set.flags.is_some_and(|f| f & !flags::SETTABLE != 0) {
+            return Err(Error::Invalid("flags that cannot be set"));
+        }
+        let now = self.now();
+        let tx = self.os.begin(RESERVE_METADATA)?;
+        znode.update(&self.sa, &tx, |a| {
+            if let Some(mode) = set.mode {
+                set_mode(a, mode);
+            }
+            if let Some(flags) = set.flags {
+                a.set_word(Zpl::Flags, a.word(Zpl::Flags) & !flags::SETTABLE | flags);
+            }
+            for (attr, id) in [(Zpl::Uid, set.uid), (Zpl::Gid, set.gid)] {
+                if let Some(id) = id {
+                    a.set_word(attr, u64::from(id));
+                }
+            }
+            for (attr, time) in [(Zpl::Atime, set.atime), (Zpl::Mtime, set.mtime), (Zpl::Crtime, set.crtime)]
+            {
+                if let Some(time) = time {
+                    a.set_time(attr, time);
+                }
+            }
+            a.set_time(Zpl::Ctime, set.ctime.unwrap_or(now));
+        })?;
+        if znode.is_unlinked() {
+            return Ok(());
+        }
+        // No record of ours tells of these.
+        let payload = if set.flags.is_some() || set.crtime.is_some() || set.ctime.is_some() {
+            Payload::Barrier
+        } else {
+            Payload::Record(Record::SetAttr(log_record(znode, set)).emit())
+        };
+        self.note_object(&tx, znode.object(), payload);
+        Ok(())
+    }
+}
+
+fn log_record(znode: &Znode, set: &SetAttr) -> LogSetAttr {
+    let mut record = LogSetAttr { object: znode.object(), ..LogSetAttr::default() };
+    let mut put = |bit: u64, present: bool| {
+        if present {
+            record.mask |= bit;
+        }
+    };
+    put(mask::MODE, set.mode.is_some());
+    put(mask::UID, set.uid.is_some());
+    put(mask::GID, set.gid.is_some());
+    put(mask::ATIME, set.atime.is_some());
+    put(mask::MTIME, set.mtime.is_some());
+    znode.with(|a| {
+        record.mode = a.word(Zpl::Mode);
+        record.uid = a.word(Zpl::Uid);
+        record.gid = a.word(Zpl::Gid);
+        record.size = a.word(Zpl::Size);
+        record.atime = words(a.time(Zpl::Atime));
+        record.mtime = words(a.time(Zpl::Mtime));
+    });
+    record
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn device_numbers_come_back() {
+        for (major, minor) in [(1u64, 3u64), (8, 17), (259, 1_000_000), (4095, 0xf_ffff)] {
+            let rdev = (major & 0xfff) << 8 | (minor & 0xffff_ff00) << 12 | minor & 0xff;
+            assert_eq!(rdev_to_disk(rdev), major << 20 | minor);
+            assert_eq!(rdev_from_disk(major << 20 | minor), rdev);
+        }
+    }
+}

@@ -1,0 +1,363 @@
+//! The attribute registry and the layouts of a file system, and the attributes of one file. Source: `module/zfs/sa.c`.
+//!
+//! # Invariants
+//! - A layout's number, once on disk, always means the same attributes.
+//! - Attributes keep their order; new ones go to the end, so that files of one kind share one layout.
+
+use crate::dmu::{Dnode, Objset, Tx};
+use crate::error::{Error, Result};
+use crate::ondisk::object_type::ObjectType;
+use crate::ondisk::sa::{Header, Registered, ZPL_ATTRIBUTES, Zpl, emit, header_size, parse};
+use crate::ondisk::znode::{ZNODE_PHYS, ZNODE_PHYS_SIZE, parse_znode_phys};
+use crate::zap;
+use alloc::collections::BTreeMap;
+use alloc::string::ToString;
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+use hashbrown::HashMap;
+use platform::clock::Timespec;
+use platform::sync::Mutex;
+
+/// Size of a block pointer: what a spill block's pointer takes from the bonus.
+const SPILL_POINTER: usize = 128;
+/// Largest spill block, in bytes (`SPA_OLD_MAXBLOCKSIZE`).
+const MAX_SPILL: usize = 128 << 10;
+/// A key above this is an attribute that the ZPL does not know, with its number in the low bits.
+const UNKNOWN: u16 = 0x8000;
+
+/// A layout: attribute numbers of this objset with their lengths.
+type Layout = Arc<[(u16, u16)]>;
+
+#[derive(Default)]
+struct Tables {
+    /// By number in this objset: ZPL attribute and length.
+    registered: HashMap<u16, Registered>,
+    /// Number of each ZPL attribute in this objset.
+    number: [Option<u16>; ZPL_ATTRIBUTES.len()],
+    key: HashMap<u16, u16>,
+    layouts: HashMap<u16, Layout>,
+    layout_of: BTreeMap<Vec<u16>, u16>,
+    registry: Option<Arc<Dnode>>,
+    layout_zap: Option<Arc<Dnode>>,
+}
+
+/// The registry and the layouts of a file system.
+pub(super) struct SaTable {
+    os: Arc<Objset>,
+    /// The SA master node; `None` below ZPL version 5.
+    master: Option<Arc<Dnode>>,
+    tables: Mutex<Tables>,
+}
+
+impl SaTable {
+    /// Loads what is registered. `master` is the object that the master node calls `SA_ATTRS`, 0 if there is none.
+    pub(super) fn load(os: &Arc<Objset>, master: u64) -> Result<Self> {
+        let master = if master == 0 { None } else { Some(os.hold(master)?) };
+        let mut tables = Tables::default();
+        if let Some(master) = &master {
+            tables.registry = linked(os, master, "REGISTRY")?;
+            tables.layout_zap = linked(os, master, "LAYOUTS")?;
+        }
+        if let Some(registry) = &tables.registry.clone() {
+            for entry in zap::entries(registry)? {
+                let registered = Registered::from_raw(entry.value.first());
+                tables.register(&entry.name, registered);
+            }
+        }
+        if let Some(layouts) = &tables.layout_zap.clone() {
+            for entry in zap::entries(layouts)? {
+                let number = core::str::from_utf8(&entry.name).ok().and_then(|n| n.parse().ok());
+                let number =
+                    number.ok_or(Error::corrupt("system attributes: layout name is no number", None))?;
+                let numbers: Vec<u16> = entry.value.ints.iter().map(|&n| n as u16).collect();
+                tables.learn(number, numbers);
+            }
+        }
+        Ok(SaTable { os: Arc::clone(os), master, tables: Mutex::new(tables) })
+    }
+
+    /// The attributes in a bonus or spill buffer.
+    fn parse(&self, buffer: &[u8], into: &mut Attrs) -> Result<()> {
+        let header = Header::parse(buffer)?;
+        let tables = self.tables.lock();
+        let layout = tables.layouts.get(&header.layout).cloned();
+        let layout = layout.ok_or(Error::corrupt("system attributes: unknown layout", None))?;
+        for (number, value) in parse(buffer, &layout)? {
+            let key = tables.key.get(&number).copied().unwrap_or(UNKNOWN | number);
+            into.list.push((key, value.to_vec()));
+        }
+        Ok(())
+    }
+
+    /// The number of the layout that has these keys in this order; made and stored if it is new.
+    fn layout(&self, tx: &Tx, keys: &[u16]) -> Result<u16> {
+        let mut tables = self.tables.lock();
+        let known = keys.iter().map(|&key| tables.number_of(key)).collect::<Option<Vec<u16>>>();
+        if let Some(layout) = known.as_ref().and_then(|numbers| tables.layout_of.get(numbers)) {
+            return Ok(*layout);
+        }
+        // Rare, and once per kind of file: the lock may stay while the ZAPs change.
+        let master = self.master.as_ref().ok_or(Error::Invalid("file system without system attributes"))?;
+        let registry = match &tables.registry {
+            Some(registry) => Arc::clone(registry),
+            None => create_linked(&self.os, tx, master, "REGISTRY", ObjectType::SA_ATTR_REGISTRATION)?,
+        };
+        tables.registry = Some(Arc::clone(&registry));
+        for (index, attribute) in ZPL_ATTRIBUTES.iter().enumerate() {
+            if tables.number[index].is_none() {
+                let number = tables.free_number(index as u16);
+                let registered = Registered { number, len: attribute.len, byteswap: attribute.byteswap };
+                zap::update_u64(&registry, tx, attribute.name, registered.to_raw())?;
+                tables.register(attribute.name.as_bytes(), registered);
+            }
+        }
+        let layouts = match &tables.layout_zap {
+            Some(layouts) => Arc::clone(layouts),
+            None => create_linked(&self.os, tx, master, "LAYOUTS", ObjectType::SA_ATTR_LAYOUTS)?,
+        };
+        tables.layout_zap = Some(Arc::clone(&layouts));
+        let numbers = keys.iter().map(|&key| tables.number_of(key)).collect::<Option<Vec<u16>>>();
+        let numbers = numbers.expect("every attribute of the ZPL was just registered");
+        if let Some(layout) = tables.layout_of.get(&numbers) {
+            return Ok(*layout);
+        }
+        // 0 and 1 are taken by the layouts that stand for a znode_phys_t.
+        let number = tables.layouts.keys().max().map_or(2, |max| (max + 1).max(2));
+        if number > 0x3ff {
+            return Err(Error::TooBig);
+        }
+        let ints = numbers.iter().map(|&n| u64::from(n)).collect();
+        zap::update(&layouts, tx, number.to_string().as_str(), &zap::Value { int_size: 2, ints })?;
+        tables.learn(number, numbers);
+        Ok(number)
+    }
+}
+
+impl Tables {
+    fn register(&mut self, name: &[u8], registered: Registered) {
+        self.registered.insert(registered.number, registered);
+        if let Some(index) = ZPL_ATTRIBUTES.iter().position(|a| a.name.as_bytes() == name) {
+            self.number[index] = Some(registered.number);
+            self.key.insert(registered.number, index as u16);
+        }
+    }
+
+    fn learn(&mut self, number: u16, numbers: Vec<u16>) {
+        let layout = numbers.iter().map(|&n| (n, self.registered.get(&n).map_or(0, |r| r.len))).collect();
+        self.layouts.insert(number, layout);
+        self.layout_of.entry(numbers).or_insert(number);
+    }
+
+    fn number_of(&self, key: u16) -> Option<u16> {
+        if key & UNKNOWN != 0 { Some(key & !UNKNOWN) } else { *self.number.get(usize::from(key))? }
+    }
+
+    fn len_of(&self, key: u16) -> u16 {
+        match ZPL_ATTRIBUTES.get(usize::from(key)) {
+            Some(attribute) => attribute.len,
+            None => self.registered.get(&(key & !UNKNOWN)).map_or(0, |r| r.len),
+        }
+    }
+
+    /// The number for a ZPL attribute that the registry does not have yet: its own index, unless that is taken.
+    fn free_number(&self, index: u16) -> u16 {
+        if self.registered.contains_key(&index) {
+            self.registered.keys().max().map_or(0, |max| max + 1).max(ZPL_ATTRIBUTES.len() as u16)
+        } else {
+            index
+        }
+    }
+}
+
+fn linked(os: &Arc<Objset>, master: &Arc<Dnode>, name: &str) -> Result<Option<Arc<Dnode>>> {
+    match zap::lookup_u64(master, name) {
+        Ok(object) => Ok(Some(os.hold(object)?)),
+        Err(Error::NotFound) => Ok(None),
+        Err(e) => Err(e),
+    }
+}
+
+fn create_linked(
+    os: &Arc<Objset>,
+    tx: &Tx,
+    master: &Arc<Dnode>,
+    name: &str,
+    object_type: ObjectType,
+) -> Result<Arc<Dnode>> {
+    let zap = zap::create(os, tx, object_type, &zap::CreateOptions::default())?;
+    zap::add_u64(master, tx, name, zap.object())?;
+    Ok(zap)
+}
+
+/// How a file's attributes are stored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Format {
+    /// In a `znode_phys_t`.
+    ZnodePhys,
+    /// As system attributes.
+    Sa,
+}
+
+/// The attributes of one file, in their order.
+#[derive(Debug, Clone)]
+pub(super) struct Attrs {
+    format: Format,
+    list: Vec<(u16, Vec<u8>)>,
+    has_spill: bool,
+}
+
+impl Attrs {
+    /// No attributes yet.
+    pub(super) fn new() -> Self {
+        Attrs { format: Format::Sa, list: Vec::with_capacity(16), has_spill: false }
+    }
+
+    /// Reads those of an object. [`Error::Corrupt`] if it has none.
+    pub(super) fn load(table: &SaTable, dnode: &Dnode) -> Result<Self> {
+        let info = dnode.info();
+        let bonus = dnode.bonus();
+        let mut attrs = Attrs::new();
+        match info.bonus_type {
+            ObjectType::ZNODE => {
+                attrs.format = Format::ZnodePhys;
+                for (attr, value) in parse_znode_phys(&bonus)? {
+                    attrs.list.push((attr as u16, value.to_vec()));
+                }
+            }
+            ObjectType::SA => {
+                table.parse(&bonus, &mut attrs)?;
+                if info.has_spill {
+                    attrs.has_spill = true;
+                    if let Some(spill) = dnode.spill()? {
+                        table.parse(&spill, &mut attrs)?;
+                    }
+                }
+            }
+            _ => return Err(Error::corrupt("file: bonus holds no attributes", None)),
+        }
+        Ok(attrs)
+    }
+
+    /// How they are stored.
+    pub(super) fn format(&self) -> Format {
+        self.format
+    }
+
+    /// A value's bytes.
+    pub(super) fn get(&self, attr: Zpl) -> Option<&[u8]> {
+        self.list.iter().find(|(key, _)| *key == attr as u16).map(|(_, value)| value.as_slice())
+    }
+
+    /// A word; 0 if it is missing.
+    pub(super) fn word(&self, attr: Zpl) -> u64 {
+        self.get(attr).and_then(|v| v.first_chunk::<8>()).map_or(0, |v| u64::from_le_bytes(*v))
+    }
+
+    /// A time; 1970 if it is missing.
+    pub(super) fn time(&self, attr: Zpl) -> Timespec {
+        let words = self.get(attr).map_or(&[][..], |v| v.as_chunks::<8>().0);
+        let word = |i: usize| words.get(i).map_or(0, |w| u64::from_le_bytes(*w));
+        Timespec { sec: word(0) as i64, nsec: (word(1) % 1_000_000_000) as u32 }
+    }
+
+    /// Sets a value, which goes to the end if it is new.
+    pub(super) fn set(&mut self, attr: Zpl, value: &[u8]) {
+        match self.list.iter_mut().find(|(key, _)| *key == attr as u16) {
+            Some((_, old)) => {
+                old.clear();
+                old.extend_from_slice(value);
+            }
+            None => self.list.push((attr as u16, value.to_vec())),
+        }
+    }
+
+    /// Sets a word.
+    pub(super) fn set_word(&mut self, attr: Zpl, value: u64) {
+        self.set(attr, &value.to_le_bytes());
+    }
+
+    /// Sets a time.
+    pub(super) fn set_time(&mut self, attr: Zpl, time: Timespec) {
+        let mut value = [0; 16];
+        value[..8].copy_from_slice(&time.sec.to_le_bytes());
+        value[8..].copy_from_slice(&u64::from(time.nsec).to_le_bytes());
+        self.set(attr, &value);
+    }
+
+    /// Removes a value.
+    pub(super) fn remove(&mut self, attr: Zpl) {
+        self.list.retain(|(key, _)| *key != attr as u16);
+    }
+
+    /// Whether they would fit an object: in its bonus and one spill block.
+    pub(super) fn fits(&self) -> bool {
+        self.list.iter().map(|(_, v)| v.len().next_multiple_of(8)).sum::<usize>() + 256 <= MAX_SPILL
+            && self.list.iter().all(|(_, v)| v.len() <= usize::from(u16::MAX))
+    }
+
+    /// Writes them to the object.
+    pub(super) fn store(&mut self, table: &SaTable, dnode: &Arc<Dnode>, tx: &Tx) -> Result<()> {
+        if self.format == Format::ZnodePhys {
+            return self.store_znode_phys(dnode, tx);
+        }
+        if !self.fits() {
+            return Err(Error::TooBig);
+        }
+        let variable: Vec<bool> = {
+            let tables = table.tables.lock();
+            self.list.iter().map(|(key, _)| tables.len_of(*key) == 0).collect()
+        };
+        let split = self.split(&variable, dnode.max_bonus(false));
+        let pack = |range: core::ops::Range<usize>| -> Result<Vec<u8>> {
+            let keys: Vec<u16> = self.list[range.clone()].iter().map(|(key, _)| *key).collect();
+            let layout = table.layout(tx, &keys)?;
+            let values: Vec<(&[u8], bool)> =
+                range.map(|i| (self.list[i].1.as_slice(), variable[i])).collect();
+            Ok(emit(layout, &values))
+        };
+        let bonus = pack(0..split)?;
+        if split == self.list.len() {
+            if self.has_spill {
+                dnode.remove_spill(tx)?;
+                self.has_spill = false;
+            }
+            return dnode.set_bonus(tx, ObjectType::SA, &bonus);
+        }
+        let spill = pack(split..self.list.len())?;
+        dnode.set_bonus(tx, ObjectType::SA, &bonus)?;
+        dnode.set_spill(tx, &spill)?;
+        self.has_spill = true;
+        Ok(())
+    }
+
+    /// How many of the attributes stay in a bonus of `room` bytes: all, or those before the first one that would not
+    /// leave room for the pointer of a spill block (`sa_find_sizes`).
+    fn split(&self, variable: &[bool], room: usize) -> usize {
+        let (mut total, mut count, mut first_out) = (0, 0, None);
+        for (i, (_, value)) in self.list.iter().enumerate() {
+            total += value.len().next_multiple_of(8);
+            count += usize::from(variable[i]);
+            if first_out.is_none() && total + header_size(count) > room.saturating_sub(SPILL_POINTER) {
+                first_out = Some(i);
+            }
+        }
+        if total + header_size(count) <= room {
+            self.list.len()
+        } else {
+            first_out.unwrap_or(self.list.len())
+        }
+    }
+
+    fn store_znode_phys(&self, dnode: &Arc<Dnode>, tx: &Tx) -> Result<()> {
+        let mut bonus = dnode.bonus().to_vec();
+        if bonus.len() < ZNODE_PHYS_SIZE {
+            return Err(Error::corrupt("znode: bonus too short", None));
+        }
+        for (attr, at, len) in ZNODE_PHYS {
+            if let Some(value) = self.get(attr).filter(|v| v.len() == len) {
+                bonus[at..at + len].copy_from_slice(value);
+            }
+        }
+        dnode.set_bonus(tx, ObjectType::ZNODE, &bonus)
+    }
+}
