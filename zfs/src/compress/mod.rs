@@ -54,7 +54,7 @@ pub struct Workspace {
     out: Vec<u8>,
     scratch: Vec<u8>,
     lz4: Option<lz4::CompressTable>,
-    zstd: Option<(i32, zstd::Compressor)>,
+    zstd: Option<(i32, zfs_zstd::Compressor)>,
 }
 
 impl Workspace {

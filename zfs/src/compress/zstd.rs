@@ -2,8 +2,7 @@
 //! Source: `zfs_zstd.c`.
 
 use super::{Damaged, Workspace};
-use structured_zstd::decoding::FrameDecoder;
-use structured_zstd::encoding::{CompressionLevel, FrameCompressor};
+use zfs_zstd::Compressor;
 
 /// Bytes before the frame: big-endian length of the frame, then a byte of level and three of library version.
 const HEADER: usize = 8;
@@ -26,24 +25,13 @@ pub fn fast_level_from_raw(raw: u8) -> Option<u16> {
     FAST.get(usize::from(raw.checked_sub(FAST_1)?)).copied()
 }
 
-/// A compressor kept for its tables, with the level it is set to.
-pub(super) type Compressor = FrameCompressor;
-
-fn compressor(level: i32) -> Compressor {
-    let mut c = FrameCompressor::new(CompressionLevel::Level(level));
-    c.set_magicless(true);
-    c.set_content_size_flag(false);
-    c.set_content_checksum(false);
-    c
-}
-
 /// Compresses into `ws.out`; `level` as zstd counts (negative is fast), `raw` as ZFS numbers it.
 pub(super) fn compress(data: &[u8], level: i32, raw: u8, ws: &mut Workspace) {
     if ws.zstd.as_ref().is_none_or(|(have, _)| *have != level) {
-        ws.zstd = Some((level, compressor(level)));
+        ws.zstd = Some((level, Compressor::new(level)));
     }
     let Some((_, c)) = &mut ws.zstd else { return };
-    c.compress_independent_frame_into(data, &mut ws.scratch);
+    c.compress(data, &mut ws.scratch);
     ws.out.clear();
     ws.out.extend((ws.scratch.len() as u32).to_be_bytes());
     ws.out.extend((u32::from(raw) << 24 | VERSION).to_be_bytes());
@@ -55,10 +43,8 @@ pub(super) fn decompress(data: &[u8], out: &mut [u8]) -> Result<(), Damaged> {
     let (len, rest) = data.split_first_chunk::<4>().ok_or(Damaged)?;
     let len = u32::from_be_bytes(*len) as usize;
     let frame = rest.get(HEADER - 4..).and_then(|r| r.get(..len)).ok_or(Damaged)?;
-    let mut decoder = FrameDecoder::new();
-    decoder.set_magicless(true);
-    match decoder.decode_all(frame, out) {
-        Ok(n) if n == out.len() => Ok(()),
+    match zfs_zstd::decompress(frame, out) {
+        Some(n) if n == out.len() => Ok(()),
         _ => Err(Damaged),
     }
 }
