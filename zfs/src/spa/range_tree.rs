@@ -164,6 +164,13 @@ impl RangeTree {
         len == 0 || self.by_start.range(..=start).next_back().is_some_and(|(_, e)| *e >= end)
     }
 
+    /// Whether any of a range is in the set.
+    #[must_use]
+    pub fn overlaps_any(&self, start: u64, len: u64) -> bool {
+        let end = start.saturating_add(len);
+        self.by_start.range(..end).next_back().is_some_and(|(_, e)| *e > start)
+    }
+
     /// Takes everything out.
     pub fn take_all(&mut self) -> RangeTree {
         core::mem::take(self)

@@ -1,0 +1,274 @@
+//! The pool's configuration: a list in the MOS, and for each leaf vdev a part of it in its labels. Source: `module/zfs/spa_config.c`,
+//! `vdev_config_generate` (`vdev_label.c`).
+
+use super::directory;
+use super::metaslab::VdevLayout;
+use crate::dmu::{Allocate, Objset, Tx};
+use crate::error::{Error, Result};
+use crate::ondisk::nvlist::{NvList, Value};
+use crate::ondisk::object_type::ObjectType;
+use alloc::collections::BTreeMap;
+use alloc::string::{String, ToString};
+use alloc::sync::Arc;
+use alloc::vec;
+use alloc::vec::Vec;
+
+/// `pool_state_t`: the pool is in use.
+pub(crate) const STATE_ACTIVE: u64 = 0;
+/// `pool_state_t`: the pool was exported.
+pub(crate) const STATE_EXPORTED: u64 = 1;
+/// `pool_state_t`: the pool was destroyed.
+pub(crate) const STATE_DESTROYED: u64 = 2;
+
+/// Block size of the configuration's object, in bytes (`SPA_CONFIG_BLOCKSIZE`).
+const BLOCK_SIZE: u32 = 16 << 10;
+/// No packed configuration is larger than that, in bytes.
+const SIZE_MAX: u64 = 16 << 20;
+/// What only the MOS's copy of a vdev's list holds.
+const MOS_ONLY: [&str; 3] = ["com.delphix:vdev_zap_leaf", "com.delphix:vdev_zap_top", "com.klarasystems:vdev_zap_root"];
+
+/// The configuration of a pool.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Config {
+    pub(crate) name: String,
+    pub(crate) version: u64,
+    pub(crate) guid: u64,
+    pub(crate) state: u64,
+    pub(crate) host_id: u64,
+    pub(crate) host_name: String,
+    pub(crate) comment: Option<String>,
+    pub(crate) errata: u64,
+    pub(crate) per_vdev_zaps: bool,
+    /// The root vdev's list, whole.
+    pub(crate) root: NvList,
+    /// How many top-level vdevs there are, holes counted.
+    pub(crate) children: u64,
+    /// Pairs that are kept as they are.
+    other: Vec<(String, Value)>,
+}
+
+impl Config {
+    /// The configuration of a new pool with these top-level vdevs.
+    pub(crate) fn new(name: &str, guid: u64, tops: Vec<NvList>, create_txg: u64) -> Self {
+        let children = tops.len() as u64;
+        let root = NvList::new()
+            .with("type", "root")
+            .with("id", 0)
+            .with("guid", guid)
+            .with("create_txg", create_txg)
+            .with("children", tops);
+        Config {
+            name: name.to_string(),
+            version: 5000,
+            guid,
+            state: STATE_ACTIVE,
+            host_id: 0,
+            host_name: String::new(),
+            comment: None,
+            errata: 0,
+            per_vdev_zaps: true,
+            root,
+            children,
+            other: Vec::new(),
+        }
+    }
+
+    /// Reads the MOS's list.
+    pub(crate) fn parse(list: &NvList) -> Result<Self> {
+        const NAMED: [&str; 12] = [
+            "version", "name", "state", "txg", "pool_guid", "errata", "hostid", "hostname", "comment",
+            "com.delphix:has_per_vdev_zaps", "vdev_children", "vdev_tree",
+        ];
+        let root = list.nvlist("vdev_tree")?.clone();
+        let kept = |name: &str| !NAMED.contains(&name) && name != "features_for_read";
+        Ok(Config {
+            name: list.str("name")?.to_string(),
+            version: list.u64("version")?,
+            guid: list.u64("pool_guid")?,
+            state: list.u64("state")?,
+            host_id: list.get_u64("hostid").unwrap_or(0),
+            host_name: list.get_str("hostname").unwrap_or("").to_string(),
+            comment: list.get_str("comment").map(String::from),
+            errata: list.get_u64("errata").unwrap_or(0),
+            per_vdev_zaps: list.contains("com.delphix:has_per_vdev_zaps"),
+            children: list.get_u64("vdev_children").unwrap_or(1),
+            root,
+            other: list.iter().filter(|(n, _)| kept(n)).map(|(n, v)| (n.to_string(), v.clone())).collect(),
+        })
+    }
+
+    /// The lists of the top-level vdevs.
+    pub(crate) fn tops(&self) -> &[NvList] {
+        self.root.get_nvlists("children").unwrap_or(&[])
+    }
+
+    /// Sum of all vdevs' guids, the root's included (`vdev_guid_sum`).
+    pub(crate) fn guid_sum(&self) -> u64 {
+        fn sum(list: &NvList, depth: u32) -> u64 {
+            let children = if depth > 20 { &[] } else { list.get_nvlists("children").unwrap_or(&[]) };
+            let own = list.get_u64("guid").unwrap_or(0);
+            children.iter().fold(own, |all, child| all.wrapping_add(sum(child, depth + 1)))
+        }
+        sum(&self.root, 0)
+    }
+
+    /// How the top-level vdevs that hold blocks are cut.
+    pub(crate) fn layouts(&self) -> Result<Vec<VdevLayout>> {
+        let mut layouts = Vec::new();
+        for top in self.tops() {
+            if matches!(top.str("type")?, "hole" | "missing" | "indirect") {
+                continue;
+            }
+            let small = |name: &str| {
+                let value = top.u64(name)?;
+                u8::try_from(value).ok().filter(|v| *v < 56).ok_or(Error::corrupt("vdev: impossible shift", None))
+            };
+            let id = u32::try_from(top.u64("id")?).map_err(|_| Error::corrupt("vdev: impossible id", None))?;
+            layouts.push(VdevLayout {
+                id,
+                ashift: small("ashift")?,
+                metaslab_shift: small("metaslab_shift")?,
+                asize: top.u64("asize")?,
+                array: top.get_u64("metaslab_array").unwrap_or(0),
+                usable: top.get_u64("is_log").unwrap_or(0) == 0
+                    && top.get_u64("non_allocating").unwrap_or(0) == 0
+                    && !top.contains("alloc_bias"),
+            });
+        }
+        Ok(layouts)
+    }
+
+    /// Takes over which objects list the metaslabs.
+    pub(crate) fn set_layouts(&mut self, layouts: &[VdevLayout]) {
+        let mut tops = self.tops().to_vec();
+        for top in &mut tops {
+            let layout = layouts.iter().find(|l| Some(u64::from(l.id)) == top.get_u64("id"));
+            if let Some(layout) = layout.filter(|_| top.contains("metaslab_array")) {
+                replace(top, "metaslab_array", layout.array.into());
+            }
+        }
+        replace(&mut self.root, "children", tops.into());
+    }
+
+    fn head(&self, txg: u64) -> NvList {
+        let mut list = NvList::new()
+            .with("version", self.version)
+            .with("name", self.name.as_str())
+            .with("state", self.state)
+            .with("txg", txg)
+            .with("pool_guid", self.guid)
+            .with("errata", self.errata);
+        if let Some(comment) = &self.comment {
+            list.insert("comment", comment.as_str());
+        }
+        if self.host_id != 0 {
+            list.insert("hostid", self.host_id);
+        }
+        list.with("hostname", self.host_name.as_str())
+    }
+
+    fn tail(&self, mut list: NvList, tree: NvList, features: &[&str]) -> NvList {
+        list.insert("vdev_children", self.children);
+        list.insert("vdev_tree", tree);
+        let features = features.iter().fold(NvList::new(), |all, guid| all.with(guid, ()));
+        list.with("features_for_read", features)
+    }
+
+    /// The MOS's list as of `txg`.
+    pub(crate) fn for_mos(&self, txg: u64, features: &[&str]) -> NvList {
+        let mut list = self.head(txg);
+        for (name, value) in &self.other {
+            list.insert(name, value.clone());
+        }
+        if self.per_vdev_zaps {
+            list.insert("com.delphix:has_per_vdev_zaps", ());
+        }
+        self.tail(list, self.root.clone(), features)
+    }
+
+    /// The label of the leaf `guid` below the top-level vdev `top_guid`, as of `txg`.
+    pub(crate) fn for_label(&self, top_guid: u64, guid: u64, txg: u64, features: &[&str]) -> NvList {
+        let list = self.head(txg).with("top_guid", top_guid).with("guid", guid);
+        let top = self.tops().iter().find(|t| t.get_u64("guid") == Some(top_guid));
+        self.tail(list, top.map(without_mos_only).unwrap_or_default(), features)
+    }
+}
+
+/// Changes a value where it stands; [`NvList::insert`] would move it to the end.
+fn replace(list: &mut NvList, name: &str, value: Value) {
+    let mut out = NvList::new();
+    for (n, v) in list.iter() {
+        out.insert(n, if n == name { value.clone() } else { v.clone() });
+    }
+    *list = out;
+}
+
+fn without_mos_only(vdev: &NvList) -> NvList {
+    let mut out = NvList::new();
+    for (name, value) in vdev.iter().filter(|(n, _)| !MOS_ONLY.contains(n)) {
+        match value {
+            Value::NvListArray(children) => {
+                out.insert(name, children.iter().map(without_mos_only).collect::<Vec<_>>());
+            }
+            value => out.insert(name, value.clone()),
+        }
+    }
+    out
+}
+
+/// Makes the object of a new pool's configuration.
+pub(crate) fn create(mos: &Arc<Objset>, tx: &Tx) -> Result<u64> {
+    let what = Allocate {
+        bonus_type: ObjectType::PACKED_NVLIST_SIZE,
+        bonus_len: 8,
+        ..Allocate::plain(ObjectType::PACKED_NVLIST, BLOCK_SIZE)
+    };
+    let object = mos.allocate(tx, &what)?.object();
+    directory::add(mos, tx, "config", object)?;
+    Ok(object)
+}
+
+/// Reads the object (`load_nvlist`).
+pub(crate) fn read(mos: &Arc<Objset>, object: u64) -> Result<NvList> {
+    let dnode = mos.hold(object)?;
+    let size = dnode.bonus().first_chunk::<8>().map_or(0, |b| u64::from_le_bytes(*b));
+    let info = dnode.info();
+    let capacity = (info.maxblkid + 1).saturating_mul(u64::from(info.block_size));
+    if size > capacity.min(SIZE_MAX) {
+        return Err(Error::corrupt("packed list: longer than its object", None));
+    }
+    let mut packed = vec![0; size as usize];
+    dnode.read(0, &mut packed)?;
+    NvList::unpack(&packed)
+}
+
+/// Writes the object (`spa_sync_nvlist`).
+pub(crate) fn write(mos: &Arc<Objset>, tx: &Tx, object: u64, list: &NvList) -> Result<()> {
+    let dnode = mos.hold(object)?;
+    let mut packed = list.pack_xdr();
+    let size = packed.len() as u64;
+    packed.resize(packed.len().next_multiple_of(BLOCK_SIZE as usize), 0);
+    dnode.write(tx, 0, &packed)?;
+    dnode.set_bonus(tx, ObjectType::PACKED_NVLIST_SIZE, &size.to_le_bytes())
+}
+
+/// Puts the root vdev's list together from the labels of the devices found: each holds its own top-level vdev. Also the state in
+/// which each was last seen does not matter: labels of the highest txg win.
+pub(crate) fn root_from_labels(labels: &[&NvList]) -> Result<NvList> {
+    let newest = labels.iter().max_by_key(|l| l.get_u64("txg").unwrap_or(0)).ok_or(Error::NoPool)?;
+    let guid = newest.u64("pool_guid")?;
+    let count = newest.get_u64("vdev_children").unwrap_or(1);
+    let mut tops: BTreeMap<u64, (u64, &NvList)> = BTreeMap::new();
+    for label in labels {
+        let tree = label.nvlist("vdev_tree")?;
+        let (id, txg) = (tree.u64("id")?, label.get_u64("txg").unwrap_or(0));
+        if tops.get(&id).is_none_or(|(old, _)| *old < txg) {
+            tops.insert(id, (txg, tree));
+        }
+    }
+    if tops.keys().any(|id| *id >= count) {
+        return Err(Error::corrupt("label: vdev id past the number of vdevs", None));
+    }
+    let tops: Vec<NvList> = tops.into_values().map(|(_, tree)| tree.clone()).collect();
+    Ok(NvList::new().with("type", "root").with("id", 0).with("guid", guid).with("children", tops))
+}

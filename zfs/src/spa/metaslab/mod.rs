@@ -1,0 +1,401 @@
+//! Who has which space: vdevs cut into metaslabs, and the allocator on them. Source: `module/zfs/metaslab.c`.
+//!
+//! # Invariants
+//! - Allocation is deterministic: it depends on the order of calls only.
+//! - What a txg frees is given out again [`DEFER_TXGS`] synced txgs later; when nothing else is left, one txg later.
+//! - The lock is held while a space map is read or appended to. Neither can ask for space, so nobody waits in a circle.
+
+mod slab;
+
+use super::range_tree::RangeTree;
+use super::space_map::SpaceMap;
+use crate::dmu::{Allocate, Objset, Tx};
+use crate::error::{Error, Result};
+use crate::ondisk::blkptr::Dva;
+use crate::ondisk::object_type::ObjectType;
+use crate::ondisk::space_map::HISTOGRAM_SIZE;
+use crate::zio::{AllocateBlocks, Class};
+use alloc::sync::Arc;
+use alloc::vec;
+use alloc::vec::Vec;
+use core::sync::atomic::{AtomicU64, Ordering};
+use platform::sync::Mutex;
+use slab::Metaslab;
+
+/// Txgs between a free and the reuse of its space (`TXG_DEFER_SIZE`).
+pub const DEFER_TXGS: usize = 2;
+/// The largest number of metaslabs that a pool may name, against absurd configurations (`zfs_vdev_ms_count_limit`).
+const METASLABS_MAX: u64 = 1 << 17;
+/// Bytes after which the next vdev is used (`metaslab_aliquot`).
+const ALIQUOT: u64 = 512 << 10;
+/// Copies of a block on one vdev lie at least this fraction of it apart, if possible (`ditto_same_vdev_distance_shift`).
+const DISTANCE_SHIFT: u32 = 3;
+
+/// What the pool's features ask of space maps.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Rules {
+    /// Headers have a histogram (`spacemap_histogram`).
+    pub(crate) histogram: bool,
+    /// Two-word entries may be written (`spacemap_v2`).
+    pub(crate) two_words: bool,
+}
+
+/// How a top-level vdev is cut.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct VdevLayout {
+    pub(crate) id: u32,
+    pub(crate) ashift: u8,
+    /// Size of a metaslab as a power of two.
+    pub(crate) metaslab_shift: u8,
+    /// Allocatable size in bytes.
+    pub(crate) asize: u64,
+    /// The object that lists the space maps; 0 if there is none yet.
+    pub(crate) array: u64,
+    /// Blocks may be allocated on it.
+    pub(crate) usable: bool,
+}
+
+/// The size of metaslabs for a vdev of `asize` bytes, as a power of two (`vdev_metaslab_set_size`).
+pub(crate) fn metaslab_shift(asize: u64) -> u8 {
+    const DEFAULT: u32 = 29;
+    const SMALLEST: u32 = 24;
+    const LARGEST: u32 = 34;
+    let count = asize >> DEFAULT;
+    let bits = |bytes: u64| bytes.checked_ilog2().map_or(0, |b| b + 1);
+    let shift = match count {
+        0..16 => bits(asize / 16),
+        16..=200 => DEFAULT,
+        _ => bits(asize / 200).clamp(DEFAULT, LARGEST),
+    };
+    shift.max(SMALLEST) as u8
+}
+
+struct VdevSpace {
+    layout: VdevLayout,
+    slabs: Vec<Metaslab>,
+    /// Of the first, second and third copy: the metaslab that is being filled.
+    active: [usize; 3],
+}
+
+impl VdevSpace {
+    fn slab_of(&mut self, dva: &Dva) -> Result<&mut Metaslab> {
+        let index = (dva.offset >> self.layout.metaslab_shift) as usize;
+        let slab = self.slabs.get_mut(index).filter(|s| dva.offset + dva.asize <= s.start + s.size);
+        slab.ok_or(Error::corrupt("block pointer: outside its vdev's metaslabs", None))
+    }
+}
+
+#[derive(Default)]
+struct Inner {
+    vdevs: Vec<VdevSpace>,
+    /// The vdev that first copies go to now, and how many bytes it got.
+    rotor: (usize, u64),
+}
+
+/// All space of a pool.
+pub(crate) struct Metaslabs {
+    mos: Arc<Objset>,
+    inner: Mutex<Inner>,
+    synced_allocated: AtomicU64,
+}
+
+impl Metaslabs {
+    /// The space of `layouts`, with the maps that their arrays name.
+    pub(crate) fn open(mos: Arc<Objset>, layouts: &[VdevLayout]) -> Result<Self> {
+        let vdevs = layouts.iter().map(|layout| open_vdev(&mos, *layout)).collect::<Result<Vec<_>>>()?;
+        let space = Metaslabs {
+            mos,
+            inner: Mutex::new(Inner { vdevs, rotor: (0, 0) }),
+            synced_allocated: AtomicU64::new(0),
+        };
+        space.count_allocated();
+        Ok(space)
+    }
+
+    fn count_allocated(&self) {
+        let inner = self.inner.lock();
+        let slabs = inner.vdevs.iter().flat_map(|v| &v.slabs);
+        self.synced_allocated.store(slabs.map(Metaslab::synced_allocated).sum(), Ordering::Release);
+    }
+
+    /// Bytes that can be allocated in all (`metaslab_class_get_dspace`).
+    pub(crate) fn size(&self) -> u64 {
+        let inner = self.inner.lock();
+        inner.vdevs.iter().flat_map(|v| &v.slabs).map(|s| s.size).sum()
+    }
+
+    /// Bytes allocated as of the last synced txg.
+    pub(crate) fn allocated(&self) -> u64 {
+        self.synced_allocated.load(Ordering::Acquire)
+    }
+
+    /// Free ranges of all space maps by size (units of 512 bytes); `None` if a map has no histogram.
+    pub(crate) fn histogram(&self) -> Option<[u64; HISTOGRAM_SIZE + 16]> {
+        let mut sum = [0; HISTOGRAM_SIZE + 16];
+        let inner = self.inner.lock();
+        for vdev in &inner.vdevs {
+            let up = usize::from(vdev.layout.ashift.clamp(9, 25) - 9);
+            for slab in &vdev.slabs {
+                let Some(map) = &slab.map else {
+                    let bucket = (slab.size >> 9).checked_ilog2().unwrap_or(0) as usize;
+                    sum[bucket.min(sum.len() - 1)] += 1;
+                    continue;
+                };
+                for (i, count) in map.header.histogram?.iter().enumerate() {
+                    sum[(i + up).min(HISTOGRAM_SIZE + 15)] += count;
+                }
+            }
+        }
+        Some(sum)
+    }
+
+    /// Fragmentation of the free space in percent (`metaslab_class_fragmentation`): how far its ranges are from 16 MiB.
+    pub(crate) fn fragmentation(&self) -> Option<u8> {
+        const TABLE: [u64; 16] = [100, 100, 98, 95, 90, 80, 70, 60, 50, 40, 30, 20, 15, 10, 5, 0];
+        let histogram = self.histogram()?;
+        let (mut total, mut weighted) = (0u128, 0u128);
+        for (i, count) in histogram.iter().enumerate() {
+            let space = u128::from(*count) << (9 + i);
+            total += space;
+            weighted += space * u128::from(TABLE[i.min(15)]);
+        }
+        Some(if total == 0 { 0 } else { (weighted / total) as u8 })
+    }
+
+    /// Marks a block as allocated that the space maps do not know of. Before anything is allocated.
+    pub(crate) fn claim(&self, txg: u64, dva: &Dva) -> Result<()> {
+        let mut inner = self.inner.lock();
+        inner.slab_of(dva)?.claim(txg, dva.offset, dva.asize)
+    }
+
+    /// Frees an extent as of the syncing txg. Sync thread only.
+    pub(crate) fn free(&self, dva: &Dva) -> Result<()> {
+        let mut inner = self.inner.lock();
+        inner.slab_of(dva)?.free(dva.offset, dva.asize)
+    }
+
+    /// Appends what the txg allocated and freed since the last pass to the space maps. `on_created` hears of each new map.
+    pub(crate) fn sync(
+        &self,
+        tx: &Tx,
+        pass: u32,
+        rules: &Rules,
+        on_created: &mut dyn FnMut() -> Result<()>,
+    ) -> Result<bool> {
+        let mut inner = self.inner.lock();
+        let mut any = false;
+        for vdev in &mut inner.vdevs {
+            let mut created = vec![];
+            for (index, slab) in vdev.slabs.iter_mut().enumerate() {
+                if slab.is_dirty(tx.txg()) {
+                    any = true;
+                    if slab.sync(&self.mos, tx, pass, rules)? {
+                        created.push(index);
+                        on_created()?;
+                    }
+                }
+            }
+            if !created.is_empty() {
+                self.write_array(tx, vdev, &created)?;
+            }
+        }
+        Ok(any)
+    }
+
+    /// Whether the txg has allocated or freed anything that is not yet in the space maps.
+    pub(crate) fn is_dirty(&self, txg: u64) -> bool {
+        let inner = self.inner.lock();
+        inner.vdevs.iter().flat_map(|v| &v.slabs).any(|s| s.is_dirty(txg))
+    }
+
+    fn write_array(&self, tx: &Tx, vdev: &mut VdevSpace, created: &[usize]) -> Result<()> {
+        let array = if vdev.layout.array == 0 {
+            let array = self.mos.allocate(tx, &Allocate::plain(ObjectType::OBJECT_ARRAY, 512))?;
+            vdev.layout.array = array.object();
+            // The array is written whole, so that its length tells the number of metaslabs.
+            array.write(tx, 0, &vec![0; vdev.slabs.len() * 8])?;
+            array
+        } else {
+            self.mos.hold(vdev.layout.array)?
+        };
+        for index in created {
+            let object = vdev.slabs[*index].map.as_ref().map_or(0, SpaceMap::object);
+            array.write(tx, *index as u64 * 8, &object.to_le_bytes())?;
+        }
+        Ok(())
+    }
+
+    /// A txg is on disk.
+    pub(crate) fn sync_done(&self, txg: u64) {
+        let mut inner = self.inner.lock();
+        inner.vdevs.iter_mut().flat_map(|v| &mut v.slabs).for_each(|s| s.sync_done(txg));
+        drop(inner);
+        self.count_allocated();
+    }
+
+    /// How the vdevs are cut, with the objects that list their maps.
+    pub(crate) fn layouts(&self) -> Vec<VdevLayout> {
+        self.inner.lock().vdevs.iter().map(|v| v.layout).collect()
+    }
+
+    /// What the space maps say is allocated, by vdev. Metaslabs whose map is broken are reported and left out.
+    pub(crate) fn allocated_ranges(&self, mut broken: impl FnMut(u32, u64, Error)) -> Vec<(u32, RangeTree)> {
+        let inner = self.inner.lock();
+        let mut all = Vec::new();
+        for vdev in &inner.vdevs {
+            let mut ranges = RangeTree::new();
+            for (slab, map) in vdev.slabs.iter().filter_map(|s| Some((s, s.map.as_ref()?))) {
+                match map.load_allocated(slab.start, slab.size) {
+                    Ok(allocated) if allocated.space() != slab.synced_allocated() => {
+                        let error = Error::corrupt("space map: its sum is not that of its entries", None);
+                        broken(vdev.layout.id, map.object(), error);
+                        allocated.iter().for_each(|(s, l)| _ = ranges.add(s, l));
+                    }
+                    Ok(allocated) => allocated.iter().for_each(|(s, l)| _ = ranges.add(s, l)),
+                    Err(error) => broken(vdev.layout.id, map.object(), error),
+                }
+            }
+            all.push((vdev.layout.id, ranges));
+        }
+        all
+    }
+}
+
+fn open_vdev(mos: &Arc<Objset>, layout: VdevLayout) -> Result<VdevSpace> {
+    let count = layout.asize.checked_shr(u32::from(layout.metaslab_shift)).unwrap_or(0);
+    if count > METASLABS_MAX || layout.metaslab_shift >= 56 {
+        return Err(Error::corrupt("vdev: too many metaslabs", None));
+    }
+    let mut objects = vec![0; count as usize * 8];
+    if layout.array != 0 {
+        // Short in a pool whose vdev grew: the rest are metaslabs that were never used.
+        mos.hold(layout.array)?.read(0, &mut objects)?;
+    }
+    let mut slabs = Vec::with_capacity(count as usize);
+    for (index, object) in objects.as_chunks::<8>().0.iter().enumerate() {
+        let object = u64::from_le_bytes(*object);
+        let map = (object != 0).then(|| SpaceMap::open(mos, object, layout.id, layout.ashift)).transpose()?;
+        let size = 1 << layout.metaslab_shift;
+        slabs.push(Metaslab::new(layout.id, layout.ashift, index as u64 * size, size, map));
+    }
+    // Copies start far apart: the first at the start, the others further on.
+    let far = |eighths: usize| if slabs.is_empty() { 0 } else { slabs.len() * eighths / 8 };
+    let active = [0, far(3), far(6)];
+    Ok(VdevSpace { layout, slabs, active })
+}
+
+impl Inner {
+    fn slab_of(&mut self, dva: &Dva) -> Result<&mut Metaslab> {
+        let vdev = self.vdevs.iter_mut().find(|v| v.layout.id == dva.vdev);
+        vdev.ok_or(Error::corrupt("block pointer: no such vdev", None))?.slab_of(dva)
+    }
+
+    /// One copy, away from those that exist already.
+    fn allocate_one(&mut self, txg: u64, asize: u64, copy: usize, others: &[Dva]) -> Result<Option<Dva>> {
+        let count = self.vdevs.len();
+        for closeness in 0..3 {
+            for step in 0..count {
+                let index = (self.rotor.0 + copy + step) % count;
+                let vdev = &mut self.vdevs[index];
+                if closeness == 0 && count > 1 && others.iter().any(|o| o.vdev == vdev.layout.id) {
+                    continue;
+                }
+                if let Some(dva) = vdev.allocate(txg, asize, copy, others, closeness)? {
+                    if copy == 0 {
+                        self.rotor.1 += asize;
+                        if self.rotor.1 >= ALIQUOT {
+                            self.rotor = ((self.rotor.0 + 1) % count, 0);
+                        }
+                    }
+                    return Ok(Some(dva));
+                }
+            }
+        }
+        Ok(None)
+    }
+}
+
+impl VdevSpace {
+    fn allocate(
+        &mut self,
+        txg: u64,
+        asize: u64,
+        copy: usize,
+        others: &[Dva],
+        closeness: u32,
+    ) -> Result<Option<Dva>> {
+        let VdevLayout { id, ashift, metaslab_shift, usable, .. } = self.layout;
+        let asize = asize.next_multiple_of(1 << ashift);
+        if !usable {
+            return Ok(None);
+        }
+        let total = (self.slabs.len() as u64) << metaslab_shift;
+        let distance = match closeness {
+            0 => (total >> DISTANCE_SHIFT) >> metaslab_shift,
+            1 => 1,
+            _ => 0,
+        };
+        let near = |index: usize| {
+            others
+                .iter()
+                .filter(|o| o.vdev == id)
+                .any(|o| (o.offset >> metaslab_shift).abs_diff(index as u64) < distance)
+        };
+        let active = self.active[copy.min(2)];
+        if !near(active)
+            && let Some(slab) = self.slabs.get_mut(active)
+            && let Some(offset) = slab.allocate(txg, asize)?
+        {
+            return Ok(Some(Dva { vdev: id, offset, asize, gang: false }));
+        }
+        let mut order: Vec<(u64, usize)> = self
+            .slabs
+            .iter()
+            .enumerate()
+            .filter(|(i, s)| *i != active && !near(*i) && s.free_estimate() >= asize)
+            .map(|(i, s)| (u64::MAX - s.free_estimate(), i))
+            .collect();
+        order.sort_unstable();
+        for (_, index) in order {
+            if let Some(offset) = self.slabs[index].allocate(txg, asize)? {
+                self.active[copy.min(2)] = index;
+                return Ok(Some(Dva { vdev: id, offset, asize, gang: false }));
+            }
+        }
+        Ok(None)
+    }
+}
+
+impl AllocateBlocks for Metaslabs {
+    fn allocate(&self, txg: u64, asize: u64, copies: usize, _class: Class) -> Result<Vec<Dva>> {
+        let mut inner = self.inner.lock();
+        let mut dvas: Vec<Dva> = Vec::with_capacity(copies);
+        for copy in 0..copies {
+            let mut found = inner.allocate_one(txg, asize, copy, &dvas);
+            if matches!(found, Ok(None)) {
+                let slabs = inner.vdevs.iter_mut().flat_map(|v| &mut v.slabs);
+                let released = slabs.fold(false, |any, s| s.release_deferred() || any);
+                if released {
+                    found = inner.allocate_one(txg, asize, copy, &dvas);
+                }
+            }
+            match found {
+                Ok(Some(dva)) => dvas.push(dva),
+                failed => {
+                    for dva in &dvas {
+                        inner.slab_of(dva)?.unallocate(txg, dva.offset, dva.asize);
+                    }
+                    return Err(failed.err().unwrap_or(Error::NoSpace));
+                }
+            }
+        }
+        Ok(dvas)
+    }
+
+    fn unallocate(&self, txg: u64, dva: &Dva) {
+        let mut inner = self.inner.lock();
+        if let Ok(slab) = inner.slab_of(dva) {
+            slab.unallocate(txg, dva.offset, dva.asize);
+        }
+    }
+}

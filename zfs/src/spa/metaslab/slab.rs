@@ -1,0 +1,283 @@
+//! One metaslab: a slice of a vdev with its own space map. Source: `metaslab_t` (`module/zfs/metaslab.c`).
+//!
+//! Where a range is, from allocation to reuse:
+//! ```text
+//! free ── allocate ──▶ allocating[txg % 4] ── sync ──▶ in the space map
+//!   ▲                                                          │ free
+//!   └── defer[txg % 2] ◀── sync done ── freed ◀── sync ── freeing
+//! ```
+
+use super::super::range_tree::RangeTree;
+use super::super::space_map::SpaceMap;
+use super::{DEFER_TXGS, Rules};
+use crate::dmu::tx::TXG_SIZE;
+use crate::dmu::{Objset, Tx};
+use crate::error::{Error, Result};
+use crate::ondisk::space_map::HISTOGRAM_SIZE;
+use alloc::sync::Arc;
+
+/// Free ranges that a first fit looks at before it takes the best fit.
+const FIRST_FIT_TRIES: usize = 64;
+/// Below that many bytes in the largest free range, and below [`BEST_FIT_PERCENT`] free, the best fit is taken.
+const BEST_FIT_BYTES: u64 = 128 << 10;
+const BEST_FIT_PERCENT: u64 = 4;
+/// A log is rewritten when it is that many times longer than need be (`zfs_condense_pct`) …
+const CONDENSE_FACTOR: u64 = 2;
+/// … and has more blocks than that (`zfs_metaslab_condense_block_threshold`).
+const CONDENSE_BLOCKS: u64 = 4;
+
+/// A metaslab.
+pub(crate) struct Metaslab {
+    pub(super) start: u64,
+    pub(super) size: u64,
+    shift: u8,
+    vdev: u32,
+    pub(super) map: Option<SpaceMap>,
+    /// What may be allocated; `None` until it is loaded.
+    free: Option<RangeTree>,
+    allocating: [RangeTree; TXG_SIZE],
+    freeing: RangeTree,
+    freed: RangeTree,
+    defer: [RangeTree; DEFER_TXGS],
+    cursor: u64,
+}
+
+fn slot(txg: u64) -> usize {
+    (txg % TXG_SIZE as u64) as usize
+}
+
+impl Metaslab {
+    pub(super) fn new(vdev: u32, shift: u8, start: u64, size: u64, map: Option<SpaceMap>) -> Self {
+        Metaslab {
+            start,
+            size,
+            shift,
+            vdev,
+            map,
+            free: None,
+            allocating: Default::default(),
+            freeing: RangeTree::new(),
+            freed: RangeTree::new(),
+            defer: Default::default(),
+            cursor: start,
+        }
+    }
+
+    /// Bytes allocated as of the newest append.
+    pub(super) fn synced_allocated(&self) -> u64 {
+        self.map.as_ref().map_or(0, |m| m.header.allocated.max(0).cast_unsigned())
+    }
+
+    /// Bytes that can perhaps be allocated: exact once it is loaded.
+    pub(super) fn free_estimate(&self) -> u64 {
+        match &self.free {
+            Some(free) => free.space(),
+            None => self.size.saturating_sub(self.synced_allocated() + self.deferred()),
+        }
+    }
+
+    /// Bytes that wait for their txgs.
+    pub(super) fn deferred(&self) -> u64 {
+        self.defer.iter().map(RangeTree::space).sum::<u64>() + self.freed.space()
+    }
+
+    /// Reads the space map, if that was not done.
+    pub(super) fn load(&mut self) -> Result<&mut RangeTree> {
+        if self.free.is_none() {
+            let mut free = RangeTree::new();
+            let _ = free.add(self.start, self.size);
+            if let Some(map) = &self.map {
+                for (start, len) in map.load_allocated(self.start, self.size)?.iter() {
+                    free.clear(start, len);
+                }
+            }
+            // In the map these are free already, yet they must not be given out.
+            for tree in self.defer.iter().chain([&self.freed]) {
+                for (start, len) in tree.iter() {
+                    free.clear(start, len);
+                }
+            }
+            for tree in &self.allocating {
+                for (start, len) in tree.iter() {
+                    free.clear(start, len);
+                }
+            }
+            self.free = Some(free);
+        }
+        self.free.as_mut().ok_or(Error::corrupt("metaslab: not loaded", None))
+    }
+
+    /// Allocates `len` bytes for `txg`; the offset.
+    pub(super) fn allocate(&mut self, txg: u64, len: u64) -> Result<Option<u64>> {
+        if self.free_estimate() < len {
+            return Ok(None);
+        }
+        let (cursor, size) = (self.cursor, self.size);
+        let free = self.load()?;
+        let largest = free.largest();
+        if largest < len {
+            return Ok(None);
+        }
+        let scarce = largest < BEST_FIT_BYTES || free.space() * 100 / size < BEST_FIT_PERCENT;
+        let Some(start) = (if scarce { None } else { first_fit(free, cursor, len) })
+            .or_else(|| free.best_fit(len).map(|(start, _)| start))
+        else {
+            return Ok(None);
+        };
+        let removed = free.remove(start, len);
+        assert!(removed, "the range was just found free");
+        self.cursor = start + len;
+        let added = self.allocating[slot(txg)].add(start, len);
+        assert!(added, "what was free cannot be in the allocations of a txg");
+        Ok(Some(start))
+    }
+
+    /// Takes back what was allocated in this txg.
+    pub(super) fn unallocate(&mut self, txg: u64, start: u64, len: u64) {
+        if self.allocating[slot(txg)].remove(start, len)
+            && let Some(free) = &mut self.free
+        {
+            let added = free.add(start, len);
+            assert!(added, "an allocated range cannot be free");
+        }
+    }
+
+    /// Marks a range as allocated that the space map does not know of: a block of an intent log.
+    pub(super) fn claim(&mut self, txg: u64, start: u64, len: u64) -> Result<()> {
+        if !self.load()?.remove(start, len) {
+            return Err(Error::corrupt("claim of a block that is allocated already", None));
+        }
+        let added = self.allocating[slot(txg)].add(start, len);
+        assert!(added, "what was free cannot be in the allocations of a txg");
+        Ok(())
+    }
+
+    /// Frees a range as of the syncing txg.
+    pub(super) fn free(&mut self, start: u64, len: u64) -> Result<()> {
+        let mut free = self.defer.iter().chain([&self.freed]).chain(&self.free);
+        if free.any(|tree| tree.overlaps_any(start, len)) || !self.freeing.add(start, len) {
+            return Err(Error::corrupt("free of space that is free already", None));
+        }
+        Ok(())
+    }
+
+    /// Whether the syncing txg has something to write.
+    pub(super) fn is_dirty(&self, txg: u64) -> bool {
+        !self.allocating[slot(txg)].is_empty() || !self.freeing.is_empty()
+    }
+
+    /// Appends what the syncing txg allocated and freed since the last pass to the space map.
+    pub(super) fn sync(&mut self, mos: &Arc<Objset>, tx: &Tx, pass: u32, rules: &Rules) -> Result<bool> {
+        let created = self.map.is_none();
+        if created {
+            self.map = Some(SpaceMap::create(mos, tx, self.vdev, self.shift, rules.histogram)?);
+        }
+        let slot = slot(tx.txg());
+        if pass == 1 && self.should_condense() {
+            self.condense(tx, pass, rules)?;
+        }
+        let allocated = self.allocating[slot].take_all();
+        let freeing = self.freeing.take_all();
+        for (start, len) in freeing.iter() {
+            let added = self.freed.add(start, len);
+            assert!(added, "a range is freed once: checked when it was freed");
+        }
+        let histogram = self.histogram(&freeing);
+        if let Some(map) = &mut self.map {
+            map.append(tx, pass, &allocated, false, rules.two_words)?;
+            map.append(tx, pass, &freeing, true, rules.two_words)?;
+            if map.header.histogram.is_some() {
+                map.header.histogram = Some(histogram);
+            }
+            map.write_header(tx)?;
+        }
+        Ok(created)
+    }
+
+    /// The histogram of what is free on disk. Of a metaslab that is not loaded, the old one with `freeing` counted in.
+    fn histogram(&self, freeing: &RangeTree) -> [u64; HISTOGRAM_SIZE] {
+        let mut histogram = [0; HISTOGRAM_SIZE];
+        let mut count = |tree: &RangeTree| {
+            tree.iter().for_each(|(_, len)| SpaceMap::count_free(&mut histogram, self.shift, len));
+        };
+        if let Some(free) = &self.free {
+            count(free);
+            count(&self.freed);
+            self.defer.iter().for_each(count);
+        } else {
+            count(freeing);
+            let old = self.map.as_ref().and_then(|m| m.header.histogram).unwrap_or_default();
+            histogram.iter_mut().zip(old).for_each(|(new, old)| *new += old);
+        }
+        histogram
+    }
+
+    fn should_condense(&self) -> bool {
+        let (Some(map), Some(free)) = (&self.map, &self.free) else { return false };
+        // One entry per allocated range, of one or two words, and a debug entry.
+        let optimal = 8 * (2 * free.len() as u64 + 3);
+        map.header.length > CONDENSE_FACTOR * optimal && map.header.length > CONDENSE_BLOCKS * map.block_size()
+    }
+
+    /// Replaces the log by one that says only what is allocated as of the previous txg.
+    fn condense(&mut self, tx: &Tx, pass: u32, rules: &Rules) -> Result<()> {
+        let Some(free) = &self.free else { return Ok(()) };
+        let mut allocated = RangeTree::new();
+        let _ = allocated.add(self.start, self.size);
+        for tree in self.defer.iter().chain(&self.allocating).chain([free, &self.freed]) {
+            for (start, len) in tree.iter() {
+                allocated.clear(start, len);
+            }
+        }
+        if let Some(map) = &mut self.map {
+            map.truncate(tx)?;
+            map.append(tx, pass, &allocated, false, rules.two_words)?;
+        }
+        Ok(())
+    }
+
+    /// A txg is on disk: what an older one freed can be given out.
+    pub(super) fn sync_done(&mut self, txg: u64) {
+        let index = (txg % DEFER_TXGS as u64) as usize;
+        let ready = core::mem::replace(&mut self.defer[index], self.freed.take_all());
+        self.release(&ready);
+    }
+
+    /// Gives out at once what synced txgs freed: the current uberblock does not need it.
+    pub(super) fn release_deferred(&mut self) -> bool {
+        let mut any = false;
+        for index in 0..DEFER_TXGS {
+            let ready = self.defer[index].take_all();
+            any |= !ready.is_empty();
+            self.release(&ready);
+        }
+        any
+    }
+
+    fn release(&mut self, ready: &RangeTree) {
+        if let Some(free) = &mut self.free {
+            for (start, len) in ready.iter() {
+                free.add_missing(start, len);
+            }
+        }
+    }
+}
+
+/// The first range of at least `len` bytes from `cursor` on, among a bounded number, wrapping around.
+fn first_fit(free: &RangeTree, cursor: u64, len: u64) -> Option<u64> {
+    let mut at = cursor;
+    for _ in 0..FIRST_FIT_TRIES {
+        match free.first_after(at) {
+            Some((start, size)) => {
+                let from = start.max(at);
+                if start + size - from >= len {
+                    return Some(from);
+                }
+                at = start + size;
+            }
+            None if at > 0 && cursor > 0 => at = 0,
+            None => return None,
+        }
+    }
+    None
+}
