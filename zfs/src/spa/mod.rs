@@ -13,9 +13,24 @@
 //! # Lock order
 //! The config lock of `dsl` → the allocator → a feature table. None is held while waiting for a txg.
 
+mod config;
+mod core;
+mod create;
+mod directory;
+mod errlog;
+mod features;
+mod history;
+mod import;
+mod log_space_map;
+pub(crate) mod metaslab;
 mod options;
 mod pool;
+mod props;
+mod range_tree;
 mod report;
+mod space_map;
+mod sync;
+mod verify;
 
 pub use options::{CreateOptions, ImportOptions};
 pub use pool::{FeatureState, Pool, PoolState, Space};

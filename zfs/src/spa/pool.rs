@@ -1,14 +1,18 @@
 //! The pool as everybody above holds it.
 
+use super::config::STATE_EXPORTED;
+use super::core::Core;
 use super::options::{CreateOptions, ImportOptions};
 use super::report::{DamagedFile, HistoryRecord, Progress, VerifyReport};
+use super::{create, history, import, props};
 use crate::dmu::{Objset, Tx, Txgs};
-use crate::dsl::{DslPool, Slop};
-use crate::error::Result;
+use crate::dsl::{DslPool, Slop, SpaHost};
+use crate::error::{Error, Result};
 use crate::ondisk::blkptr::Blkptr;
+use crate::ondisk::features::FEATURES;
 use crate::ondisk::nvlist::NvList;
 use crate::zio::{AllocateBlocks, Zio};
-use alloc::string::String;
+use alloc::string::{String, ToString};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use platform::Env;
@@ -52,13 +56,21 @@ pub enum PoolState {
 }
 
 /// An imported pool. Dropping the last handle without [`Pool::export`] is like cutting the power.
-pub struct Pool {}
+pub struct Pool {
+    core: Arc<Core>,
+}
+
+impl Drop for Pool {
+    fn drop(&mut self) {
+        // The sync thread must not outlive its pool; what was not asked to be on disk need not get there.
+        self.core.spa.txgs.fail(Error::ReadOnly);
+    }
+}
 
 impl Pool {
     /// Makes a pool on devices (each a top-level vdev) and fills its root file system. Everything on them is lost.
     pub fn create(devices: Vec<Arc<dyn BlockDevice>>, env: Env, options: CreateOptions) -> Result<Arc<Pool>> {
-        let _ = (devices, env, options);
-        todo!()
+        Ok(Arc::new(Pool { core: create::create(devices, env, options)? }))
     }
 
     /// Imports the pool that lies on `devices`.
@@ -67,146 +79,196 @@ impl Pool {
     /// [`crate::Error::NoPool`], [`crate::Error::MissingDevice`], [`crate::Error::InUse`], [`crate::Error::Unsupported`] (a feature, by name),
     /// [`crate::Error::ReadOnlyFeature`] (can be imported with [`ImportOptions::read_only`]), or what reading its root gives.
     pub fn import(devices: Vec<Arc<dyn BlockDevice>>, env: Env, options: ImportOptions) -> Result<Arc<Pool>> {
-        let _ = (devices, env, options);
-        todo!()
+        Ok(Arc::new(Pool { core: import::import(&devices, env, &options)? }))
     }
 
     /// Syncs, marks the pool as exported and stops its sync thread. No file system may be mounted any more. Every later write fails.
     pub fn export(&self) -> Result<()> {
-        todo!()
+        let spa = &self.core.spa;
+        if spa.read_only {
+            return Ok(());
+        }
+        self.sync()?;
+        let wrote = {
+            let mut state = spa.state.lock();
+            // A pool that nothing was written to stays as it was.
+            if state.wrote && state.config.state != STATE_EXPORTED {
+                state.config.state = STATE_EXPORTED;
+                state.config_dirty = true;
+            }
+            state.wrote
+        };
+        if wrote {
+            self.sync()?;
+        }
+        spa.txgs.shut_down();
+        self.core.wait_ended();
+        spa.txgs.failure().map_or(Ok(()), Err)
     }
 
     /// Makes everything done so far durable: closes the open txg and waits until it is synced.
     pub fn sync(&self) -> Result<()> {
-        todo!()
+        if self.core.spa.read_only {
+            return Ok(());
+        }
+        let txg = self.core.spa.txgs.request_sync();
+        self.core.spa.txgs.wait_synced(txg)
     }
 
     /// Its name.
     pub fn name(&self) -> String {
-        todo!()
+        self.core.spa.pool_name()
     }
     /// The id that never changes.
     #[must_use]
     pub fn guid(&self) -> u64 {
-        todo!()
+        self.core.spa.state.lock().config.guid
     }
     /// SPA version: 5000 with features.
     #[must_use]
     pub fn version(&self) -> u64 {
-        todo!()
+        self.core.spa.version()
     }
     /// The configuration as `zdb -C` shows it.
     pub fn config(&self) -> NvList {
-        todo!()
+        let features = self.core.spa.features.for_labels();
+        let state = self.core.spa.state.lock();
+        state.config.for_mos(state.uberblock.txg, &features)
     }
-    /// Every feature that this engine or the pool knows: short name and state, by name.
+    /// Every feature that this engine writes or the pool has: short name (guid name if it is unknown) and state.
     pub fn features(&self) -> Vec<(String, FeatureState)> {
-        todo!()
+        let features = &self.core.spa.features;
+        let state = |guid: &str| match (features.is_enabled(guid), features.is_active(guid)) {
+            (_, true) => FeatureState::Active,
+            (true, _) => FeatureState::Enabled,
+            _ => FeatureState::Disabled,
+        };
+        let known = FEATURES.iter().filter(|f| f.default_enabled() || features.is_enabled(f.guid));
+        let mut all: Vec<_> = known.map(|f| (f.name.to_string(), state(f.guid))).collect();
+        let unknown = features.all().into_iter().filter(|(guid, _)| FEATURES.iter().all(|f| f.guid != guid));
+        all.extend(unknown.map(|(guid, _)| (guid.clone(), state(&guid))));
+        all
     }
     /// Whether it works.
     pub fn state(&self) -> PoolState {
-        todo!()
+        if self.core.spa.txgs.failure().is_some() { PoolState::Suspended } else { PoolState::Online }
     }
     /// Whether nothing may be written.
     #[must_use]
     pub fn is_read_only(&self) -> bool {
-        todo!()
+        self.core.spa.read_only
     }
     /// Its space.
     pub fn space(&self) -> Space {
-        todo!()
+        let space = &self.core.spa.space;
+        let (size, allocated) = (space.size(), space.allocated());
+        Space {
+            size,
+            allocated,
+            free: size.saturating_sub(allocated),
+            freeing: self.core.dsl.freeing(),
+            fragmentation: space.fragmentation(),
+        }
     }
     /// The txg of the last uberblock on disk.
     #[must_use]
     pub fn last_synced_txg(&self) -> u64 {
-        todo!()
+        self.core.spa.state.lock().uberblock.txg
     }
 
     /// The I/O engine.
     #[must_use]
     pub fn zio(&self) -> &Arc<Zio> {
-        todo!()
+        &self.core.spa.zio
     }
     /// The transaction groups: `pool.txgs().begin(…)`.
     #[must_use]
     pub fn txgs(&self) -> &Arc<Txgs> {
-        todo!()
+        &self.core.spa.txgs
     }
     /// The meta objset.
     #[must_use]
     pub fn mos(&self) -> &Arc<Objset> {
-        todo!()
+        &self.core.spa.mos
     }
     /// The datasets.
     #[must_use]
     pub fn dsl(&self) -> &Arc<DslPool> {
-        todo!()
+        &self.core.dsl
     }
     /// Clock and randomness.
     #[must_use]
     pub fn env(&self) -> &Env {
-        todo!()
+        &self.core.spa.env
     }
     /// The space allocator, for blocks written from open context (intent log). What is allocated for txg N counts as allocated on
     /// disk once N is synced.
     #[must_use]
     pub fn alloc(&self) -> &dyn AllocateBlocks {
-        todo!()
+        &self.core.spa.space
     }
     /// Frees a block as of `tx`'s txg: an intent-log block, say.
     pub fn free_block(&self, tx: &Tx, bp: &Blkptr) {
-        let _ = (tx, bp);
-        todo!()
+        self.core.spa.free_block(tx, bp);
     }
 
     /// Runs `task` in the sync thread and waits until its txg is on disk. It must do all its checks before it changes anything.
+    /// [`crate::Error::NoSpace`] if the pool is fuller than `slop` allows.
     pub fn sync_task<T: Send + 'static>(
         &self,
         slop: Slop,
         task: impl FnOnce(&Tx) -> Result<T> + Send + 'static,
     ) -> Result<T> {
-        let _ = (slop, task);
-        todo!()
+        let spa = &self.core.spa;
+        if spa.space.allocated() > spa.adjusted_size(slop) {
+            return Err(Error::NoSpace);
+        }
+        spa.run_task(task)
     }
 
     /// The pool's history, oldest first.
     pub fn history(&self) -> Result<Vec<HistoryRecord>> {
-        todo!()
+        history::records(&self.core.spa.mos)
     }
     /// Adds a command line to the pool's history.
     pub fn log_history(&self, command: &str) -> Result<()> {
-        let _ = command;
-        todo!()
+        let spa = Arc::clone(&self.core.spa);
+        let record = NvList::new().with("history command", command).with("history who", 0);
+        self.core.spa.run_task(move |tx| spa.log(tx, record))
     }
 
     /// A pool property as `zpool get -p` shows it, and whether it is set locally (else default or a statistic, `-`).
     pub fn get_property(&self, name: &str) -> Result<(String, &'static str)> {
-        let _ = name;
-        todo!()
+        self.core.get_property(name)
     }
     /// All pool properties: name, value, source (`local`, `default` or `-`), features last.
     pub fn properties(&self) -> Result<Vec<(String, String, &'static str)>> {
-        todo!()
+        self.core.properties()
     }
     /// Sets a pool property: `bootfs` (a dataset's name), `comment`, `failmode`, …
     pub fn set_property(&self, name: &str, value: &str) -> Result<()> {
-        let _ = (name, value);
-        todo!()
+        let core = Arc::clone(&self.core);
+        let (name, value) = (name.to_string(), value.to_string());
+        self.core.spa.run_task(move |tx| props::set(&core.spa, &core.dsl, tx, &name, &value))
     }
 
     /// Reads and checks all copies of all blocks, compares the space maps with what is referred to, and lists damaged files.
-    /// Writes nothing. What changes in the pool meanwhile makes the space figures unreliable.
+    /// Writes nothing but what is not yet synced. What changes in the pool meanwhile makes the space figures unreliable.
     pub fn verify(&self, progress: &mut dyn FnMut(Progress)) -> Result<VerifyReport> {
-        let _ = progress;
-        todo!()
+        self.sync()?;
+        self.core.verify(progress)
     }
     /// [`Pool::verify`], and its outcome is recorded as the pool's last scrub.
     pub fn scrub(&self, progress: &mut dyn FnMut(Progress)) -> Result<VerifyReport> {
-        let _ = progress;
-        todo!()
+        let started = u64::try_from(self.env().clock.now().sec).unwrap_or(0);
+        let report = self.verify(progress)?;
+        if !self.is_read_only() {
+            self.core.record_scrub(started, &report)?;
+        }
+        Ok(report)
     }
     /// Damaged files that the pool's error log lists (`zpool status -v`).
     pub fn errors(&self) -> Result<Vec<DamagedFile>> {
-        todo!()
+        self.core.logged_errors()
     }
 }
