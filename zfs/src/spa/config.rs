@@ -25,7 +25,8 @@ const BLOCK_SIZE: u32 = 16 << 10;
 /// No packed configuration is larger than that, in bytes.
 const SIZE_MAX: u64 = 16 << 20;
 /// What only the MOS's copy of a vdev's list holds.
-const MOS_ONLY: [&str; 3] = ["com.delphix:vdev_zap_leaf", "com.delphix:vdev_zap_top", "com.klarasystems:vdev_zap_root"];
+const MOS_ONLY: [&str; 3] =
+    ["com.delphix:vdev_zap_leaf", "com.delphix:vdev_zap_top", "com.klarasystems:vdev_zap_root"];
 
 /// The configuration of a pool.
 #[derive(Debug, Clone, PartialEq)]
@@ -76,8 +77,18 @@ impl Config {
     /// Reads the MOS's list.
     pub(crate) fn parse(list: &NvList) -> Result<Self> {
         const NAMED: [&str; 12] = [
-            "version", "name", "state", "txg", "pool_guid", "errata", "hostid", "hostname", "comment",
-            "com.delphix:has_per_vdev_zaps", "vdev_children", "vdev_tree",
+            "version",
+            "name",
+            "state",
+            "txg",
+            "pool_guid",
+            "errata",
+            "hostid",
+            "hostname",
+            "comment",
+            "com.delphix:has_per_vdev_zaps",
+            "vdev_children",
+            "vdev_tree",
         ];
         let root = list.nvlist("vdev_tree")?.clone();
         let kept = |name: &str| !NAMED.contains(&name) && name != "features_for_read";
@@ -121,9 +132,13 @@ impl Config {
             }
             let small = |name: &str| {
                 let value = top.u64(name)?;
-                u8::try_from(value).ok().filter(|v| *v < 56).ok_or(Error::corrupt("vdev: impossible shift", None))
+                u8::try_from(value)
+                    .ok()
+                    .filter(|v| *v < 56)
+                    .ok_or(Error::corrupt("vdev: impossible shift", None))
             };
-            let id = u32::try_from(top.u64("id")?).map_err(|_| Error::corrupt("vdev: impossible id", None))?;
+            let id =
+                u32::try_from(top.u64("id")?).map_err(|_| Error::corrupt("vdev: impossible id", None))?;
             layouts.push(VdevLayout {
                 id,
                 ashift: small("ashift")?,

@@ -7,7 +7,7 @@ use super::features::Features;
 use super::history;
 use super::metaslab::{Metaslabs, Rules};
 use crate::dmu::{Objset, SpaceCheck, Tx, Txgs};
-use crate::dsl::{DslPool, Slop, SpaHost};
+use crate::dsl::{DslPool, Slop, SpaHost, SyncTask};
 use crate::error::{Error, Result};
 use crate::ondisk::blkptr::Blkptr;
 use crate::ondisk::bookmark::Bookmark;
@@ -89,7 +89,8 @@ pub(super) struct Parts {
 
 impl Spa {
     pub(super) fn new(parts: Parts) -> Arc<Spa> {
-        let Parts { env, zio, txgs, mos, space, features, read_only, config, config_object, uberblock } = parts;
+        let Parts { env, zio, txgs, mos, space, features, read_only, config, config_object, uberblock } =
+            parts;
         let state = State {
             config,
             config_object,
@@ -152,6 +153,11 @@ impl Spa {
         Ok(())
     }
 
+    /// Whether the pool has room for an operation that may use that much of the slop space.
+    pub(super) fn check_slop(&self, slop: Slop) -> Result<()> {
+        if self.space.allocated() > self.adjusted_size(slop) { Err(Error::NoSpace) } else { Ok(()) }
+    }
+
     /// Runs a task in the sync thread and waits until its txg is on disk.
     pub(super) fn run_task<T: Send + 'static>(
         &self,
@@ -199,7 +205,8 @@ impl SpaHost for Spa {
         self.space.size().saturating_sub(kept)
     }
 
-    fn sync_task(&self, task: Box<dyn FnOnce(&Tx) -> Result<()> + Send>) -> Result<()> {
+    fn sync_task(&self, slop: Slop, task: SyncTask) -> Result<()> {
+        self.check_slop(slop)?;
         self.run_task(task)
     }
 

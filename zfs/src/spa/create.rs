@@ -23,7 +23,6 @@ use crate::ondisk::uberblock::Uberblock;
 use crate::vdev::{Member, VdevTree, label};
 use crate::zap;
 use crate::zio::Zio;
-use alloc::string::String;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::sync::atomic::Ordering;
@@ -58,9 +57,12 @@ fn check_name(name: &str) -> Result<()> {
         return Err(Error::NameTooLong);
     }
     if !name.starts_with(|c: char| c.is_ascii_alphabetic()) || !name.bytes().all(allowed) {
-        return Err(Error::Invalid("a pool's name begins with a letter and has letters, digits, -, _, ., : and blanks"));
+        return Err(Error::Invalid(
+            "a pool's name begins with a letter and has letters, digits, -, _, ., : and blanks",
+        ));
     }
-    let reserved = ["mirror", "raidz", "draid", "spare"].iter().any(|word| name.starts_with(word)) || name == "log";
+    let reserved =
+        ["mirror", "raidz", "draid", "spare"].iter().any(|word| name.starts_with(word)) || name == "log";
     if reserved { Err(Error::Invalid("a pool's name must not be one of a kind of vdev")) } else { Ok(()) }
 }
 
@@ -99,8 +101,10 @@ fn top_config(id: u64, device: &dyn BlockDevice, env: &Env, options: &CreateOpti
 /// Features that the options ask for, in the table's order.
 fn wanted_features(options: &CreateOptions) -> Result<Vec<&'static Feature>> {
     let mut wanted: Vec<&Feature> = FEATURES.iter().filter(|f| f.default_enabled()).collect();
-    for (name, value) in options.properties.iter().filter_map(|(n, v)| Some((n.strip_prefix("feature@")?, v))) {
-        let feature = table::by_name(name).ok_or_else(|| Error::unsupported(alloc::format!("feature {name}")))?;
+    for (name, value) in options.properties.iter().filter_map(|(n, v)| Some((n.strip_prefix("feature@")?, v)))
+    {
+        let feature =
+            table::by_name(name).ok_or_else(|| Error::unsupported(alloc::format!("feature {name}")))?;
         match value.as_str() {
             "enabled" if feature.default_enabled() => {}
             "enabled" => return Err(Error::unsupported(alloc::format!("writing with feature {name}"))),
@@ -155,15 +159,15 @@ pub(super) fn create(
     let space = Metaslabs::open(Arc::clone(&mos), &config.layouts()?)?;
     let uberblock = first_uberblock();
     let read_only = false;
-    let spa = Spa::new(Parts { env, zio, txgs, mos, space, features, read_only, config, config_object, uberblock });
+    let spa =
+        Spa::new(Parts { env, zio, txgs, mos, space, features, read_only, config, config_object, uberblock });
     fill(&spa, &tx, options, quiesced)
 }
 
 /// Labels without an uberblock: what was on the devices before cannot be mistaken for this pool.
 fn init_labels(config: &Config, members: &[Member]) -> Result<()> {
-    for (top, (guid, device)) in config.tops().iter().zip(members) {
-        let ashift = top.u64("ashift")? as u8;
-        label::create(&**device, ashift, &config.for_label(*guid, *guid, 0, &[]))?;
+    for (guid, device) in members {
+        label::create(&**device, &config.for_label(*guid, *guid, 0, &[]))?;
     }
     Ok(())
 }
@@ -186,11 +190,13 @@ fn first_uberblock() -> Uberblock {
 
 /// A ZAP for each vdev and one that lists them (`vdev_construct_zaps`).
 fn create_vdev_zaps(mos: &Arc<Objset>, tx: &Tx, config: &mut Config) -> Result<()> {
-    let list = mos.hold(directory::create_zap(mos, tx, "com.delphix:vdev_zap_map", ObjectType::OTN_ZAP_METADATA)?)?;
+    let list =
+        mos.hold(directory::create_zap(mos, tx, "com.delphix:vdev_zap_map", ObjectType::OTN_ZAP_METADATA)?)?;
     let mut tops = config.tops().to_vec();
     for top in &mut tops {
         for name in ["com.delphix:vdev_zap_leaf", "com.delphix:vdev_zap_top"] {
-            let zap = zap::create(mos, tx, ObjectType::OTN_ZAP_METADATA, &zap::CreateOptions::default())?.object();
+            let zap =
+                zap::create(mos, tx, ObjectType::OTN_ZAP_METADATA, &zap::CreateOptions::default())?.object();
             zap::add_u64(&list, tx, zap::int_name(zap).as_str(), zap)?;
             top.insert(name, zap);
         }
@@ -218,7 +224,10 @@ fn fill(spa: &Arc<Spa>, tx: &Tx, options: CreateOptions, quiesced: Quiesced) -> 
     directory::add(mos, tx, "sync_bplist", Bpobj::allocate(mos, tx)?)?;
     let command = options.command.unwrap_or_else(|| alloc::format!("zpool create {}", options.name));
     spa.log(tx, NvList::new().with("history command", command).with("history who", 0))?;
-    let text = alloc::format!("pool version {SOFTWARE_VERSION}; software version tarn-{}", env!("CARGO_PKG_VERSION"));
+    let text = alloc::format!(
+        "pool version {SOFTWARE_VERSION}; software version tarn-{}",
+        env!("CARGO_PKG_VERSION")
+    );
     spa.log_internal(tx, "create", 0, "", &text)?;
     for (name, value) in options.properties.iter().filter(|(n, _)| !is_structural(n)) {
         props::set(spa, &dsl, tx, name, value)?;
@@ -251,7 +260,7 @@ mod tests {
         for bad in ["", "1pool", "mirror1", "a/b", "a@b", "log", "ä"] {
             assert!(check_name(bad).is_err(), "{bad}");
         }
-        assert_eq!(check_name(&String::from_utf8(alloc::vec![b'a'; 201]).unwrap()), Err(Error::NameTooLong));
+        assert_eq!(check_name(&"a".repeat(201)), Err(Error::NameTooLong));
     }
 
     #[test]

@@ -76,8 +76,10 @@ impl Features {
     /// Makes the ZAPs in a new pool (`spa_feature_create_zap_objects`).
     pub(crate) fn create(mos: &Arc<Objset>, tx: &Tx) -> Result<Self> {
         let mut state = State::default();
-        state.objects.read = directory::create_zap(mos, tx, "features_for_read", ObjectType::OTN_ZAP_METADATA)?;
-        state.objects.write = directory::create_zap(mos, tx, "features_for_write", ObjectType::OTN_ZAP_METADATA)?;
+        state.objects.read =
+            directory::create_zap(mos, tx, "features_for_read", ObjectType::OTN_ZAP_METADATA)?;
+        state.objects.write =
+            directory::create_zap(mos, tx, "features_for_write", ObjectType::OTN_ZAP_METADATA)?;
         state.objects.descriptions =
             directory::create_zap(mos, tx, "feature_descriptions", ObjectType::OTN_ZAP_METADATA)?;
         Ok(Features { state: RwLock::new(state) })

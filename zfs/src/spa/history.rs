@@ -45,17 +45,16 @@ impl Header {
     }
 
     fn emit(&self) -> Vec<u8> {
-        [self.create_len, self.max_off, self.bof, self.eof, self.lost].iter().flat_map(|w| w.to_le_bytes()).collect()
+        [self.create_len, self.max_off, self.bof, self.eof, self.lost]
+            .iter()
+            .flat_map(|w| w.to_le_bytes())
+            .collect()
     }
 
     /// Where a logical offset lies in the object (`spa_history_log_to_phys`).
     fn place(&self, logical: u64) -> u64 {
         let ring = (self.max_off - self.create_len).max(1);
-        if logical < self.create_len {
-            logical
-        } else {
-            (logical - self.create_len) % ring + self.create_len
-        }
+        if logical < self.create_len { logical } else { (logical - self.create_len) % ring + self.create_len }
     }
 }
 

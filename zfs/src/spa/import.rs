@@ -143,7 +143,8 @@ pub(super) fn import(
         space => space?,
     };
     let read_only = options.read_only;
-    let spa = Spa::new(Parts { env, zio, txgs, mos, space, features, read_only, config, config_object, uberblock });
+    let spa =
+        Spa::new(Parts { env, zio, txgs, mos, space, features, read_only, config, config_object, uberblock });
     let host: Arc<dyn SpaHost> = Arc::<Spa>::clone(&spa);
     let dsl = DslPool::open(&spa.mos, host)?;
     let core = Arc::new(Core { spa, dsl, ended: (Mutex::new(false), Condvar::new()) });

@@ -56,13 +56,16 @@ pub(super) fn apply(mos: &Arc<Objset>, config: &Config, maps: &mut [(u32, RangeT
         // Entries of a log count sectors of 512 bytes, as it serves all vdevs.
         SpaceMap::open(mos, object, 0, 9)?.for_each(|free, start, len, vdev| {
             let vdev = vdev.ok_or(Error::corrupt("log space maps: entry without a vdev", None))?;
-            let Some(map) = maps.iter_mut().find(|(id, _)| *id == vdev).map(|(_, map)| map) else { return Ok(()) };
+            let Some(map) = maps.iter_mut().find(|(id, _)| *id == vdev).map(|(_, map)| map) else {
+                return Ok(());
+            };
             let last = flushed.get(&vdev).and_then(|f| f.txgs.get((start >> f.shift) as usize));
             if last.is_some_and(|last| txg < *last) {
                 return Ok(());
             }
             let done = if free { map.remove(start, len) } else { map.add(start, len) };
-            let rule = if free { "log space maps: free of free space" } else { "log space maps: double allocation" };
+            let rule =
+                if free { "log space maps: free of free space" } else { "log space maps: double allocation" };
             if done { Ok(()) } else { Err(Error::corrupt(rule, None)) }
         })?;
     }

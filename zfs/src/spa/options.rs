@@ -5,9 +5,9 @@ use alloc::string::String;
 use alloc::vec::Vec;
 
 /// Default limit of the cache, in bytes.
-pub const DEFAULT_ARC_MAX: usize = 64 << 20;
+const DEFAULT_ARC_MAX: usize = 64 << 20;
 /// Default limit of dirty data, in bytes: an open txg with more is closed, a writer far over it waits.
-pub const DEFAULT_DIRTY_MAX: u64 = 64 << 20;
+const DEFAULT_DIRTY_MAX: u64 = 64 << 20;
 
 /// How a new pool is to be.
 pub struct CreateOptions {

@@ -220,9 +220,7 @@ impl Pool {
         task: impl FnOnce(&Tx) -> Result<T> + Send + 'static,
     ) -> Result<T> {
         let spa = &self.core.spa;
-        if spa.space.allocated() > spa.adjusted_size(slop) {
-            return Err(Error::NoSpace);
-        }
+        spa.check_slop(slop)?;
         spa.run_task(task)
     }
 

@@ -31,9 +31,33 @@ const INDEXED: &[(&str, &[&str], u64)] = &[
 ];
 /// Everything that is shown, in the order of `zpool get all`; features follow.
 const ALL: &[&str] = &[
-    "size", "capacity", "altroot", "health", "guid", "version", "bootfs", "delegation", "autoreplace", "cachefile",
-    "failmode", "listsnapshots", "autoexpand", "dedupratio", "free", "allocated", "readonly", "ashift", "comment",
-    "expandsize", "freeing", "fragmentation", "leaked", "multihost", "checkpoint", "load_guid", "autotrim",
+    "size",
+    "capacity",
+    "altroot",
+    "health",
+    "guid",
+    "version",
+    "bootfs",
+    "delegation",
+    "autoreplace",
+    "cachefile",
+    "failmode",
+    "listsnapshots",
+    "autoexpand",
+    "dedupratio",
+    "free",
+    "allocated",
+    "readonly",
+    "ashift",
+    "comment",
+    "expandsize",
+    "freeing",
+    "fragmentation",
+    "leaked",
+    "multihost",
+    "checkpoint",
+    "load_guid",
+    "autotrim",
     "compatibility",
 ];
 /// The longest comment, in bytes.
@@ -151,8 +175,10 @@ pub(super) fn set(spa: &Arc<Spa>, dsl: &DslPool, tx: &Tx, name: &str, value: &st
             dataset.object()
         }
         _ if ALL.contains(&name) => {
-            let (_, values, _) =
-                INDEXED.iter().find(|(n, ..)| *n == name).ok_or(Error::Invalid("this pool property cannot be set"))?;
+            let (_, values, _) = INDEXED
+                .iter()
+                .find(|(n, ..)| *n == name)
+                .ok_or(Error::Invalid("this pool property cannot be set"))?;
             let index = values.iter().position(|v| *v == value);
             index.ok_or(Error::Invalid("this pool property does not take that value"))? as u64
         }

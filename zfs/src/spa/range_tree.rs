@@ -8,7 +8,7 @@ use alloc::collections::{BTreeMap, BTreeSet};
 
 /// A set of ranges `[start, end)`.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct RangeTree {
+pub(crate) struct RangeTree {
     by_start: BTreeMap<u64, u64>,
     by_size: BTreeSet<(u64, u64)>,
     space: u64,
@@ -17,49 +17,49 @@ pub struct RangeTree {
 impl RangeTree {
     /// The empty set.
     #[must_use]
-    pub const fn new() -> Self {
+    pub(crate) const fn new() -> Self {
         RangeTree { by_start: BTreeMap::new(), by_size: BTreeSet::new(), space: 0 }
     }
 
     /// Bytes in it.
     #[must_use]
-    pub fn space(&self) -> u64 {
+    pub(crate) fn space(&self) -> u64 {
         self.space
     }
 
     /// Number of ranges.
     #[must_use]
-    pub fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.by_start.len()
     }
 
     /// Whether it is empty.
     #[must_use]
-    pub fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.by_start.is_empty()
     }
 
     /// Size of the largest range.
     #[must_use]
-    pub fn largest(&self) -> u64 {
+    pub(crate) fn largest(&self) -> u64 {
         self.by_size.last().map_or(0, |(len, _)| *len)
     }
 
     /// The ranges `(start, length)` by start.
-    pub fn iter(&self) -> impl Iterator<Item = (u64, u64)> + '_ {
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (u64, u64)> + '_ {
         self.by_start.iter().map(|(start, end)| (*start, end - start))
     }
 
     /// The first range `(start, length)` that ends after `from`.
     #[must_use]
-    pub fn first_after(&self, from: u64) -> Option<(u64, u64)> {
+    pub(crate) fn first_after(&self, from: u64) -> Option<(u64, u64)> {
         let before = self.by_start.range(..=from).next_back().filter(|(_, end)| **end > from);
         before.or_else(|| self.by_start.range(from..).next()).map(|(start, end)| (*start, end - start))
     }
 
     /// The lowest-lying range among the smallest ones of at least `len` bytes.
     #[must_use]
-    pub fn best_fit(&self, len: u64) -> Option<(u64, u64)> {
+    pub(crate) fn best_fit(&self, len: u64) -> Option<(u64, u64)> {
         self.by_size.range((len, 0)..).next().map(|(len, start)| (*start, *len))
     }
 
@@ -75,7 +75,7 @@ impl RangeTree {
 
     /// Adds a range. False, and nothing changes, if some of it is in the set already.
     #[must_use]
-    pub fn add(&mut self, start: u64, len: u64) -> bool {
+    pub(crate) fn add(&mut self, start: u64, len: u64) -> bool {
         if len == 0 {
             return true;
         }
@@ -101,7 +101,7 @@ impl RangeTree {
 
     /// Removes a range. False, and nothing changes, if some of it is not in the set.
     #[must_use]
-    pub fn remove(&mut self, start: u64, len: u64) -> bool {
+    pub(crate) fn remove(&mut self, start: u64, len: u64) -> bool {
         if len == 0 {
             return true;
         }
@@ -124,7 +124,7 @@ impl RangeTree {
     }
 
     /// Adds what of a range is not yet in the set; the number of bytes that were there already.
-    pub fn add_missing(&mut self, start: u64, len: u64) -> u64 {
+    pub(crate) fn add_missing(&mut self, start: u64, len: u64) -> u64 {
         let end = start.saturating_add(len);
         let overlaps = self.overlaps(start, end);
         let mut doubled = 0;
@@ -137,7 +137,7 @@ impl RangeTree {
     }
 
     /// Removes what of a range is in the set; the number of bytes that were not.
-    pub fn clear(&mut self, start: u64, len: u64) -> u64 {
+    pub(crate) fn clear(&mut self, start: u64, len: u64) -> u64 {
         let end = start.saturating_add(len);
         let mut missing = len;
         for (s, e) in self.overlaps(start, end) {
@@ -158,21 +158,21 @@ impl RangeTree {
     }
 
     /// Whether all of a range is in the set.
-    #[must_use]
-    pub fn contains(&self, start: u64, len: u64) -> bool {
+    #[cfg(test)]
+    pub(crate) fn contains(&self, start: u64, len: u64) -> bool {
         let end = start.saturating_add(len);
         len == 0 || self.by_start.range(..=start).next_back().is_some_and(|(_, e)| *e >= end)
     }
 
     /// Whether any of a range is in the set.
     #[must_use]
-    pub fn overlaps_any(&self, start: u64, len: u64) -> bool {
+    pub(crate) fn overlaps_any(&self, start: u64, len: u64) -> bool {
         let end = start.saturating_add(len);
         self.by_start.range(..end).next_back().is_some_and(|(_, e)| *e > start)
     }
 
     /// Takes everything out.
-    pub fn take_all(&mut self) -> RangeTree {
+    pub(crate) fn take_all(&mut self) -> RangeTree {
         core::mem::take(self)
     }
 }

@@ -78,7 +78,8 @@ impl SpaceMap {
                 Entry::Debug { .. } => Ok(()),
                 Entry::Range { free, offset, run, vdev } => {
                     let too_far = || Error::corrupt("space map: entry past the end of its vdev", None);
-                    let offset = offset.checked_shl(shift).filter(|o| o >> shift == offset).ok_or_else(too_far)?;
+                    let offset =
+                        offset.checked_shl(shift).filter(|o| o >> shift == offset).ok_or_else(too_far)?;
                     visit(free, offset, run << shift, vdev)
                 }
             })?;
@@ -110,7 +111,14 @@ impl SpaceMap {
     }
 
     /// Appends ranges that were all allocated, or all freed. The header gets to disk by [`SpaceMap::write_header`].
-    pub(crate) fn append(&mut self, tx: &Tx, pass: u32, ranges: &RangeTree, free: bool, wide: bool) -> Result<()> {
+    pub(crate) fn append(
+        &mut self,
+        tx: &Tx,
+        pass: u32,
+        ranges: &RangeTree,
+        free: bool,
+        wide: bool,
+    ) -> Result<()> {
         if ranges.is_empty() {
             return Ok(());
         }

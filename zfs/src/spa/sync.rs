@@ -189,7 +189,8 @@ impl Spa {
             ..old
         };
         let features = self.features.for_labels();
-        let make = config.map(|c| move |leaf: &crate::vdev::Leaf| c.for_label(leaf.top_guid, leaf.guid, txg, &features));
+        let make = config
+            .map(|c| move |leaf: &crate::vdev::Leaf| c.for_label(leaf.top_guid, leaf.guid, txg, &features));
         match &make {
             Some(make) => label::sync(self.zio.vdevs(), &uberblock, Some(make))?,
             None => label::sync(self.zio.vdevs(), &uberblock, None)?,

@@ -78,7 +78,9 @@ impl Verifier<'_> {
                     self.report.bytes += bytes;
                     self.report.bad_copies += u64::from(bad);
                 }
-                Err(Error::Unsupported { what }) => self.report.problems.push(format!("{at}: not supported: {what}")),
+                Err(Error::Unsupported { what }) => {
+                    self.report.problems.push(format!("{at}: not supported: {what}"))
+                }
                 Err(_) => _ = self.damaged.insert(*at),
             }
         }
@@ -174,12 +176,13 @@ impl Verifier<'_> {
             self.report.leaked += missing(&referenced, allocated);
             self.report.unallocated += missing(allocated, &referenced);
         }
-        let indirect = |vdev: &u32| {
-            let state = spa.state.lock();
-            state.config.tops().iter().any(|t| {
-                t.get_u64("id") == Some(u64::from(*vdev)) && t.get_str("type") == Some("indirect")
-            })
-        };
+        let indirect =
+            |vdev: &u32| {
+                let state = spa.state.lock();
+                state.config.tops().iter().any(|t| {
+                    t.get_u64("id") == Some(u64::from(*vdev)) && t.get_str("type") == Some("indirect")
+                })
+            };
         // Blocks on vdevs that were removed lie elsewhere in truth.
         let rest: u64 = self.referenced.iter().filter(|(v, _)| !indirect(v)).map(|(_, r)| r.space()).sum();
         self.report.unallocated += rest;
@@ -246,4 +249,3 @@ impl Core {
         })
     }
 }
-

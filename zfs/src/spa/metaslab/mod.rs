@@ -23,7 +23,7 @@ use platform::sync::Mutex;
 use slab::Metaslab;
 
 /// Txgs between a free and the reuse of its space (`TXG_DEFER_SIZE`).
-pub const DEFER_TXGS: usize = 2;
+pub(crate) const DEFER_TXGS: usize = 2;
 /// The largest number of metaslabs that a pool may name, against absurd configurations (`zfs_vdev_ms_count_limit`).
 const METASLABS_MAX: u64 = 1 << 17;
 /// Bytes after which the next vdev is used (`metaslab_aliquot`).

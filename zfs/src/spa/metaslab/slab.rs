@@ -216,7 +216,8 @@ impl Metaslab {
         let (Some(map), Some(free)) = (&self.map, &self.free) else { return false };
         // One entry per allocated range, of one or two words, and a debug entry.
         let optimal = 8 * (2 * free.len() as u64 + 3);
-        map.header.length > CONDENSE_FACTOR * optimal && map.header.length > CONDENSE_BLOCKS * map.block_size()
+        map.header.length > CONDENSE_FACTOR * optimal
+            && map.header.length > CONDENSE_BLOCKS * map.block_size()
     }
 
     /// Replaces the log by one that says only what is allocated as of the previous txg.
