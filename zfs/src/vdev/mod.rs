@@ -15,7 +15,7 @@ use alloc::format;
 use alloc::string::{String, ToString};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
-use platform::block::{Batch, BlockDevice, Op};
+use platform::block::{Batch, BlockDevice, BlockError, Op};
 
 /// A device with the guid that the tree knows it by.
 pub type Member = (u64, Arc<dyn BlockDevice>);
@@ -156,7 +156,7 @@ impl VdevTree {
         Ok((top, dva.offset + LABEL_START_SIZE))
     }
 
-    /// Makes all completed writes durable on all devices.
+    /// Makes all completed writes durable on all devices. A device that does not know flushes has no volatile cache.
     pub fn flush(&self) -> Result<()> {
         let batch = Batch::new();
         for leaf in self.leaves() {
@@ -164,7 +164,10 @@ impl VdevTree {
                 batch.submit(&**device, Op::Flush);
             }
         }
-        batch.wait().into_iter().try_for_each(|outcome| outcome.map(|_| ()).map_err(Error::from))
+        batch.wait().into_iter().try_for_each(|outcome| match outcome {
+            Ok(_) | Err(BlockError::Unsupported) => Ok(()),
+            Err(cause) => Err(Error::from(cause)),
+        })
     }
 
     /// Whether any device refuses writes.
