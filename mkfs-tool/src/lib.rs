@@ -48,7 +48,7 @@ fn report(error: &Error) -> ExitCode {
     if is_broken_pipe(error) {
         return ExitCode::SUCCESS;
     }
-    say(&one_line(&format!("{error:#}")));
+    say(&plain(&one_line(&format!("{error:#}"))));
     ExitCode::FAILURE
 }
 
@@ -83,6 +83,16 @@ fn one_line(text: &str) -> String {
     text.split(['\n', '\r']).map(str::trim).filter(|line| !line.is_empty()).collect::<Vec<_>>().join(" ")
 }
 
+/// Without the numbers that the standard library puts behind a system error's words.
+fn plain(message: &str) -> String {
+    let mut parts = message.split(" (os error ");
+    let mut text = parts.next().unwrap_or_default().to_owned();
+    for part in parts {
+        text.push_str(part.split_once(')').map_or("", |(_, rest)| rest));
+    }
+    text
+}
+
 fn say(message: &str) {
     // Nothing can be done about a standard error that cannot be written.
     let _ = writeln!(std::io::stderr(), "tarn: {message}");
@@ -113,6 +123,13 @@ mod tests {
     #[test]
     fn errors_are_one_line() {
         assert_eq!(one_line("a\n\n  b \r\nc"), "a b c");
+    }
+
+    #[test]
+    fn system_errors_have_no_numbers() {
+        assert_eq!(plain("x: No such file or directory (os error 2)"), "x: No such file or directory");
+        assert_eq!(plain("a (os error 13): b (c)"), "a: b (c)");
+        assert_eq!(plain("plain"), "plain");
     }
 
     #[test]

@@ -29,7 +29,6 @@ const TIMED_OUT: u8 = 124;
 
 /// `tarn run`.
 pub fn run(options: &cli::Run) -> Result<ExitCode> {
-    let elf = kernel::image(options.kernel.as_deref())?;
     let disks: Vec<PathBuf> = std::iter::once(&options.image).chain(&options.disk).cloned().collect();
     image::check_image(&options.image)?;
     for disk in &options.disk {
@@ -42,6 +41,7 @@ pub fn run(options: &cli::Run) -> Result<ExitCode> {
         println!("{} {}", qemu::program().to_string_lossy(), words.collect::<Vec<_>>().join(" "));
         return Ok(ExitCode::SUCCESS);
     }
+    let elf = kernel::image(options.kernel.as_deref())?;
     // Without --snapshot the machine writes, and keeps every other writer away.
     let mut locks = Vec::new();
     if !options.snapshot {
