@@ -51,7 +51,8 @@ impl Machine {
 
 #[test]
 fn help_has_examples_and_succeeds() {
-    for verb in ["create", "run", "zpool", "zfs", "ls", "cat", "tree", "stat", "cp", "inspect", "completions"] {
+    for verb in ["create", "run", "zpool", "zfs", "ls", "cat", "tree", "stat", "cp", "inspect", "completions"]
+    {
         let output = tarn(&[verb, "--help"]).output().unwrap();
         assert!(output.status.success() && text(&output.stdout).contains("Example"), "{verb}");
     }
@@ -68,7 +69,13 @@ fn every_shell_gets_completions() {
 
 #[test]
 fn a_wrong_command_line_is_one_line_and_status_2() {
-    for args in [&["frob"][..], &["run"], &["create", "x", "--size", "1Q"], &["zfs", "lst"], &["run", "x", "--cpus", "0"]] {
+    for args in [
+        &["frob"][..],
+        &["run"],
+        &["create", "x", "--size", "1Q"],
+        &["zfs", "lst"],
+        &["run", "x", "--cpus", "0"],
+    ] {
         let output = tarn(args).output().unwrap();
         let said = text(&output.stderr);
         assert_eq!(output.status.code(), Some(2), "{args:?}");
@@ -91,7 +98,8 @@ fn the_guests_output_and_status_come_through() {
 fn qemu_gets_the_kernel_and_the_encoded_command() {
     // The kernel is readable under the name that is given: the script copies it to its output.
     let script = r#"while [ $# -gt 0 ]; do case "$1" in -kernel) cat "$2"; echo;; -append) echo "$2";; esac; shift; done"#;
-    let output = Machine::new(script).run(&["--append=tarn.arc_max=64M", "--", "/bin/sh", "-c", "echo 'a b'\n"]);
+    let output =
+        Machine::new(script).run(&["--append=tarn.arc_max=64M", "--", "/bin/sh", "-c", "echo 'a b'\n"]);
     let said = text(&output.stdout);
     assert!(said.contains("ELF and so on"), "{said}");
     assert!(said.contains("tarn.arc_max=64M -- /bin/sh -c echo%20%27a%20b%27%0A"), "{said}");
@@ -145,9 +153,13 @@ fn qemu_does_not_outlive_a_killed_tarn() {
 
 #[test]
 fn a_dry_run_shows_the_command_and_starts_nothing() {
-    let output = Machine::new("touch started").run(&["--dry-run", "--machine", "microvm", "--forward", "8080:80"]);
+    let output =
+        Machine::new("touch started").run(&["--dry-run", "--machine", "microvm", "--forward", "8080:80"]);
     let said = text(&output.stdout);
-    assert!(output.status.success() && said.contains("-machine microvm") && said.contains("hostfwd=tcp"), "{said}");
+    assert!(
+        output.status.success() && said.contains("-machine microvm") && said.contains("hostfwd=tcp"),
+        "{said}"
+    );
 }
 
 #[test]
@@ -159,5 +171,9 @@ fn missing_pieces_are_named() {
     assert!(text(&machine.run(&[]).stderr).contains("not an ELF"));
     fs::remove_file(machine.path("a.img")).unwrap();
     let output = machine.run(&[]);
-    assert!(!output.status.success() && text(&output.stderr).contains("a.img: No such file"), "{}", text(&output.stderr));
+    assert!(
+        !output.status.success() && text(&output.stderr).contains("a.img: No such file"),
+        "{}",
+        text(&output.stderr)
+    );
 }

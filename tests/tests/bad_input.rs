@@ -83,7 +83,12 @@ fn survives(args: &[&str]) -> Output {
     let output = output(args);
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
     assert!(!said.contains("internal error") && !said.contains("panicked"), "{}: {said}", args.join(" "));
-    assert!(output.status.code().is_some_and(|code| code != 101), "{}: {:?} {said}", args.join(" "), output.status);
+    assert!(
+        output.status.code().is_some_and(|code| code != 101),
+        "{}: {:?} {said}",
+        args.join(" "),
+        output.status
+    );
     if !output.status.success() {
         let errors = said.lines().filter(|l| l.starts_with("tarn: ")).count();
         assert!(errors <= 1, "{}: {said}", args.join(" "));
@@ -109,7 +114,9 @@ fn all_refused(image: &Path, words: &[&str]) {
 fn a_truncated_image_is_refused() {
     let folder = Folder::new();
     let image = folder.image("t.img");
-    for (size, words) in [(100_u64 << 20, &["t.img"][..]), (70 << 20, &["t.img"]), (1 << 20, &["too few"]), (0, &["too few"])] {
+    for (size, words) in
+        [(100_u64 << 20, &["t.img"][..]), (70 << 20, &["t.img"]), (1 << 20, &["too few"]), (0, &["too few"])]
+    {
         OpenOptions::new().write(true).open(&image).unwrap().set_len(size).unwrap();
         all_refused(&image, words);
     }
@@ -221,7 +228,10 @@ fn a_flipped_bit_in_any_metadata_is_found() {
     assert!(kinds.0.len() >= 10, "only {} kinds of blocks", kinds.0.len());
     let before = sum(&image);
     for ((mos, object_type, level), (at, dvas)) in &kinds.0 {
-        let what = format!("{} object type {object_type} level {level} at {at}", if *mos { "MOS" } else { "dataset" });
+        let what = format!(
+            "{} object type {object_type} level {level} at {at}",
+            if *mos { "MOS" } else { "dataset" }
+        );
         flip(&image, dvas);
         let damaged = sum(&image);
         let verified = survives(&["zpool", "--disk", &path, "scrub", "--verify"]);
@@ -329,8 +339,10 @@ fn sources_that_make_no_sense_leave_no_image() {
         all.extend(args);
         refused(&all, &[]);
     }
-    let names: Vec<String> =
-        fs::read_dir(folder.0.path()).unwrap().map(|e| e.unwrap().file_name().to_string_lossy().into_owned()).collect();
+    let names: Vec<String> = fs::read_dir(folder.0.path())
+        .unwrap()
+        .map(|e| e.unwrap().file_name().to_string_lossy().into_owned())
+        .collect();
     assert!(names.iter().all(|n| n.ends_with(".tar") || n == "file"), "{names:?}");
     // An image that exists is not replaced unasked.
     let existing = folder.image("e.img");

@@ -20,7 +20,7 @@ pub(super) fn automatic(tree: &Tree, options: &cli::Create) -> u64 {
         // A dnode and a directory entry, both in two copies.
         need = need.saturating_add(2048);
         if let Kind::File { size, allocated, .. } = entry.kind {
-            let data = size.min(allocated.max(sector)).next_multiple_of(sector);
+            let data = size.min(allocated.max(sector)).min(1 << 60).next_multiple_of(sector);
             need = need.saturating_add(data.saturating_mul(copies));
         }
         let attributes: usize =
