@@ -150,9 +150,16 @@ impl Txgs {
 
     fn join(self: &Arc<Self>, reserve: u64, net_free: bool) -> Result<Tx> {
         let check = self.check.read().clone();
-        if let Some(check) = check {
-            let pending = self.pending_bytes();
-            check.check(reserve, pending, net_free)?;
+        if let Some(check) = check
+            && let Err(error) = check.check(reserve, self.pending_bytes(), net_free)
+        {
+            // What is pending is counted as if it did not compress, and what was freed is not free yet.
+            if error != Error::NoSpace || self.pending_bytes() == 0 {
+                return Err(error);
+            }
+            let txg = self.request_sync();
+            self.wait_synced(txg)?;
+            check.check(reserve, self.pending_bytes(), net_free)?;
         }
         let mut state = self.state.lock();
         loop {

@@ -6,7 +6,7 @@
 use super::config::Config;
 use super::directory;
 use super::range_tree::RangeTree;
-use super::space_map::SpaceMap;
+use super::space_map::{Place, SpaceMap};
 use crate::dmu::Objset;
 use crate::error::{Error, Result};
 use crate::zap;
@@ -54,20 +54,25 @@ pub(super) fn apply(mos: &Arc<Objset>, config: &Config, maps: &mut [(u32, RangeT
     }
     for (txg, object) in logs {
         // Entries of a log count sectors of 512 bytes, as it serves all vdevs.
-        SpaceMap::open(mos, object, 0, 9)?.for_each(|free, start, len, vdev| {
-            let vdev = vdev.ok_or(Error::corrupt("log space maps: entry without a vdev", None))?;
-            let Some(map) = maps.iter_mut().find(|(id, _)| *id == vdev).map(|(_, map)| map) else {
-                return Ok(());
-            };
-            let last = flushed.get(&vdev).and_then(|f| f.txgs.get((start >> f.shift) as usize));
-            if last.is_some_and(|last| txg < *last) {
-                return Ok(());
-            }
-            let done = if free { map.remove(start, len) } else { map.add(start, len) };
-            let rule =
-                if free { "log space maps: free of free space" } else { "log space maps: double allocation" };
-            if done { Ok(()) } else { Err(Error::corrupt(rule, None)) }
-        })?;
+        SpaceMap::open(mos, object, Place { vdev: 0, shift: 9, start: 0 })?.for_each(
+            |free, start, len, vdev| {
+                let vdev = vdev.ok_or(Error::corrupt("log space maps: entry without a vdev", None))?;
+                let Some(map) = maps.iter_mut().find(|(id, _)| *id == vdev).map(|(_, map)| map) else {
+                    return Ok(());
+                };
+                let last = flushed.get(&vdev).and_then(|f| f.txgs.get((start >> f.shift) as usize));
+                if last.is_some_and(|last| txg < *last) {
+                    return Ok(());
+                }
+                let done = if free { map.remove(start, len) } else { map.add(start, len) };
+                let rule = if free {
+                    "log space maps: free of free space"
+                } else {
+                    "log space maps: double allocation"
+                };
+                if done { Ok(()) } else { Err(Error::corrupt(rule, None)) }
+            },
+        )?;
     }
     Ok(())
 }

@@ -30,6 +30,8 @@ mod range_tree;
 mod report;
 mod space_map;
 mod sync;
+#[cfg(test)]
+mod tests;
 mod verify;
 
 pub use options::{CreateOptions, ImportOptions};

@@ -19,14 +19,23 @@ const CHUNK: u64 = 1 << 20;
 pub(crate) struct SpaceMap {
     dnode: Arc<Dnode>,
     pub(crate) header: SpaceMapHeader,
+    place: Place,
+}
+
+/// What a space map describes.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Place {
+    /// Its vdev.
+    pub(crate) vdev: u32,
     /// Power of two of the unit of entries.
-    shift: u8,
-    vdev: u32,
+    pub(crate) shift: u8,
+    /// What offsets of entries are relative to, in bytes.
+    pub(crate) start: u64,
 }
 
 impl SpaceMap {
     /// A new, empty map.
-    pub(crate) fn create(mos: &Arc<Objset>, tx: &Tx, vdev: u32, shift: u8, histogram: bool) -> Result<Self> {
+    pub(crate) fn create(mos: &Arc<Objset>, tx: &Tx, place: Place, histogram: bool) -> Result<Self> {
         let header = SpaceMapHeader::empty(0, histogram);
         let bonus = header.emit();
         let what = Allocate {
@@ -36,11 +45,11 @@ impl SpaceMap {
             ..Allocate::plain(ObjectType::SPACE_MAP, BLOCK_SIZE)
         };
         let dnode = mos.allocate(tx, &what)?;
-        Ok(SpaceMap { dnode, header, shift, vdev })
+        Ok(SpaceMap { dnode, header, place })
     }
 
     /// Opens a map.
-    pub(crate) fn open(mos: &Arc<Objset>, object: u64, vdev: u32, shift: u8) -> Result<Self> {
+    pub(crate) fn open(mos: &Arc<Objset>, object: u64, place: Place) -> Result<Self> {
         let dnode = mos.hold(object)?;
         let header = SpaceMapHeader::parse(&dnode.bonus())?;
         let info = dnode.info();
@@ -48,7 +57,7 @@ impl SpaceMap {
         if header.length > capacity {
             return Err(Error::corrupt("space map: longer than its object", None));
         }
-        Ok(SpaceMap { dnode, header, shift, vdev })
+        Ok(SpaceMap { dnode, header, place })
     }
 
     /// Its object number.
@@ -66,7 +75,8 @@ impl SpaceMap {
         &self,
         mut visit: impl FnMut(bool, u64, u64, Option<u32>) -> Result<()>,
     ) -> Result<()> {
-        let shift = u32::from(self.shift);
+        let Place { start, shift, .. } = self.place;
+        let shift = u32::from(shift);
         let mut at = 0;
         self.dnode.prefetch(0, self.header.length);
         while at < self.header.length {
@@ -78,8 +88,8 @@ impl SpaceMap {
                 Entry::Debug { .. } => Ok(()),
                 Entry::Range { free, offset, run, vdev } => {
                     let too_far = || Error::corrupt("space map: entry past the end of its vdev", None);
-                    let offset =
-                        offset.checked_shl(shift).filter(|o| o >> shift == offset).ok_or_else(too_far)?;
+                    let bytes = offset.checked_shl(shift).filter(|o| o >> shift == offset);
+                    let offset = bytes.and_then(|o| o.checked_add(start)).ok_or_else(too_far)?;
                     visit(free, offset, run << shift, vdev)
                 }
             })?;
@@ -88,8 +98,9 @@ impl SpaceMap {
         Ok(())
     }
 
-    /// The allocated ranges of `[start, start + size)`.
-    pub(crate) fn load_allocated(&self, start: u64, size: u64) -> Result<RangeTree> {
+    /// The allocated ranges of the `size` bytes from its start.
+    pub(crate) fn load_allocated(&self, size: u64) -> Result<RangeTree> {
+        let start = self.place.start;
         let mut allocated = RangeTree::new();
         self.for_each(|free, offset, len, _| {
             if offset < start || offset.checked_add(len).is_none_or(|end| end > start + size) {
@@ -122,10 +133,11 @@ impl SpaceMap {
         if ranges.is_empty() {
             return Ok(());
         }
-        let mut encoder = Encoder::new(self.header.length, self.block_size(), self.vdev, wide);
+        let Place { vdev, shift, start: base } = self.place;
+        let mut encoder = Encoder::new(self.header.length, self.block_size(), vdev, wide);
         encoder.debug(tx.txg(), pass, free);
         for (start, len) in ranges.iter() {
-            encoder.range(free, start >> self.shift, len >> self.shift);
+            encoder.range(free, (start - base) >> shift, len >> shift);
         }
         let log = encoder.finish();
         self.dnode.write(tx, self.header.length, &log)?;

@@ -8,7 +8,7 @@
 mod slab;
 
 use super::range_tree::RangeTree;
-use super::space_map::SpaceMap;
+use super::space_map::{Place, SpaceMap};
 use crate::dmu::{Allocate, Objset, Tx};
 use crate::error::{Error, Result};
 use crate::ondisk::blkptr::Dva;
@@ -245,7 +245,7 @@ impl Metaslabs {
         for vdev in &inner.vdevs {
             let mut ranges = RangeTree::new();
             for (slab, map) in vdev.slabs.iter().filter_map(|s| Some((s, s.map.as_ref()?))) {
-                match map.load_allocated(slab.start, slab.size) {
+                match map.load_allocated(slab.size) {
                     Ok(allocated) if allocated.space() != slab.synced_allocated() => {
                         let error = Error::corrupt("space map: its sum is not that of its entries", None);
                         broken(vdev.layout.id, map.object(), error);
@@ -274,9 +274,10 @@ fn open_vdev(mos: &Arc<Objset>, layout: VdevLayout) -> Result<VdevSpace> {
     let mut slabs = Vec::with_capacity(count as usize);
     for (index, object) in objects.as_chunks::<8>().0.iter().enumerate() {
         let object = u64::from_le_bytes(*object);
-        let map = (object != 0).then(|| SpaceMap::open(mos, object, layout.id, layout.ashift)).transpose()?;
         let size = 1 << layout.metaslab_shift;
-        slabs.push(Metaslab::new(layout.id, layout.ashift, index as u64 * size, size, map));
+        let place = Place { vdev: layout.id, shift: layout.ashift, start: index as u64 * size };
+        let map = (object != 0).then(|| SpaceMap::open(mos, object, place)).transpose()?;
+        slabs.push(Metaslab::new(place, size, map));
     }
     // Copies start far apart: the first at the start, the others further on.
     let far = |eighths: usize| if slabs.is_empty() { 0 } else { slabs.len() * eighths / 8 };

@@ -8,7 +8,7 @@
 //! ```
 
 use super::super::range_tree::RangeTree;
-use super::super::space_map::SpaceMap;
+use super::super::space_map::{Place, SpaceMap};
 use super::{DEFER_TXGS, Rules};
 use crate::dmu::tx::TXG_SIZE;
 use crate::dmu::{Objset, Tx};
@@ -30,8 +30,7 @@ const CONDENSE_BLOCKS: u64 = 4;
 pub(crate) struct Metaslab {
     pub(super) start: u64,
     pub(super) size: u64,
-    shift: u8,
-    vdev: u32,
+    place: Place,
     pub(super) map: Option<SpaceMap>,
     /// What may be allocated; `None` until it is loaded.
     free: Option<RangeTree>,
@@ -47,19 +46,18 @@ fn slot(txg: u64) -> usize {
 }
 
 impl Metaslab {
-    pub(super) fn new(vdev: u32, shift: u8, start: u64, size: u64, map: Option<SpaceMap>) -> Self {
+    pub(super) fn new(place: Place, size: u64, map: Option<SpaceMap>) -> Self {
         Metaslab {
-            start,
+            start: place.start,
             size,
-            shift,
-            vdev,
+            place,
             map,
             free: None,
             allocating: Default::default(),
             freeing: RangeTree::new(),
             freed: RangeTree::new(),
             defer: Default::default(),
-            cursor: start,
+            cursor: place.start,
         }
     }
 
@@ -87,7 +85,7 @@ impl Metaslab {
             let mut free = RangeTree::new();
             let _ = free.add(self.start, self.size);
             if let Some(map) = &self.map {
-                for (start, len) in map.load_allocated(self.start, self.size)?.iter() {
+                for (start, len) in map.load_allocated(self.size)?.iter() {
                     free.clear(start, len);
                 }
             }
@@ -170,7 +168,7 @@ impl Metaslab {
     pub(super) fn sync(&mut self, mos: &Arc<Objset>, tx: &Tx, pass: u32, rules: &Rules) -> Result<bool> {
         let created = self.map.is_none();
         if created {
-            self.map = Some(SpaceMap::create(mos, tx, self.vdev, self.shift, rules.histogram)?);
+            self.map = Some(SpaceMap::create(mos, tx, self.place, rules.histogram)?);
         }
         let slot = slot(tx.txg());
         if pass == 1 && self.should_condense() {
@@ -198,7 +196,7 @@ impl Metaslab {
     fn histogram(&self, freeing: &RangeTree) -> [u64; HISTOGRAM_SIZE] {
         let mut histogram = [0; HISTOGRAM_SIZE];
         let mut count = |tree: &RangeTree| {
-            tree.iter().for_each(|(_, len)| SpaceMap::count_free(&mut histogram, self.shift, len));
+            tree.iter().for_each(|(_, len)| SpaceMap::count_free(&mut histogram, self.place.shift, len));
         };
         if let Some(free) = &self.free {
             count(free);
