@@ -299,8 +299,10 @@ impl Dnode {
             let slot = self.slot(&mut state, tx)?;
             slot.block_size = Some(block_size);
             if let Some(block) = resized {
-                slot.blocks.insert(0, crate::dmu::dirty::Buf::Owned(block));
-                self.core.txgs.add_dirty(tx.txg(), u64::from(block_size));
+                let before = slot.blocks.insert(0, crate::dmu::dirty::Buf::Owned(block));
+                // Growing a dirty block step by step counts once.
+                let counted = before.map_or(0, |b| b.as_slice().len() as u64);
+                self.core.txgs.add_dirty(tx.txg(), u64::from(block_size).saturating_sub(counted));
             }
             state.block_size = block_size;
             state.seq += 1;

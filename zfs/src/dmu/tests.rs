@@ -379,3 +379,42 @@ fn readers_and_writers_go_on_while_txgs_sync() {
     pool.sync();
     pool.check(&[&os]);
 }
+
+#[test]
+fn a_hundred_thousand_small_objects() {
+    let pool = TestPool::with_limits(512 << 20, Limits { dirty_max: 32 << 20, timeout_ns: None });
+    let os = objset(&pool);
+    let done = core::sync::atomic::AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !done.load(core::sync::atomic::Ordering::SeqCst) {
+                pool.sync();
+            }
+        });
+        for i in 0..100_000u64 {
+            let tx = pool.txgs.begin(0).unwrap();
+            let dnode = os.allocate(&tx, &file(512)).unwrap();
+            assert_eq!(dnode.object(), i + 1);
+            dnode.write(&tx, 0, &i.to_le_bytes()).unwrap();
+        }
+        done.store(true, core::sync::atomic::Ordering::SeqCst);
+    });
+    pool.sync();
+    let back = reopen(&pool, &os);
+    assert_eq!(back.object_count(), 100_000);
+    let mut at = 0;
+    let mut found = 0;
+    while let Some(object) = back.next_object(at, false).unwrap() {
+        at = object;
+        found += 1;
+        if object % 97 == 0 {
+            let mut word = [0; 8];
+            back.hold(object).unwrap().read(0, &mut word).unwrap();
+            assert_eq!(u64::from_le_bytes(word), object - 1);
+        }
+    }
+    assert_eq!(found, 100_000);
+    // After an import, new numbers go on where the objset is not full.
+    let tx = pool.txgs.begin(0).unwrap();
+    assert!(back.allocate(&tx, &file(512)).unwrap().object() > 98_304);
+}
