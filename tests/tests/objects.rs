@@ -37,7 +37,8 @@ struct Counts {
 fn open(pool: &str) -> (Arc<Zio>, Arc<Objset>) {
     let disk = fixtures::disk(pool, 0).unwrap();
     let label = label::read(&*disk).unwrap();
-    let tree = VdevTree::open(label.config.nvlist("vdev_tree").unwrap(), &[(label.guid().unwrap(), disk)]).unwrap();
+    let tree =
+        VdevTree::open(label.config.nvlist("vdev_tree").unwrap(), &[(label.guid().unwrap(), disk)]).unwrap();
     let zio = Zio::new(tree, [0; 32], 32 << 20);
     let uberblock = label.uberblock.unwrap();
     let txgs = Txgs::new(uberblock.txg, Limits { dirty_max: 1 << 20, timeout_ns: None });

@@ -246,9 +246,26 @@ impl SyncNode {
 
     fn read_or_zeros(&self, sync: &Sync<'_>, bp: &Blkptr, level: u8, blkid: u64) -> Result<Vec<u8>> {
         if bp.is_hole() {
-            return Ok(vec![0; self.phys.block_size_at(level)]);
+            return Ok(self.holes_below(bp, level));
         }
         Ok(self.tree().read_indirect(&sync.objset.core.zio, bp, level, blkid)?.to_vec())
+    }
+
+    /// An indirect block in place of a hole. The holes in it were born when that hole was, or an incremental stream
+    /// would not learn of them (`dbuf_handle_indirect_hole`).
+    fn holes_below(&self, hole: &Blkptr, level: u8) -> Vec<u8> {
+        let mut block = vec![0; self.phys.block_size_at(level)];
+        if hole.birth() != 0 {
+            let mut child = Blkptr::HOLE;
+            child.set_sizes(self.phys.block_size_at(level - 1) as u64, 512);
+            child.set_object_type(self.phys.object_type.0);
+            child.set_level(level - 1);
+            child.set_birth(hole.birth());
+            for place in block.as_chunks_mut::<BLKPTR_SIZE>().0 {
+                *place = child.to_bytes();
+            }
+        }
+        block
     }
 
     /// Loads all indirect blocks above the blocks to write, level by level from the top, each level's reads together.
@@ -270,8 +287,9 @@ impl SyncNode {
             let mut read = if wants.is_empty() { Vec::new() } else { sync.objset.core.zio.read_many(&wants) }
                 .into_iter();
             for id in ids {
-                let block = if self.get(level, id).is_hole() {
-                    vec![0; self.phys.block_size_at(level)]
+                let bp = self.get(level, id);
+                let block = if bp.is_hole() {
+                    self.holes_below(&bp, level)
                 } else {
                     let block =
                         read.next().unwrap_or(Err(Error::corrupt("a read without an answer", None)))?;
