@@ -109,6 +109,8 @@ pub struct Entry {
     pub rdev: Option<(u32, u32)>,
     /// The path in hexadecimal, where it is not UTF-8.
     pub path_hex: Option<String>,
+    /// Another dataset was mounted here, and hid what is compared.
+    pub mountpoint: bool,
     /// Target of a symbolic link.
     pub target: Option<String>,
     /// Content of a file.
