@@ -1,0 +1,181 @@
+//! Loading a program: from a path to an address space, an entry point and an initial stack.
+//!
+//! Static executables, position-independent ones, and dynamic ones through the interpreter that they name. A file
+//! that begins with `#!` runs the interpreter named there.
+
+mod elf;
+mod stack;
+
+use crate::mm::address_space::{AddressSpace, PAGE};
+use crate::mm::vma::{Backing, Prot};
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+use elf::Elf;
+use vfs::Errno;
+use vfs::file::File;
+use vfs::ops::Vfs;
+use vfs::path::Place;
+use vfs::types::{FileType, New, OpenFlags};
+
+/// Where position-independent programs go.
+const PIE_BASE: u64 = 0x5555_5555_4000;
+/// Top of the stack.
+const STACK_TOP: u64 = 0x7fff_ffff_e000;
+/// Size of the stack's area in bytes; pages come when they are touched.
+pub const STACK_SIZE: u64 = 8 << 20;
+
+/// A program ready to run.
+pub struct Image {
+    /// Its memory.
+    pub space: Arc<AddressSpace>,
+    /// First instruction.
+    pub entry: u64,
+    /// Initial stack pointer.
+    pub stack: u64,
+    /// The executable's path.
+    pub path: Vec<u8>,
+    /// Arguments, as the program sees them.
+    pub args: Vec<Vec<u8>>,
+    /// The auxiliary vector, for `/proc/self/auxv`.
+    pub auxv: Vec<u8>,
+}
+
+/// What cannot be loaded, and why.
+pub struct LoadError {
+    /// The file concerned: the program, or an interpreter that it names.
+    pub path: Vec<u8>,
+    /// The reason.
+    pub error: Errno,
+    /// The file is the interpreter of the program.
+    pub interpreter: bool,
+}
+
+fn open(vfs: &Vfs, base: &Arc<Place>, path: &[u8]) -> Result<Arc<File>, Errno> {
+    let file = vfs.open(base, path, OpenFlags::empty(), &New::new(FileType::Regular, 0))?;
+    if file.inode().file_type() != FileType::Regular || file.inode().stat()?.mode & 0o111 == 0 {
+        return Err(Errno::EACCES);
+    }
+    Ok(file)
+}
+
+/// The interpreter line of a script: `#!path [argument]`.
+fn script(file: &File) -> Result<Option<(Vec<u8>, Option<Vec<u8>>)>, Errno> {
+    let mut head = [0; 256];
+    let n = file.inode().read_at(0, &mut head)?;
+    let Some(line) = head[..n].strip_prefix(b"#!") else { return Ok(None) };
+    let line = line.split(|b| *b == b'\n').next().unwrap_or_default().trim_ascii();
+    let mut words = line.splitn(2, |b| *b == b' ' || *b == b'\t');
+    let path = words.next().filter(|p| !p.is_empty()).ok_or(Errno::ENOEXEC)?.to_vec();
+    let argument = words.next().map(|a| a.trim_ascii().to_vec()).filter(|a| !a.is_empty());
+    Ok(Some((path, argument)))
+}
+
+/// Loads the program at `path`, seen from `base`.
+pub fn load(
+    vfs: &Vfs,
+    base: &Arc<Place>,
+    path: &[u8],
+    mut args: Vec<Vec<u8>>,
+    env: &[Vec<u8>],
+) -> Result<Image, LoadError> {
+    let mut path = path.to_vec();
+    let mut nested = false;
+    for _ in 0..4 {
+        let fail = |error| LoadError { path: path.clone(), error, interpreter: nested };
+        let file = open(vfs, base, &path).map_err(fail)?;
+        match script(&file).map_err(fail)? {
+            Some((interpreter, argument)) => {
+                let mut new = alloc::vec![interpreter.clone()];
+                new.extend(argument);
+                new.push(path);
+                new.extend(args.into_iter().skip(1));
+                args = new;
+                path = interpreter;
+                nested = true;
+            }
+            None => return load_elf(vfs, base, &file, path.clone(), args, env),
+        }
+    }
+    Err(LoadError { path, error: Errno::ELOOP, interpreter: true })
+}
+
+fn load_elf(
+    vfs: &Vfs,
+    base: &Arc<Place>,
+    file: &Arc<File>,
+    path: Vec<u8>,
+    args: Vec<Vec<u8>>,
+    env: &[Vec<u8>],
+) -> Result<Image, LoadError> {
+    let fail = |error| LoadError { path: path.clone(), error, interpreter: false };
+    let elf = Elf::read(file).map_err(fail)?;
+    let space = AddressSpace::new().map_err(fail)?;
+    let bias = map_segments(&space, file, &elf, if elf.dynamic { Some(PIE_BASE) } else { None }).map_err(fail)?;
+    let end = elf.segments.iter().map(|s| s.address + s.mem_size).max().unwrap_or(0) + bias;
+    space.set_brk_start(end.next_multiple_of(PAGE));
+    let mut entry = elf.entry.wrapping_add(bias);
+    let program_entry = entry;
+    let mut interpreter_base = 0;
+    if let Some(interpreter) = &elf.interpreter {
+        let fail = |error| LoadError { path: interpreter.clone(), error, interpreter: true };
+        let file = open(vfs, base, interpreter).map_err(fail)?;
+        let loader = Elf::read(&file).map_err(fail)?;
+        interpreter_base = map_segments(&space, &file, &loader, None).map_err(fail)?;
+        entry = loader.entry.wrapping_add(interpreter_base);
+    }
+    let prot = Prot(Prot::READ | Prot::WRITE | if elf.executable_stack { Prot::EXEC } else { 0 });
+    space
+        .map(STACK_TOP - STACK_SIZE, STACK_SIZE, true, prot, Backing::Anonymous, "[stack]")
+        .map_err(fail)?;
+    let layout = stack::Layout {
+        top: STACK_TOP,
+        headers: elf.header_address.map_or(0, |a| a.wrapping_add(bias)),
+        header_size: elf.headers.1,
+        header_count: elf.headers.2,
+        interpreter_base,
+        entry: program_entry,
+    };
+    let (stack, auxv) = stack::build(&space, &layout, &path, &args, env).map_err(fail)?;
+    Ok(Image { space, entry, stack, path: file.place.path(), args, auxv })
+}
+
+/// Maps an executable's segments; the load bias. A position-independent one goes to `at`, or where there is room.
+fn map_segments(space: &AddressSpace, file: &Arc<File>, elf: &Elf, at: Option<u64>) -> Result<u64, Errno> {
+    let first = elf.segments.first().map_or(0, |s| s.address & !(PAGE - 1));
+    let last = elf.segments.iter().map(|s| s.address + s.mem_size).max().unwrap_or(0);
+    let span = (last - first).next_multiple_of(PAGE);
+    let bias = if elf.dynamic {
+        let align = elf.segments.iter().map(|s| s.align).filter(|a| a.is_power_of_two()).max().unwrap_or(PAGE);
+        let hint = at.map_or(0, |at| at.next_multiple_of(align.clamp(PAGE, 1 << 30)));
+        // Reserves the whole span, so that the segments lie together; they replace it piece by piece.
+        space.map(hint, span, false, Prot(0), Backing::Anonymous, "")?.wrapping_sub(first)
+    } else {
+        0
+    };
+    for segment in &elf.segments {
+        map_segment(space, file, segment, bias)?;
+    }
+    Ok(bias)
+}
+
+fn map_segment(space: &AddressSpace, file: &Arc<File>, s: &elf::Segment, bias: u64) -> Result<(), Errno> {
+    let prot = Prot(s.prot);
+    let start = s.address.wrapping_add(bias);
+    let page = start & !(PAGE - 1);
+    let file_end = start + s.file_size;
+    let mem_end = (start + s.mem_size).next_multiple_of(PAGE);
+    let file_pages = if s.file_size > 0 { file_end.next_multiple_of(PAGE) } else { page };
+    if file_pages > page {
+        let offset = s.offset - s.address % PAGE;
+        let backing = Backing::File(Arc::clone(file), offset);
+        space.map(page, file_pages - page, true, prot, backing, "")?;
+        if s.mem_size > s.file_size && file_end < file_pages {
+            // The rest of the last page is the beginning of the zeros.
+            space.poke(file_end, &alloc::vec![0; (file_pages - file_end) as usize])?;
+        }
+    }
+    if mem_end > file_pages {
+        space.map(file_pages, mem_end - file_pages, true, prot, Backing::Anonymous, "")?;
+    }
+    Ok(())
+}

@@ -1,0 +1,234 @@
+//! The pages behind shared mappings: of a file, or of nothing (`MAP_SHARED | MAP_ANONYMOUS`).
+//!
+//! # Coherence with read and write
+//! A file's content lives in its file system; this holds the frames that are mapped. [`vfs::mapped`] connects the
+//! two: what is written is copied into frames that are present, what is read is overlaid with changed frames, `fsync`
+//! writes changed frames back. A frame counts as changed from the first write fault on, until it is written back
+//! and its mappings are write-protected again.
+//!
+//! Lock order: address space → `state`. Neither is held while the file is read or written.
+
+use super::address_space::AddressSpace;
+use super::page_table::OutOfFrames;
+use super::{frame, phys};
+use alloc::collections::BTreeMap;
+use alloc::sync::{Arc, Weak};
+use alloc::vec::Vec;
+use core::sync::atomic::{AtomicU64, Ordering};
+use platform::sync::Mutex;
+use vfs::Errno;
+use vfs::inode::Inode;
+use vfs::types::Sync;
+
+const PAGE: u64 = phys::FRAME_SIZE;
+
+#[derive(Clone, Copy)]
+struct Page {
+    frame: u64,
+    dirty: bool,
+}
+
+struct State {
+    pages: BTreeMap<u64, Page>,
+    spaces: Vec<Weak<AddressSpace>>,
+    /// Changes with every write to the file, so that a page that was read before is not installed after it.
+    version: u64,
+}
+
+/// The frames of one shared object.
+pub struct Pages {
+    file: Option<Arc<dyn Inode>>,
+    /// Identity, for futexes and `/proc/self/maps`.
+    pub id: u64,
+    state: Mutex<State>,
+}
+
+/// Why a page cannot be had.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PageError {
+    /// It lies behind the end of the file, or the file cannot be read: SIGBUS.
+    Bus,
+    /// No memory.
+    OutOfFrames,
+}
+
+impl From<OutOfFrames> for PageError {
+    fn from(_: OutOfFrames) -> Self {
+        PageError::OutOfFrames
+    }
+}
+
+/// A frame's bytes.
+pub fn bytes_of(frame: u64) -> *mut [u8] {
+    core::ptr::slice_from_raw_parts_mut(phys::to_virt(frame), PAGE as usize)
+}
+
+static NEXT_ID: AtomicU64 = AtomicU64::new(1);
+
+impl Pages {
+    /// The pages of `file`, or zeros.
+    pub fn new(file: Option<Arc<dyn Inode>>) -> Arc<Self> {
+        let state = State { pages: BTreeMap::new(), spaces: Vec::new(), version: 0 };
+        let id = NEXT_ID.fetch_add(1, Ordering::Relaxed);
+        Arc::new(Pages { file, id, state: Mutex::new(state) })
+    }
+
+    /// Notes that `space` maps some of them.
+    pub fn add_space(&self, space: &Weak<AddressSpace>) {
+        let mut state = self.state.lock();
+        state.spaces.retain(|s| s.strong_count() > 0);
+        if !state.spaces.iter().any(|s| s.ptr_eq(space)) {
+            state.spaces.push(Weak::clone(space));
+        }
+    }
+
+    /// The frame of page `index`, if it is present; marks it changed if `dirty`.
+    pub fn present(&self, index: u64, dirty: bool) -> Option<u64> {
+        let mut state = self.state.lock();
+        let page = state.pages.get_mut(&index)?;
+        page.dirty |= dirty;
+        Some(page.frame)
+    }
+
+    /// Makes page `index` present, reading it from the file. Not with a lock held.
+    pub fn fill(&self, index: u64) -> Result<(), PageError> {
+        loop {
+            let version = {
+                let state = self.state.lock();
+                if state.pages.contains_key(&index) {
+                    return Ok(());
+                }
+                state.version
+            };
+            let new = frame::alloc_zeroed().ok_or(PageError::OutOfFrames)?;
+            // SAFETY: a fresh frame that nobody else knows.
+            let bytes = unsafe { &mut *bytes_of(new) };
+            let read = match &self.file {
+                Some(file) => file.read_at(index * PAGE, bytes),
+                None => Ok(PAGE as usize),
+            };
+            if !matches!(read, Ok(n) if n > 0) {
+                frame::free(new);
+                return Err(PageError::Bus);
+            }
+            let mut state = self.state.lock();
+            if state.version == version && !state.pages.contains_key(&index) {
+                state.pages.insert(index, Page { frame: new, dirty: false });
+                return Ok(());
+            }
+            drop(state);
+            frame::free(new);
+        }
+    }
+
+    fn spaces(&self) -> Vec<Arc<AddressSpace>> {
+        self.state.lock().spaces.iter().filter_map(Weak::upgrade).collect()
+    }
+
+    /// Calls `visit` with the part of every present page that overlaps `start..start + len`: its bytes there, where
+    /// they lie in the range, and whether the page is changed.
+    fn overlapping(&self, start: u64, len: usize, mut visit: impl FnMut(*mut [u8], usize, bool)) {
+        if len == 0 {
+            return;
+        }
+        let end = start + len as u64;
+        let state = self.state.lock();
+        for (index, page) in state.pages.range(start / PAGE..end.div_ceil(PAGE)) {
+            let from = start.max(index * PAGE);
+            let to = end.min((index + 1) * PAGE);
+            let at = phys::to_virt(page.frame + from % PAGE);
+            let bytes = core::ptr::slice_from_raw_parts_mut(at, (to - from) as usize);
+            visit(bytes, (from - start) as usize, page.dirty);
+        }
+    }
+
+    fn write_page(&self, file: &Arc<dyn Inode>, index: u64, frame: u64) -> Result<(), Errno> {
+        let size = file.stat()?.size;
+        let len = size.saturating_sub(index * PAGE).min(PAGE) as usize;
+        let mut copy = alloc::vec![0; len];
+        // SAFETY: the frame belongs to this object and is not freed while `self` lives, but for truncation, which
+        // only frees pages behind the end. The application may write meanwhile; then the page is dirty again.
+        unsafe { phys::to_virt(frame).copy_to_nonoverlapping(copy.as_mut_ptr(), len) };
+        if len == 0 { Ok(()) } else { file.write_at(index * PAGE, &copy, Sync::No) }
+    }
+}
+
+impl vfs::mapped::Pages for Pages {
+    fn written(&self, offset: u64, data: &[u8]) {
+        self.state.lock().version += 1;
+        self.overlapping(offset, data.len(), |bytes, at, _| {
+            // SAFETY: a part of a frame of ours; sizes agree. The application races with itself only.
+            unsafe { bytes.cast::<u8>().copy_from_nonoverlapping(data[at..].as_ptr(), bytes.len()) }
+        });
+    }
+
+    fn overlay(&self, offset: u64, buf: &mut [u8]) {
+        self.overlapping(offset, buf.len(), |bytes, at, dirty| {
+            if dirty {
+                // SAFETY: as above.
+                unsafe { buf[at..].as_mut_ptr().copy_from_nonoverlapping(bytes.cast::<u8>(), bytes.len()) }
+            }
+        });
+    }
+
+    fn write_back(&self, start: u64, end: u64) -> vfs::Result<()> {
+        let Some(file) = &self.file else { return Ok(()) };
+        let (first, last) = (start / PAGE, end.div_ceil(PAGE));
+        let dirty: Vec<(u64, u64)> = {
+            let mut state = self.state.lock();
+            let range = state.pages.range_mut(first..last).filter(|(_, p)| p.dirty);
+            range
+                .map(|(index, page)| {
+                    page.dirty = false;
+                    (*index, page.frame)
+                })
+                .collect()
+        };
+        if dirty.is_empty() {
+            return Ok(());
+        }
+        for space in self.spaces() {
+            space.protect_pages(self, first, last);
+        }
+        for (done, (index, frame)) in dirty.iter().enumerate() {
+            if let Err(error) = self.write_page(file, *index, *frame) {
+                let mut state = self.state.lock();
+                for (index, _) in &dirty[done..] {
+                    if let Some(page) = state.pages.get_mut(index) {
+                        page.dirty = true;
+                    }
+                }
+                return Err(error);
+            }
+        }
+        Ok(())
+    }
+
+    fn truncated(&self, size: u64) {
+        let first = size.div_ceil(PAGE);
+        self.state.lock().version += 1;
+        // First nobody may reach the frames any more, then they are freed.
+        for space in self.spaces() {
+            space.drop_pages(self, first, u64::MAX / PAGE);
+        }
+        let gone = self.state.lock().pages.split_off(&first);
+        for page in gone.values() {
+            frame::free(page.frame);
+        }
+        let tail = size.next_multiple_of(PAGE) - size;
+        self.overlapping(size, tail as usize, |bytes, _, _| {
+            // SAFETY: the part of a frame of ours behind the new end.
+            unsafe { bytes.cast::<u8>().write_bytes(0, bytes.len()) }
+        });
+    }
+}
+
+impl Drop for Pages {
+    fn drop(&mut self) {
+        // Whoever drops the last mapping has written back before; see `AddressSpace::unmap`.
+        for page in self.state.get_mut().pages.values() {
+            frame::free(page.frame);
+        }
+        self.state.get_mut().pages.clear();
+    }
+}

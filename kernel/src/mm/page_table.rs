@@ -1,0 +1,144 @@
+//! The page tables of one address space: entries of 4 KiB pages in the low half.
+//!
+//! # Entries
+//! An entry that is not zero holds a frame. Without the present bit it is held but not accessible (`PROT_NONE`).
+//! Frames with the [`SHARED`] bit belong to a [`super::file_pages::Pages`]; all others belong to the entry.
+//! The caller serialises changes (the address space's lock) and forgets translations.
+
+use super::{frame, phys};
+use crate::arch::paging::ADDRESS;
+
+/// The page is accessible.
+pub const PRESENT: u64 = 1;
+/// The page can be written.
+pub const WRITABLE: u64 = 2;
+/// The frame belongs to somebody else (a bit that the processor ignores).
+pub const SHARED: u64 = 1 << 9;
+/// No instruction fetches.
+pub const NO_EXECUTE: u64 = 1 << 63;
+
+const PAGE: u64 = phys::FRAME_SIZE;
+
+/// The frame in an entry.
+pub const fn frame_of(entry: u64) -> u64 {
+    entry & ADDRESS
+}
+
+/// No frame is left for a page or a table.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct OutOfFrames;
+
+/// A tree of page tables whose upper half is the kernel's.
+#[derive(Debug)]
+pub struct PageTable {
+    root: u64,
+}
+
+fn slot(table: u64, virt: u64, level: u32) -> *mut u64 {
+    let index = virt >> (12 + 9 * (level - 1)) & 511;
+    phys::to_virt(table + index * 8).cast()
+}
+
+impl PageTable {
+    /// Empty tables.
+    pub fn new() -> Result<Self, OutOfFrames> {
+        let root = frame::alloc_zeroed().ok_or(OutOfFrames)?;
+        let (from, to) = (phys::to_virt(phys::kernel_pml4()), phys::to_virt(root));
+        // SAFETY: both are whole frames in the direct map; the upper half (entries 256..512) never changes after boot.
+        unsafe { to.add(2048).copy_from_nonoverlapping(from.add(2048), 2048) };
+        Ok(PageTable { root })
+    }
+
+    /// Physical address of the top table, for CR3.
+    pub fn root(&self) -> u64 {
+        self.root
+    }
+
+    /// The entry for `virt`; 0 if there is none.
+    pub fn get(&self, virt: u64) -> u64 {
+        let mut table = self.root;
+        for level in [4, 3, 2] {
+            // SAFETY: `table` is one of our tables.
+            let entry = unsafe { slot(table, virt, level).read_volatile() };
+            if entry == 0 {
+                return 0;
+            }
+            table = entry & ADDRESS;
+        }
+        // SAFETY: as above.
+        unsafe { slot(table, virt, 1).read_volatile() }
+    }
+
+    /// Sets the entry for `virt`, making tables on the way.
+    pub fn set(&mut self, virt: u64, entry: u64) -> Result<(), OutOfFrames> {
+        let mut table = self.root;
+        for level in [4, 3, 2] {
+            let slot = slot(table, virt, level);
+            // SAFETY: `table` is one of our tables; a new one is cleared before it is linked.
+            unsafe {
+                let mut next = slot.read_volatile();
+                if next == 0 {
+                    next = frame::alloc_zeroed().ok_or(OutOfFrames)? | PRESENT | WRITABLE;
+                    slot.write_volatile(next);
+                }
+                table = next & ADDRESS;
+            }
+        }
+        // SAFETY: as above.
+        unsafe { slot(table, virt, 1).write_volatile(entry) };
+        Ok(())
+    }
+
+    /// Calls `change` with every entry in `start..end` that is not zero and stores what it answers. Skips what has
+    /// no tables, so that a reservation of terabytes costs nothing.
+    pub fn for_each(&mut self, start: u64, end: u64, mut change: impl FnMut(u64, u64) -> u64) {
+        let mut virt = start;
+        'next: while virt < end {
+            let mut table = self.root;
+            for level in [4, 3, 2] {
+                // SAFETY: `table` is one of our tables.
+                let entry = unsafe { slot(table, virt, level).read_volatile() };
+                if entry == 0 {
+                    let span = 1u64 << (12 + 9 * (level - 1));
+                    virt = (virt & !(span - 1)) + span;
+                    continue 'next;
+                }
+                table = entry & ADDRESS;
+            }
+            let table_end = (virt & !(512 * PAGE - 1)) + 512 * PAGE;
+            while virt < end.min(table_end) {
+                let slot = slot(table, virt, 1);
+                // SAFETY: as above.
+                unsafe {
+                    let entry = slot.read_volatile();
+                    if entry != 0 {
+                        slot.write_volatile(change(virt, entry));
+                    }
+                }
+                virt += PAGE;
+            }
+        }
+    }
+
+    fn free_tables(table: u64, level: u32, entries: u64) {
+        for index in 0..entries {
+            // SAFETY: `table` is one of our tables, which nobody uses any more.
+            let entry = unsafe { phys::to_virt(table + index * 8).cast::<u64>().read() };
+            if entry == 0 {
+                continue;
+            }
+            if level > 1 {
+                Self::free_tables(entry & ADDRESS, level - 1, 512);
+            } else if entry & SHARED == 0 {
+                frame::free(entry & ADDRESS);
+            }
+        }
+        frame::free(table);
+    }
+}
+
+impl Drop for PageTable {
+    fn drop(&mut self) {
+        Self::free_tables(self.root, 4, 256);
+    }
+}

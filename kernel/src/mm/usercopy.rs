@@ -1,0 +1,108 @@
+//! Copies between the kernel and the application's memory, which may be missing at any moment.
+//!
+//! A fault inside [`copy`] that the address space cannot resolve ends it with an error instead of stopping the kernel:
+//! the exception hook asks [`fixup`]. The caller holds no lock that a page fault takes (address space, file pages).
+
+use core::arch::naked_asm;
+use vfs::Errno;
+
+/// First address behind what an application can use.
+pub const USER_END: u64 = 0x7fff_ffff_f000;
+
+/// A raw copy of `len` bytes; 0 if it went through.
+///
+/// # Safety
+/// One side is kernel memory of `len` bytes, the other lies below [`USER_END`].
+#[unsafe(naked)]
+unsafe extern "C" fn copy_raw(to: *mut u8, from: *const u8, len: usize) -> u64 {
+    naked_asm!(
+        ".globl tarn_user_copy_start",
+        "tarn_user_copy_start:",
+        "cmp rdx, 64",
+        "jb 2f",
+        "1: movups xmm0, [rsi]",
+        "movups xmm1, [rsi+16]",
+        "movups xmm2, [rsi+32]",
+        "movups xmm3, [rsi+48]",
+        "movups [rdi], xmm0",
+        "movups [rdi+16], xmm1",
+        "movups [rdi+32], xmm2",
+        "movups [rdi+48], xmm3",
+        "add rsi, 64",
+        "add rdi, 64",
+        "sub rdx, 64",
+        "cmp rdx, 64",
+        "jae 1b",
+        "2: cmp rdx, 8",
+        "jb 4f",
+        "3: mov rax, [rsi]",
+        "mov [rdi], rax",
+        "add rsi, 8",
+        "add rdi, 8",
+        "sub rdx, 8",
+        "cmp rdx, 8",
+        "jae 3b",
+        // Four aligned bytes are one access: futex words are read through here.
+        "4: cmp rdx, 4",
+        "jb 5f",
+        "mov eax, [rsi]",
+        "mov [rdi], eax",
+        "add rsi, 4",
+        "add rdi, 4",
+        "sub rdx, 4",
+        "5: test rdx, rdx",
+        "jz 7f",
+        "6: mov al, [rsi]",
+        "mov [rdi], al",
+        "inc rsi",
+        "inc rdi",
+        "dec rdx",
+        "jnz 6b",
+        "7: xor eax, eax",
+        "ret",
+        ".globl tarn_user_copy_end",
+        "tarn_user_copy_end:",
+        ".globl tarn_user_copy_failed",
+        "tarn_user_copy_failed:",
+        "mov eax, 1",
+        "ret",
+    )
+}
+
+unsafe extern "C" {
+    static tarn_user_copy_start: u8;
+    static tarn_user_copy_end: u8;
+    static tarn_user_copy_failed: u8;
+}
+
+/// Where to go on after a fault at kernel address `rip`, if that was a copy.
+pub fn fixup(rip: u64) -> Option<u64> {
+    let range = &raw const tarn_user_copy_start as u64..&raw const tarn_user_copy_end as u64;
+    range.contains(&rip).then(|| &raw const tarn_user_copy_failed as u64)
+}
+
+/// Checks that `len` bytes at `address` lie where an application may have memory.
+pub fn check(address: u64, len: usize) -> Result<(), Errno> {
+    let end = address.checked_add(len as u64).ok_or(Errno::EFAULT)?;
+    if end <= USER_END { Ok(()) } else { Err(Errno::EFAULT) }
+}
+
+/// Copies from the application.
+pub fn read(from: u64, to: &mut [u8]) -> Result<(), Errno> {
+    check(from, to.len())?;
+    // SAFETY: `to` is kernel memory; the other side was checked.
+    match unsafe { copy_raw(to.as_mut_ptr(), from as *const u8, to.len()) } {
+        0 => Ok(()),
+        _ => Err(Errno::EFAULT),
+    }
+}
+
+/// Copies to the application.
+pub fn write(to: u64, from: &[u8]) -> Result<(), Errno> {
+    check(to, from.len())?;
+    // SAFETY: `from` is kernel memory; the other side was checked.
+    match unsafe { copy_raw(to as *mut u8, from.as_ptr(), from.len()) } {
+        0 => Ok(()),
+        _ => Err(Errno::EFAULT),
+    }
+}
