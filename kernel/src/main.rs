@@ -9,14 +9,17 @@
 
 extern crate alloc;
 
+mod abi;
 mod arch;
 mod boot;
 mod cmdline;
 mod console;
 mod drivers;
+mod exec;
 mod mm;
 mod panic;
 mod power;
+mod process;
 mod sched;
 mod selftest;
 mod symbols;
@@ -54,7 +57,9 @@ extern "C" fn rust_entry(protocol: u32, info: u64) -> ! {
 }
 
 /// What the layers above need on every processor.
-pub fn init_cpu_layers() {}
+pub fn init_cpu_layers() {
+    abi::init_cpu();
+}
 
 /// The first thread.
 fn init() {
@@ -67,5 +72,6 @@ fn init() {
     if cmdline.get("tarn.selftest").is_some() {
         power::exit(selftest::run());
     }
-    power::exit(0)
+    abi::init();
+    power::exit(process::boot::run())
 }

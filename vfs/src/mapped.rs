@@ -12,7 +12,7 @@ use hashbrown::HashMap;
 use platform::sync::Mutex;
 
 /// The pages of a file's shared mappings, seen from the file.
-pub trait Pages: Send + Sync {
+pub trait Pages: core::any::Any + Send + Sync {
     /// `data` was written at `offset`: pages that are present take it over.
     fn written(&self, offset: u64, data: &[u8]);
     /// `buf` was read from the file at `offset`: bytes of changed pages replace it.

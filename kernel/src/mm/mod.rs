@@ -9,7 +9,12 @@
 //!
 //! The low half is the application's, and empty for kernel threads.
 
+pub mod address_space;
+pub mod file_pages;
 pub mod frame;
 pub mod heap;
+pub mod page_table;
 pub mod phys;
 pub mod stack;
+pub mod usercopy;
+pub mod vma;

@@ -4,9 +4,15 @@
 //! An entry that is not zero holds a frame. Without the present bit it is held but not accessible (`PROT_NONE`).
 //! Frames with the [`SHARED`] bit belong to a [`super::file_pages::Pages`]; all others belong to the entry.
 //! The caller serialises changes (the address space's lock) and forgets translations.
+//!
+//! # Top tables are never freed
+//! A processor that has gone on to a kernel thread keeps the last top table loaded. So those of dead address spaces
+//! are emptied, forgotten everywhere, and kept for the next one.
 
 use super::{frame, phys};
-use crate::arch::paging::ADDRESS;
+use crate::arch::{paging::ADDRESS, tlb};
+use alloc::vec::Vec;
+use platform::sync::Mutex;
 
 /// The page is accessible.
 pub const PRESENT: u64 = 1;
@@ -39,9 +45,14 @@ fn slot(table: u64, virt: u64, level: u32) -> *mut u64 {
     phys::to_virt(table + index * 8).cast()
 }
 
+static SPARE_ROOTS: Mutex<Vec<u64>> = Mutex::new(Vec::new());
+
 impl PageTable {
     /// Empty tables.
     pub fn new() -> Result<Self, OutOfFrames> {
+        if let Some(root) = SPARE_ROOTS.lock().pop() {
+            return Ok(PageTable { root });
+        }
         let root = frame::alloc_zeroed().ok_or(OutOfFrames)?;
         let (from, to) = (phys::to_virt(phys::kernel_pml4()), phys::to_virt(root));
         // SAFETY: both are whole frames in the direct map; the upper half (entries 256..512) never changes after boot.
@@ -120,15 +131,15 @@ impl PageTable {
         }
     }
 
-    fn free_tables(table: u64, level: u32, entries: u64) {
-        for index in 0..entries {
+    fn free_tables(table: u64, level: u32) {
+        for index in 0..512 {
             // SAFETY: `table` is one of our tables, which nobody uses any more.
             let entry = unsafe { phys::to_virt(table + index * 8).cast::<u64>().read() };
             if entry == 0 {
                 continue;
             }
             if level > 1 {
-                Self::free_tables(entry & ADDRESS, level - 1, 512);
+                Self::free_tables(entry & ADDRESS, level - 1);
             } else if entry & SHARED == 0 {
                 frame::free(entry & ADDRESS);
             }
@@ -139,6 +150,21 @@ impl PageTable {
 
 impl Drop for PageTable {
     fn drop(&mut self) {
-        Self::free_tables(self.root, 4, 256);
+        let mut tables = Vec::new();
+        for index in 0..256 {
+            let slot = phys::to_virt(self.root + index * 8).cast::<u64>();
+            // SAFETY: our top table; nobody runs in this address space any more.
+            unsafe {
+                if slot.read() != 0 {
+                    tables.push(slot.read() & ADDRESS);
+                    slot.write_volatile(0);
+                }
+            }
+        }
+        tlb::shootdown(self.root, 0, super::usercopy::USER_END);
+        for table in tables {
+            Self::free_tables(table, 3);
+        }
+        SPARE_ROOTS.lock().push(self.root);
     }
 }

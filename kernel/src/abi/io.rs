@@ -1,0 +1,358 @@
+//! Reading, writing, and making durable.
+
+use super::{Call, SysResult, user};
+use crate::process::signals::{self, SigInfo};
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+use vfs::Errno;
+use vfs::file::{File, Whence};
+use vfs::types::{Allocate, DirEntry};
+
+/// A buffer that one call uses again and again.
+fn buffer(len: usize) -> Vec<u8> {
+    alloc::vec![0; len.min(user::CHUNK)]
+}
+
+/// Where a transfer happens: at the file's position or at an offset.
+#[derive(Clone, Copy)]
+enum At {
+    Position,
+    Offset(u64),
+}
+
+fn offset(value: u64) -> Result<At, Errno> {
+    if (value as i64) < 0 { Err(Errno::EINVAL) } else { Ok(At::Offset(value)) }
+}
+
+fn read_piece(file: &File, at: At, done: usize, buf: &mut [u8]) -> Result<usize, Errno> {
+    match at {
+        At::Position => file.read(buf),
+        At::Offset(offset) => file.read_at(offset + done as u64, buf),
+    }
+}
+
+/// Fills the caller's buffers; stops at the first short piece.
+fn read_to(file: &File, at: At, buffers: &[(u64, usize)]) -> SysResult {
+    let total: usize = buffers.iter().map(|b| b.1).sum();
+    let mut scratch = buffer(total);
+    let mut done = 0;
+    for &(address, len) in buffers {
+        let mut filled = 0;
+        let len = len.min(user::MAX_RW.saturating_sub(done));
+        while filled < len {
+            let want = (len - filled).min(scratch.len());
+            let n = match read_piece(file, at, done, &mut scratch[..want]) {
+                Ok(n) => n,
+                Err(_) if done > 0 => return Ok(done as u64),
+                Err(error) => return Err(error),
+            };
+            user::write(address + filled as u64, &scratch[..n])?;
+            filled += n;
+            done += n;
+            // A stream gives what it has; waiting for more would be wrong.
+            if n < want || file.stream().is_some() {
+                return Ok(done as u64);
+            }
+        }
+    }
+    if total == 0 {
+        read_piece(file, at, 0, &mut [])?;
+    }
+    Ok(done as u64)
+}
+
+fn write_piece(file: &File, at: At, done: usize, data: &[u8]) -> Result<usize, Errno> {
+    match at {
+        At::Position => file.write(data),
+        At::Offset(offset) => file.write_at(offset + done as u64, data),
+    }
+}
+
+/// Writes the caller's buffers. Small ones are gathered first, so that `writev` is one write and stays whole.
+fn write_from(call: &Call<'_>, file: &File, at: At, buffers: &[(u64, usize)]) -> SysResult {
+    let total: usize = buffers.iter().map(|b| b.1).sum::<usize>().min(user::MAX_RW);
+    let mut scratch = Vec::with_capacity(total.min(user::CHUNK));
+    let mut done = 0;
+    let mut flush = |scratch: &mut Vec<u8>, done: &mut usize| -> Result<bool, Errno> {
+        match write_piece(file, at, *done, scratch) {
+            Ok(n) => {
+                *done += n;
+                let whole = n == scratch.len();
+                scratch.clear();
+                Ok(whole)
+            }
+            Err(_) if *done > 0 => Ok(false),
+            Err(error) => {
+                if error == Errno::EPIPE {
+                    call.task.signal(SigInfo::kernel(signals::SIGPIPE));
+                }
+                Err(error)
+            }
+        }
+    };
+    for &(address, len) in buffers {
+        let mut taken = 0;
+        while taken < len && done + scratch.len() < total {
+            let n = (len - taken).min(user::CHUNK - scratch.len()).min(total - done - scratch.len());
+            let start = scratch.len();
+            scratch.resize(start + n, 0);
+            if let Err(error) = user::read(address + taken as u64, &mut scratch[start..]) {
+                scratch.truncate(start);
+                if done == 0 && start == 0 {
+                    return Err(error);
+                }
+                flush(&mut scratch, &mut done)?;
+                return Ok(done as u64);
+            }
+            taken += n;
+            if scratch.len() == user::CHUNK && !flush(&mut scratch, &mut done)? {
+                return Ok(done as u64);
+            }
+        }
+    }
+    if !scratch.is_empty() || total == 0 {
+        flush(&mut scratch, &mut done)?;
+    }
+    Ok(done as u64)
+}
+
+fn file(call: &Call<'_>) -> Result<Arc<File>, Errno> {
+    call.process().fds.get(call.int(0))
+}
+
+fn length(value: u64) -> usize {
+    (value as usize).min(user::MAX_RW)
+}
+
+pub(super) fn read(call: &mut Call<'_>) -> SysResult {
+    read_to(&*file(call)?, At::Position, &[(call.arg(1), length(call.arg(2)))])
+}
+
+pub(super) fn write(call: &mut Call<'_>) -> SysResult {
+    write_from(call, &*file(call)?, At::Position, &[(call.arg(1), length(call.arg(2)))])
+}
+
+pub(super) fn pread64(call: &mut Call<'_>) -> SysResult {
+    read_to(&*file(call)?, offset(call.arg(3))?, &[(call.arg(1), length(call.arg(2)))])
+}
+
+pub(super) fn pwrite64(call: &mut Call<'_>) -> SysResult {
+    write_from(call, &*file(call)?, offset(call.arg(3))?, &[(call.arg(1), length(call.arg(2)))])
+}
+
+pub(super) fn readv(call: &mut Call<'_>) -> SysResult {
+    read_to(&*file(call)?, At::Position, &user::read_iovecs(call.arg(1), call.arg(2))?)
+}
+
+pub(super) fn writev(call: &mut Call<'_>) -> SysResult {
+    write_from(call, &*file(call)?, At::Position, &user::read_iovecs(call.arg(1), call.arg(2))?)
+}
+
+pub(super) fn preadv(call: &mut Call<'_>) -> SysResult {
+    read_to(&*file(call)?, offset(call.arg(3))?, &user::read_iovecs(call.arg(1), call.arg(2))?)
+}
+
+pub(super) fn pwritev(call: &mut Call<'_>) -> SysResult {
+    write_from(call, &*file(call)?, offset(call.arg(3))?, &user::read_iovecs(call.arg(1), call.arg(2))?)
+}
+
+fn optional_offset(value: u64) -> Result<At, Errno> {
+    if value == u64::MAX { Ok(At::Position) } else { offset(value) }
+}
+
+/// `RWF_DSYNC | RWF_SYNC`.
+const RWF_DURABLE: u64 = 2 | 4;
+/// `RWF_HIPRI | RWF_NOWAIT`: hints.
+const RWF_HINTS: u64 = 1 | 8;
+
+pub(super) fn preadv2(call: &mut Call<'_>) -> SysResult {
+    if call.arg(5) & !(RWF_DURABLE | RWF_HINTS) != 0 {
+        return Err(Errno::EOPNOTSUPP);
+    }
+    read_to(&*file(call)?, optional_offset(call.arg(3))?, &user::read_iovecs(call.arg(1), call.arg(2))?)
+}
+
+pub(super) fn pwritev2(call: &mut Call<'_>) -> SysResult {
+    if call.arg(5) & !(RWF_DURABLE | RWF_HINTS) != 0 {
+        return Err(Errno::EOPNOTSUPP);
+    }
+    let file = file(call)?;
+    let buffers = user::read_iovecs(call.arg(1), call.arg(2))?;
+    let n = write_from(call, &file, optional_offset(call.arg(3))?, &buffers)?;
+    if call.arg(5) & RWF_DURABLE != 0 {
+        file.fsync()?;
+    }
+    Ok(n)
+}
+
+pub(super) fn lseek(call: &mut Call<'_>) -> SysResult {
+    let whence = match call.arg(2) {
+        0 => Whence::Set,
+        1 => Whence::Current,
+        2 => Whence::End,
+        3 => Whence::Data,
+        4 => Whence::Hole,
+        _ => return Err(Errno::EINVAL),
+    };
+    file(call)?.seek(call.arg(1) as i64, whence)
+}
+
+pub(super) fn fsync(call: &mut Call<'_>) -> SysResult {
+    file(call)?.fsync().map(|()| 0)
+}
+
+/// `sync_file_range` only starts writing on Linux; here it is as durable as `fsync`.
+pub(super) fn sync_file_range(call: &mut Call<'_>) -> SysResult {
+    let file = file(call)?;
+    if call.arg(3) == 0 { Ok(0) } else { file.fsync().map(|()| 0) }
+}
+
+pub(super) fn sync(_call: &mut Call<'_>) -> SysResult {
+    if let Err(error) = crate::process::vfs().tree.sync() {
+        crate::log!(Error, "sync: {error}");
+    }
+    Ok(0)
+}
+
+pub(super) fn syncfs(call: &mut Call<'_>) -> SysResult {
+    file(call)?;
+    crate::process::vfs().tree.sync().map(|()| 0)
+}
+
+pub(super) fn fallocate(call: &mut Call<'_>) -> SysResult {
+    let file = file(call)?;
+    if !file.flags().writable() {
+        return Err(Errno::EBADF);
+    }
+    let (start, len) = (call.arg(2), call.arg(3));
+    if (start as i64) < 0 || (len as i64) <= 0 {
+        return Err(Errno::EINVAL);
+    }
+    let what = match call.arg(1) {
+        0 => Allocate::Reserve { keep_size: false },
+        1 => Allocate::Reserve { keep_size: true },
+        3 => Allocate::PunchHole,
+        0x10 => Allocate::Zero { keep_size: false },
+        0x11 => Allocate::Zero { keep_size: true },
+        _ => return Err(Errno::EOPNOTSUPP),
+    };
+    file.inode().allocate(what, start, len).map(|()| 0)
+}
+
+/// Copies between files inside the kernel. `from`: an offset that is advanced, or the file's position.
+fn copy(call: &Call<'_>, from: &File, mut at: Option<u64>, to: &File, to_at: Option<u64>, len: u64) -> SysResult {
+    let mut scratch = buffer(length(len));
+    let mut done = 0u64;
+    while done < len {
+        let want = scratch.len().min((len - done) as usize);
+        let n = match at {
+            Some(offset) => from.read_at(offset, &mut scratch[..want])?,
+            None => from.read(&mut scratch[..want])?,
+        };
+        if n == 0 {
+            break;
+        }
+        let written = match to_at {
+            Some(offset) => to.write_at(offset + done, &scratch[..n]),
+            None => to.write(&scratch[..n]),
+        };
+        let written = match written {
+            Ok(written) => written,
+            Err(_) if done > 0 => break,
+            Err(error) => {
+                if error == Errno::EPIPE {
+                    call.task.signal(SigInfo::kernel(signals::SIGPIPE));
+                }
+                return Err(error);
+            }
+        };
+        done += written as u64;
+        at = at.map(|offset| offset + written as u64);
+        if written < n {
+            break;
+        }
+    }
+    Ok(done)
+}
+
+pub(super) fn sendfile(call: &mut Call<'_>) -> SysResult {
+    let fds = &call.process().fds;
+    let (to, from) = (fds.get(call.int(0))?, fds.get(call.int(1))?);
+    let at = match call.arg(2) {
+        0 => None,
+        pointer => Some(user::read_u64(pointer)?),
+    };
+    let n = copy(call, &from, at, &to, None, length(call.arg(3)) as u64)?;
+    if let Some(at) = at {
+        user::write_u64(call.arg(2), at + n)?;
+    }
+    Ok(n)
+}
+
+pub(super) fn copy_file_range(call: &mut Call<'_>) -> SysResult {
+    let fds = &call.process().fds;
+    let (from, to) = (fds.get(call.int(0))?, fds.get(call.int(2))?);
+    if call.arg(5) != 0 {
+        return Err(Errno::EINVAL);
+    }
+    let read = |pointer: u64| if pointer == 0 { Ok(None) } else { user::read_u64(pointer).map(Some) };
+    let (from_at, to_at) = (read(call.arg(1))?, read(call.arg(3))?);
+    let n = copy(call, &from, from_at, &to, to_at, length(call.arg(4)) as u64)?;
+    for (pointer, at) in [(call.arg(1), from_at), (call.arg(3), to_at)] {
+        if let Some(at) = at {
+            user::write_u64(pointer, at + n)?;
+        }
+    }
+    Ok(n)
+}
+
+/// Collects directory entries in `encode`'s form until the caller's buffer is full.
+fn entries(call: &Call<'_>, encode: fn(&DirEntry) -> Vec<u8>) -> SysResult {
+    let file = file(call)?;
+    let limit = length(call.arg(2)).min(1 << 20);
+    let mut out = Vec::new();
+    let mut too_small = false;
+    file.read_dir(&mut |entry| {
+        let bytes = encode(entry);
+        let fits = out.len() + bytes.len() <= limit;
+        if fits {
+            out.extend(bytes);
+        } else {
+            too_small = out.is_empty();
+        }
+        fits
+    })?;
+    if too_small {
+        return Err(Errno::EINVAL);
+    }
+    user::write(call.arg(1), &out)?;
+    Ok(out.len() as u64)
+}
+
+pub(super) fn getdents64(call: &mut Call<'_>) -> SysResult {
+    entries(call, |e| {
+        let len = (19 + e.name.len() + 1).next_multiple_of(8);
+        let mut out = Vec::with_capacity(len);
+        out.extend(e.ino.to_le_bytes());
+        out.extend(e.next.to_le_bytes());
+        out.extend((len as u16).to_le_bytes());
+        out.push(e.kind as u8);
+        out.extend(&e.name);
+        out.resize(len, 0);
+        out
+    })
+}
+
+pub(super) fn getdents(call: &mut Call<'_>) -> SysResult {
+    entries(call, |e| {
+        let len = (18 + e.name.len() + 2).next_multiple_of(8);
+        let mut out = Vec::with_capacity(len);
+        out.extend(e.ino.to_le_bytes());
+        out.extend(e.next.to_le_bytes());
+        out.extend((len as u16).to_le_bytes());
+        out.extend(&e.name);
+        out.resize(len - 1, 0);
+        out.push(e.kind as u8);
+        out
+    })
+}

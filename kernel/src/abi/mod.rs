@@ -1,0 +1,454 @@
+//! The Linux system-call ABI: the way in, the table, the way out.
+//!
+//! # The way in
+//! Programs run in ring 0, so `syscall` changes neither stack nor privilege: the entry leaves the program's stack
+//! before it touches memory (its red zone stays whole), builds the same frame as a trap does, and saves the SSE
+//! registers that kernel code uses. Results go to `rax`; an error is its negative number.
+//!
+//! # Rules for handlers
+//! - User memory is reached through [`user`] only, and with no lock held that a page fault takes.
+//! - A handler that ends the thread owns nothing at that moment: its stack is not unwound.
+
+mod fd;
+pub mod futex;
+mod io;
+mod memory;
+mod names;
+mod path;
+mod poll;
+mod proc;
+mod signal;
+mod signal_frame;
+mod spawn;
+mod stat;
+mod time;
+mod traps;
+pub mod user;
+
+pub use traps::return_to_app;
+
+use crate::arch::port::{rdmsr, wrmsr};
+use crate::arch::trap::TrapFrame;
+use crate::arch::{cpu, fpu, gdt, trap};
+use crate::log;
+use crate::process::{self, Task};
+use core::arch::naked_asm;
+use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use vfs::Errno;
+
+/// What a system call gives.
+pub type SysResult = Result<u64, Errno>;
+
+/// A system call on its way.
+pub struct Call<'a> {
+    /// Who calls.
+    pub task: &'static Task,
+    /// The caller's registers.
+    pub frame: &'a mut TrapFrame,
+    /// Set by a handler that has put all registers in place itself (`rt_sigreturn`, `execve`): `rax` stays.
+    pub registers_set: bool,
+}
+
+impl Call<'_> {
+    /// Argument `index`, from 0.
+    pub fn arg(&self, index: usize) -> u64 {
+        let f = &self.frame;
+        [f.rdi, f.rsi, f.rdx, f.r10, f.r8, f.r9][index]
+    }
+
+    /// Argument `index` as a C `int`.
+    pub fn int(&self, index: usize) -> i32 {
+        self.arg(index) as i32
+    }
+
+    /// The calling process.
+    pub fn process(&self) -> &'static process::Process {
+        &self.task.process
+    }
+}
+
+const MSR_EFER: u32 = 0xc000_0080;
+const MSR_STAR: u32 = 0xc000_0081;
+const MSR_LSTAR: u32 = 0xc000_0082;
+const MSR_SFMASK: u32 = 0xc000_0084;
+/// The vector number that frames of system calls carry.
+pub const SYSCALL_VECTOR: u64 = 0x100;
+
+static TRACE: AtomicBool = AtomicBool::new(false);
+
+/// Lets programs call the kernel on this processor.
+pub fn init_cpu() {
+    // SAFETY: the segments are the kernel's flat ones; the entry obeys `syscall`'s protocol. Interrupts, direction,
+    // trap and alignment check are off at the entry.
+    unsafe {
+        wrmsr(MSR_STAR, u64::from(gdt::CODE) << 32);
+        wrmsr(MSR_LSTAR, syscall_entry as unsafe extern "C" fn() as usize as u64);
+        wrmsr(MSR_SFMASK, 0x4_0700);
+        wrmsr(MSR_EFER, rdmsr(MSR_EFER) | 1);
+    }
+}
+
+/// Connects traps and waiting to this layer. Once.
+pub fn init() {
+    traps::install();
+    vfs::wait::set_interrupted(|| process::try_current().is_some_and(Task::interrupted));
+    let traced = crate::boot::info().cmdline().get("tarn.trace").is_some_and(|t| t.contains("syscalls"));
+    TRACE.store(traced, Ordering::Relaxed);
+}
+
+/// Where `syscall` arrives: rcx = return address, r11 = flags, interrupts off, still on the program's stack.
+#[unsafe(naked)]
+unsafe extern "C" fn syscall_entry() {
+    naked_asm!(
+        "mov gs:[{scratch}], rsp",
+        "mov rsp, gs:[{kernel_stack}]",
+        "push {ss}",
+        "push qword ptr gs:[{scratch}]",
+        "push r11",
+        "push {cs}",
+        "push rcx",
+        "push rax", // error: the call's number, for restarting
+        "push {vector}",
+        "push rdi",
+        "push rsi",
+        "push rdx",
+        "push rcx",
+        "push rax",
+        "push r8",
+        "push r9",
+        "push r10",
+        "push r11",
+        "push rbx",
+        "push rbp",
+        "push r12",
+        "push r13",
+        "push r14",
+        "push r15",
+        "mov rdi, rsp",
+        "sub rsp, 272",
+        "and rsp, -16",
+        "movaps [rsp+0], xmm0",
+        "movaps [rsp+16], xmm1",
+        "movaps [rsp+32], xmm2",
+        "movaps [rsp+48], xmm3",
+        "movaps [rsp+64], xmm4",
+        "movaps [rsp+80], xmm5",
+        "movaps [rsp+96], xmm6",
+        "movaps [rsp+112], xmm7",
+        "movaps [rsp+128], xmm8",
+        "movaps [rsp+144], xmm9",
+        "movaps [rsp+160], xmm10",
+        "movaps [rsp+176], xmm11",
+        "movaps [rsp+192], xmm12",
+        "movaps [rsp+208], xmm13",
+        "movaps [rsp+224], xmm14",
+        "movaps [rsp+240], xmm15",
+        "stmxcsr [rsp+256]",
+        "cld",
+        "mov rbx, rdi",
+        "mov rsi, rsp",
+        "sti",
+        "call {dispatch}",
+        "cli",
+        "ldmxcsr [rsp+256]",
+        "movaps xmm0, [rsp+0]",
+        "movaps xmm1, [rsp+16]",
+        "movaps xmm2, [rsp+32]",
+        "movaps xmm3, [rsp+48]",
+        "movaps xmm4, [rsp+64]",
+        "movaps xmm5, [rsp+80]",
+        "movaps xmm6, [rsp+96]",
+        "movaps xmm7, [rsp+112]",
+        "movaps xmm8, [rsp+128]",
+        "movaps xmm9, [rsp+144]",
+        "movaps xmm10, [rsp+160]",
+        "movaps xmm11, [rsp+176]",
+        "movaps xmm12, [rsp+192]",
+        "movaps xmm13, [rsp+208]",
+        "movaps xmm14, [rsp+224]",
+        "movaps xmm15, [rsp+240]",
+        "mov rsp, rbx",
+        "jmp {ret}",
+        scratch = const cpu::SCRATCH_OFFSET,
+        kernel_stack = const cpu::KERNEL_STACK_OFFSET,
+        ss = const gdt::DATA,
+        cs = const gdt::CODE,
+        vector = const SYSCALL_VECTOR,
+        dispatch = sym dispatch,
+        ret = sym trap::trap_return,
+    )
+}
+
+/// The SSE registers as the entry saved them.
+#[repr(C, align(16))]
+struct SavedSse {
+    xmm: [u128; 16],
+    mxcsr: u32,
+}
+
+extern "C" fn dispatch(frame: &mut TrapFrame, sse: &mut SavedSse) {
+    let task = process::current();
+    let number = frame.rax;
+    let mut call = Call { task, frame, registers_set: false };
+    let result = if matches!(number, NR_RT_SIGRETURN) {
+        // The one call that replaces the vector registers.
+        with_fpu(sse, || signal_frame::sigreturn(&mut call))
+    } else {
+        serve(&mut call, number)
+    };
+    if !call.registers_set {
+        call.frame.rax = match result {
+            Ok(value) => value,
+            Err(error) => i64::from(-error.number()) as u64,
+        };
+    }
+    if task.attention.load(Ordering::SeqCst) {
+        with_fpu(sse, || return_to_app(frame));
+    }
+}
+
+/// Runs `hook` with the program's whole FPU state at hand, and puts back what it leaves there.
+fn with_fpu<R>(sse: &mut SavedSse, hook: impl FnOnce() -> R) -> R {
+    let mut state = fpu::save();
+    state.set_sse(&sse.xmm, sse.mxcsr);
+    let result = fpu::publish(&mut state, hook);
+    fpu::restore(&state);
+    (sse.xmm, sse.mxcsr) = state.sse();
+    result
+}
+
+fn serve(call: &mut Call<'_>, number: u64) -> SysResult {
+    let traced = TRACE.load(Ordering::Relaxed);
+    if traced {
+        let args = [0, 1, 2, 3, 4, 5].map(|i| call.arg(i));
+        crate::println!("[{}] {}({args:#x?})", call.task.tid, names::of(number));
+    }
+    let result = table(call, number).unwrap_or_else(|| {
+        unknown(number);
+        Err(Errno::ENOSYS)
+    });
+    if traced {
+        crate::println!("[{}] {} = {result:x?}", call.task.tid, names::of(number));
+    }
+    result
+}
+
+/// Says once of every call that it is missing.
+fn unknown(number: u64) {
+    static SAID: [AtomicU64; 8] = [const { AtomicU64::new(0) }; 8];
+    let Some(word) = SAID.get(number as usize / 64) else { return };
+    let bit = 1 << (number % 64);
+    if word.fetch_or(bit, Ordering::Relaxed) & bit == 0 {
+        log!(Info, "system call {} ({number}) is not implemented", names::of(number));
+    }
+}
+
+const NR_RT_SIGRETURN: u64 = 15;
+
+macro_rules! calls {
+    ($($number:literal => $handler:path,)*) => {
+        /// Runs the handler of call `number`; `None` if there is none.
+        fn table(call: &mut Call<'_>, number: u64) -> Option<SysResult> {
+            Some(match number {
+                $($number => $handler(call),)*
+                _ => return None,
+            })
+        }
+    };
+}
+
+calls! {
+    0 => io::read,
+    1 => io::write,
+    2 => path::open,
+    3 => fd::close,
+    4 => path::stat,
+    5 => path::fstat,
+    6 => path::lstat,
+    7 => poll::poll,
+    8 => io::lseek,
+    9 => memory::mmap,
+    10 => memory::mprotect,
+    11 => memory::munmap,
+    12 => memory::brk,
+    13 => signal::rt_sigaction,
+    14 => signal::rt_sigprocmask,
+    16 => fd::ioctl,
+    17 => io::pread64,
+    18 => io::pwrite64,
+    19 => io::readv,
+    20 => io::writev,
+    21 => path::access,
+    22 => fd::pipe,
+    23 => poll::select,
+    24 => proc::sched_yield,
+    25 => memory::mremap,
+    26 => memory::msync,
+    27 => memory::mincore,
+    28 => memory::madvise,
+    32 => fd::dup,
+    33 => fd::dup2,
+    34 => signal::pause,
+    35 => time::nanosleep,
+    36 => time::getitimer,
+    37 => time::alarm,
+    38 => time::setitimer,
+    39 => proc::getpid,
+    40 => io::sendfile,
+    41 => fd::socket,
+    53 => fd::socket,
+    56 => spawn::clone,
+    57 => spawn::fork,
+    58 => spawn::vfork,
+    59 => spawn::execve,
+    60 => proc::exit,
+    61 => spawn::wait4,
+    62 => signal::kill,
+    63 => proc::uname,
+    72 => fd::fcntl,
+    73 => fd::flock,
+    74 => io::fsync,
+    75 => io::fsync,
+    76 => path::truncate,
+    77 => path::ftruncate,
+    78 => io::getdents,
+    79 => path::getcwd,
+    80 => path::chdir,
+    81 => path::fchdir,
+    82 => path::rename,
+    83 => path::mkdir,
+    84 => path::rmdir,
+    85 => path::creat,
+    86 => path::link,
+    87 => path::unlink,
+    88 => path::symlink,
+    89 => path::readlink,
+    90 => path::chmod,
+    91 => path::fchmod,
+    92 => path::chown,
+    93 => path::fchown,
+    94 => path::lchown,
+    95 => proc::umask,
+    96 => time::gettimeofday,
+    97 => proc::getrlimit,
+    98 => proc::getrusage,
+    99 => proc::sysinfo,
+    100 => time::times,
+    102 => proc::getuid,
+    104 => proc::getgid,
+    105 => proc::setuid,
+    106 => proc::setgid,
+    107 => proc::geteuid,
+    108 => proc::getegid,
+    109 => proc::setpgid,
+    110 => proc::getppid,
+    111 => proc::getpgrp,
+    112 => proc::setsid,
+    113 => proc::setreuid,
+    114 => proc::setregid,
+    115 => proc::getgroups,
+    116 => proc::setgroups,
+    117 => proc::setresuid,
+    118 => proc::getresuid,
+    119 => proc::setresgid,
+    120 => proc::getresgid,
+    121 => proc::getpgid,
+    124 => proc::getpgid,
+    125 => proc::capget,
+    126 => proc::nothing,
+    127 => signal::rt_sigpending,
+    128 => signal::rt_sigtimedwait,
+    130 => signal::rt_sigsuspend,
+    131 => signal::sigaltstack,
+    132 => path::utime,
+    133 => path::mknod,
+    137 => path::statfs,
+    138 => path::fstatfs,
+    140 => proc::getpriority,
+    141 => proc::nothing,
+    142 => proc::nothing,
+    143 => proc::sched_getparam,
+    144 => proc::nothing,
+    145 => proc::nothing,
+    146 => proc::nothing,
+    147 => proc::nothing,
+    149 => proc::nothing,
+    150 => proc::nothing,
+    151 => proc::nothing,
+    152 => proc::nothing,
+    157 => proc::prctl,
+    158 => proc::arch_prctl,
+    160 => proc::setrlimit,
+    161 => proc::unsupported_as_root,
+    162 => io::sync,
+    170 => proc::nothing,
+    186 => proc::gettid,
+    187 => proc::nothing,
+    188 => path::setxattr,
+    189 => path::lsetxattr,
+    190 => path::fsetxattr,
+    191 => path::getxattr,
+    192 => path::lgetxattr,
+    193 => path::fgetxattr,
+    194 => path::listxattr,
+    195 => path::llistxattr,
+    196 => path::flistxattr,
+    197 => path::removexattr,
+    198 => path::lremovexattr,
+    199 => path::fremovexattr,
+    200 => signal::tkill,
+    201 => time::time,
+    202 => futex::futex,
+    203 => proc::nothing,
+    204 => proc::sched_getaffinity,
+    217 => io::getdents64,
+    218 => proc::set_tid_address,
+    221 => proc::nothing,
+    227 => time::clock_settime,
+    228 => time::clock_gettime,
+    229 => time::clock_getres,
+    230 => time::clock_nanosleep,
+    231 => proc::exit_group,
+    234 => signal::tgkill,
+    235 => path::utimes,
+    247 => spawn::waitid,
+    257 => path::openat,
+    258 => path::mkdirat,
+    259 => path::mknodat,
+    260 => path::fchownat,
+    261 => path::futimesat,
+    262 => path::newfstatat,
+    263 => path::unlinkat,
+    264 => path::renameat,
+    265 => path::linkat,
+    266 => path::symlinkat,
+    267 => path::readlinkat,
+    268 => path::fchmodat,
+    269 => path::faccessat,
+    270 => poll::pselect6,
+    271 => poll::ppoll,
+    273 => futex::set_robust_list,
+    274 => futex::get_robust_list,
+    275 => proc::not_supported,
+    277 => io::sync_file_range,
+    280 => path::utimensat,
+    285 => io::fallocate,
+    292 => fd::dup3,
+    293 => fd::pipe2,
+    295 => io::preadv,
+    296 => io::pwritev,
+    302 => proc::prlimit64,
+    306 => io::syncfs,
+    309 => proc::getcpu,
+    316 => path::renameat2,
+    318 => proc::getrandom,
+    324 => proc::membarrier,
+    326 => io::copy_file_range,
+    327 => io::preadv2,
+    328 => io::pwritev2,
+    332 => path::statx,
+    435 => spawn::clone3,
+    436 => fd::close_range,
+    437 => path::openat2,
+    439 => path::faccessat2,
+}

@@ -1,0 +1,183 @@
+//! From a running machine to the application and back: mounts the root, runs the commands, lets go of the disks.
+//!
+//! # Options of the kernel command line
+//! - `root=zfs:POOL/DATASET`, `root=initrd`; without it the pool's `bootfs`, or the initrd where there is no disk;
+//! - `-- PROGRAM ARGUMENT…` overrides the root dataset's `tarn:cmd`; `tarn:env` and `tarn:cwd` give the environment and
+//!   the working directory.
+
+use super::commands::{self, Setting};
+use super::console::Terminal;
+use super::info::Source;
+use crate::mm::{frame, phys};
+use crate::{boot, env, log, println};
+use alloc::string::{String, ToString};
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+use vfs::Errno;
+use vfs::devfs::{self, Builtin};
+use vfs::inode::FileSystem;
+use vfs::ops::Vfs;
+use vfs::path::Tree;
+use vfs::procfs::Procfs;
+use vfs::tmpfs::Tmpfs;
+use vfs::types::{FileType, New};
+
+/// Numbers of the file systems (`st_dev`).
+const DEV_ROOT: u64 = 1;
+const DEV_DEV: u64 = 5;
+const DEV_PROC: u64 = 6;
+const DEV_RUN: u64 = 7;
+
+/// Exit status when the root cannot be mounted or there is nothing to run.
+const CANNOT_START: u8 = 124;
+/// Exit status when the pool could not be exported cleanly.
+const CANNOT_STOP: u8 = 123;
+
+/// What the root says about how to run its application.
+#[derive(Default)]
+struct RootHints {
+    command: Option<String>,
+    env: Option<String>,
+    cwd: Option<String>,
+}
+
+/// Runs the machine; its exit status.
+pub fn run() -> u8 {
+    let (root, hints) = match mount_root() {
+        Ok(found) => found,
+        Err(message) => {
+            println!("{message}");
+            return CANNOT_START;
+        }
+    };
+    if let Err(error) = build_tree(root) {
+        println!("cannot set up the file tree: {error}");
+        return CANNOT_START;
+    }
+    let Some(words) = boot::info().cmdline().arguments().or_else(|| hints.command.as_deref().map(words)) else {
+        println!("nothing to run: give a command after `--`, or set the root dataset's property tarn:cmd");
+        return stop(CANNOT_START);
+    };
+    let setting = Setting { env: environment(&hints), cwd: hints.cwd.unwrap_or_else(|| "/".into()).into_bytes() };
+    let status = commands::run(&words, &setting);
+    stop(status)
+}
+
+/// Makes everything durable and lets go of the disks.
+fn stop(status: u8) -> u8 {
+    match super::vfs().tree.unmount_all() {
+        Ok(()) => status,
+        Err(error) => {
+            println!("the root could not be unmounted cleanly: {error}");
+            if status == 0 { CANNOT_STOP } else { status }
+        }
+    }
+}
+
+fn environment(hints: &RootHints) -> Vec<Vec<u8>> {
+    let mut env: Vec<String> = [
+        "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+        "HOME=/root",
+        "TERM=linux",
+        "USER=root",
+        "LOGNAME=root",
+    ]
+    .map(String::from)
+    .into();
+    let given = hints.env.iter().flat_map(|e| words(e));
+    let given = given.chain(boot::info().cmdline().get_all("tarn.env").map(crate::cmdline::percent_decode));
+    for new in given {
+        let Some((name, _)) = new.split_once('=') else { continue };
+        env.retain(|old| old.split('=').next() != Some(name));
+        env.push(new);
+    }
+    env.into_iter().map(String::into_bytes).collect()
+}
+
+/// Splits a command as a shell does: blanks, quotes, backslashes. `;` and `&&` stand alone.
+fn words(text: &str) -> Vec<String> {
+    let mut out = Vec::new();
+    let mut word: Option<String> = None;
+    let mut quote = None;
+    let mut chars = text.chars().peekable();
+    while let Some(c) = chars.next() {
+        match (quote, c) {
+            (Some(q), _) if c == q => quote = None,
+            (Some('"') | None, '\\') => word.get_or_insert_default().extend(chars.next()),
+            (Some(_), _) => word.get_or_insert_default().push(c),
+            (None, '\'' | '"') => {
+                quote = Some(c);
+                word.get_or_insert_default();
+            }
+            (None, ';') => {
+                out.extend(word.take());
+                out.push(";".into());
+            }
+            (None, '&') if chars.peek() == Some(&'&') => {
+                chars.next();
+                out.extend(word.take());
+                out.push("&&".into());
+            }
+            (None, _) if c.is_whitespace() => out.extend(word.take()),
+            (None, _) => word.get_or_insert_default().push(c),
+        }
+    }
+    out.extend(word);
+    out
+}
+
+fn mount_root() -> Result<(Arc<dyn FileSystem>, RootHints), String> {
+    let wanted = boot::info().cmdline().get("root").unwrap_or("");
+    let disks = crate::drivers::block_devices();
+    let initrd = boot::info().initrd.is_some();
+    if wanted == "initrd" || wanted.is_empty() && disks.is_empty() && initrd {
+        return Ok((unpack_initrd()?, RootHints::default()));
+    }
+    if !(wanted.is_empty() || wanted.starts_with("zfs:")) {
+        return Err(alloc::format!("root={wanted} is not understood: say root=zfs:POOL/DATASET or root=initrd"));
+    }
+    if disks.is_empty() {
+        return Err("no root: no disk was found and no initrd was given".to_string());
+    }
+    mount_pool(wanted.strip_prefix("zfs:"))
+}
+
+fn mount_pool(_dataset: Option<&str>) -> Result<(Arc<dyn FileSystem>, RootHints), String> {
+    Err("ZFS is not connected yet".into())
+}
+
+fn unpack_initrd() -> Result<Arc<dyn FileSystem>, String> {
+    let Some(range) = boot::info().initrd.clone() else {
+        return Err("root=initrd, but the loader gave none".into());
+    };
+    let limit = frame::total() * phys::FRAME_SIZE / 2;
+    let fs = Tmpfs::new("tmpfs", DEV_ROOT, limit, env().clock);
+    let len = (range.end - range.start) as usize;
+    // SAFETY: the loader put it there, and the frame allocator leaves it alone.
+    let archive = unsafe { core::slice::from_raw_parts(phys::to_virt(range.start), len) };
+    let tree = Tree::new(Arc::clone(&fs) as Arc<dyn FileSystem>);
+    vfs::tar::unpack(&tree, archive).map_err(|e| alloc::format!("the initrd cannot be unpacked: {e}"))?;
+    Ok(fs)
+}
+
+fn build_tree(root: Arc<dyn FileSystem>) -> Result<(), Errno> {
+    let tree = Tree::new(root);
+    let clock = env().clock;
+    let mount = |path: &str, fs: Arc<dyn FileSystem>| -> Result<(), Errno> {
+        let at = tree.root();
+        if let Err(Errno::ENOENT) = tree.resolve(&at, path.as_bytes(), true) {
+            let made = at.inode.create(path[1..].as_bytes(), &New::new(FileType::Directory, 0o755));
+            if let Err(error) = made {
+                log!(Error, "{path} does not exist and cannot be made: {error}");
+                return Ok(());
+            }
+        }
+        tree.mount(path.as_bytes(), fs)
+    };
+    mount("/dev", devfs::new(DEV_DEV, Arc::clone(&clock))?)?;
+    mount("/proc", Procfs::new(DEV_PROC, Arc::new(Source)))?;
+    let quarter = frame::total() * phys::FRAME_SIZE / 4;
+    mount("/run", Tmpfs::new("tmpfs", DEV_RUN, quarter, clock))?;
+    let devices = Builtin::new(env().random, Some(Terminal::get()));
+    super::set_vfs(Vfs::new(tree, Arc::new(devices)))
+}
