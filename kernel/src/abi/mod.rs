@@ -220,8 +220,8 @@ fn with_fpu<R>(sse: &mut SavedSse, hook: impl FnOnce() -> R) -> R {
 fn serve(call: &mut Call<'_>, number: u64) -> SysResult {
     let traced = TRACE.load(Ordering::Relaxed);
     if traced {
-        let args = [0, 1, 2, 3, 4, 5].map(|i| call.arg(i));
-        crate::println!("[{}] {}({args:#x?})", call.task.tid, names::of(number));
+        let args: [u64; 6] = core::array::from_fn(|i| call.arg(i));
+        crate::println!("[{}] {}({args:x?})", call.task.tid, names::of(number));
     }
     let result = table(call, number).unwrap_or_else(|| {
         unknown(number);
