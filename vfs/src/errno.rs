@@ -104,9 +104,9 @@ impl fmt::Display for Errno {
 
 impl core::error::Error for Errno {}
 
-impl From<zfs::Error> for Errno {
-    fn from(error: zfs::Error) -> Self {
-        use zfs::Error as E;
+impl From<::zfs::Error> for Errno {
+    fn from(error: ::zfs::Error) -> Self {
+        use ::zfs::Error as E;
         match error {
             E::NoSpace => Errno::ENOSPC,
             E::QuotaExceeded => Errno::EDQUOT,
@@ -136,9 +136,9 @@ mod tests {
 
     #[test]
     fn engine_errors_have_their_posix_number() {
-        assert_eq!(Errno::from(zfs::Error::NotFound), Errno::ENOENT);
-        assert_eq!(Errno::from(zfs::Error::NoSpace).number(), 28);
-        assert_eq!(Errno::from(zfs::Error::corrupt("x", None)), Errno::EIO);
+        assert_eq!(Errno::from(::zfs::Error::NotFound), Errno::ENOENT);
+        assert_eq!(Errno::from(::zfs::Error::NoSpace).number(), 28);
+        assert_eq!(Errno::from(::zfs::Error::corrupt("x", None)), Errno::EIO);
         assert_eq!(Errno::ENOENT.name(), "ENOENT");
     }
 }

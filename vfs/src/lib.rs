@@ -18,5 +18,6 @@ pub mod tar;
 pub mod tmpfs;
 pub mod types;
 pub mod wait;
+pub mod zfs;
 
 pub use errno::{Errno, Result};

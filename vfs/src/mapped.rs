@@ -57,6 +57,12 @@ impl Mapped {
         pages
     }
 
+    /// Writes the changed pages of all files back: before a snapshot, and at the end.
+    pub fn write_back_all() -> Result<()> {
+        let all: alloc::vec::Vec<_> = files().lock().values().filter_map(Weak::upgrade).collect();
+        all.iter().map(|pages| pages.write_back(0, u64::MAX)).fold(Ok(()), Result::and)
+    }
+
     /// Removes the entries of files that nobody maps any more.
     pub fn forget() {
         let mut files = files().lock();

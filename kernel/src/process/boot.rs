@@ -21,6 +21,8 @@ use vfs::path::Tree;
 use vfs::procfs::Procfs;
 use vfs::tmpfs::Tmpfs;
 use vfs::types::{FileType, New};
+use vfs::zfs::ZfsRoot;
+use zfs::spa::{ImportOptions, Pool};
 
 /// Numbers of the file systems (`st_dev`).
 const DEV_ROOT: u64 = 1;
@@ -142,8 +144,44 @@ fn mount_root() -> Result<(Arc<dyn FileSystem>, RootHints), String> {
     mount_pool(wanted.strip_prefix("zfs:"))
 }
 
-fn mount_pool(_dataset: Option<&str>) -> Result<(Arc<dyn FileSystem>, RootHints), String> {
-    Err("ZFS is not connected yet".into())
+/// Share of the memory that the cache may have if `tarn.arc_max` does not say.
+const ARC_SHARE: u64 = 4;
+/// A transaction group is written after this time at the latest.
+const TXG_TIMEOUT_NS: u64 = 5_000_000_000;
+
+fn mount_pool(dataset: Option<&str>) -> Result<(Arc<dyn FileSystem>, RootHints), String> {
+    let cmdline = boot::info().cmdline();
+    let memory = frame::total() * phys::FRAME_SIZE;
+    let arc_max = cmdline.size("tarn.arc_max").unwrap_or((memory / ARC_SHARE).min(1 << 30)) as usize;
+    let options = ImportOptions {
+        arc_max,
+        dirty_max: (memory / 8).clamp(4 << 20, 256 << 20),
+        txg_timeout_ns: Some(TXG_TIMEOUT_NS),
+        // After a power cut the pool still names its last user: that was this very machine.
+        force: true,
+        host_name: super::info::HOSTNAME.into(),
+        ..ImportOptions::default()
+    };
+    let pool = Pool::import(crate::drivers::block_devices(), env(), options)
+        .map_err(|e| alloc::format!("the pool cannot be imported: {e}"))?;
+    let name = match dataset {
+        Some(name) => String::from(name),
+        None => bootfs(&pool)?,
+    };
+    let root = ZfsRoot::mount(pool, &name).map_err(|e| alloc::format!("{name} cannot be mounted: {e}"))?;
+    let property = |name: &str| root.property(name).filter(|text| !text.is_empty());
+    let hints =
+        RootHints { command: property("tarn:cmd"), env: property("tarn:env"), cwd: property("tarn:cwd") };
+    log!(Info, "{name} is the root, after {} ms", crate::time::monotonic_ns() / 1_000_000);
+    Ok((root, hints))
+}
+
+fn bootfs(pool: &Pool) -> Result<String, String> {
+    match pool.get_property("bootfs") {
+        Ok((name, _)) if !name.is_empty() && name != "-" => Ok(name),
+        Ok(_) => Err(alloc::format!("pool {} has no bootfs property: give root=zfs:POOL/DATASET", pool.name())),
+        Err(e) => Err(alloc::format!("pool {}: bootfs cannot be read: {e}", pool.name())),
+    }
 }
 
 fn unpack_initrd() -> Result<Arc<dyn FileSystem>, String> {
