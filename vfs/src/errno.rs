@@ -125,9 +125,21 @@ impl From<::zfs::Error> for Errno {
             E::Unsupported { .. } => Errno::EOPNOTSUPP,
             E::NoPool | E::MissingDevice { .. } => Errno::ENXIO,
             E::KeyNotLoaded => Errno::ENOKEY,
-            _ => Errno::EIO,
+            error => {
+                if let Some(report) = REPORT.get() {
+                    report(&error);
+                }
+                Errno::EIO
+            }
         }
     }
+}
+
+static REPORT: spin::Once<fn(&::zfs::Error)> = spin::Once::new();
+
+/// Tells this crate whom to tell what lies behind an `EIO`, which says nothing by itself. Later calls have no effect.
+pub fn set_report(hook: fn(&::zfs::Error)) {
+    REPORT.call_once(|| hook);
 }
 
 #[cfg(test)]

@@ -92,6 +92,7 @@ pub fn init_cpu() {
 pub fn init() {
     traps::install();
     vfs::wait::set_interrupted(|| process::try_current().is_some_and(Task::interrupted));
+    vfs::errno::set_report(|error| log!(Error, "zfs: {error}"));
     let traced = crate::boot::info().cmdline().get("tarn.trace").is_some_and(|t| t.contains("syscalls"));
     TRACE.store(traced, Ordering::Relaxed);
 }

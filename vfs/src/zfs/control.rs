@@ -94,11 +94,8 @@ impl Inode for Control {
     }
 
     fn read_dir(&self, cookie: u64, sink: &mut dyn FnMut(DirEntry) -> bool) -> Result<()> {
-        let names: alloc::vec::Vec<String> = if self.snapshots {
-            self.mounted.fs.snapshot_names()?
-        } else {
-            alloc::vec!["snapshot".into()]
-        };
+        let names: alloc::vec::Vec<String> =
+            if self.snapshots { self.mounted.fs.snapshot_names()? } else { alloc::vec!["snapshot".into()] };
         for (i, name) in names.into_iter().enumerate().skip(usize::try_from(cookie).unwrap_or(usize::MAX)) {
             // Entering a snapshot mounts it; listing them must not.
             let ino = if self.snapshots { INO_SNAPSHOTS - 1 - i as u64 } else { INO_SNAPSHOTS };

@@ -3,13 +3,11 @@
 use super::{Mounted, control};
 use crate::errno::{Errno, Result};
 use crate::inode::Inode;
-use crate::types::{
-    Allocate, DirEntry, FileType, NAME_MAX, New, RenameFlags, SetAttr, Stat, StatFs, Sync,
-};
+use crate::types::{Allocate, DirEntry, FileType, NAME_MAX, New, RenameFlags, SetAttr, Stat, StatFs, Sync};
+use ::zfs::zpl::{self, Attr, Durability, FileKind, XattrMode};
 use alloc::sync::{Arc, Weak};
 use alloc::vec::Vec;
 use core::any::Any;
-use ::zfs::zpl::{self, Attr, Durability, FileKind, XattrMode};
 
 /// Entries that are read from the engine at once.
 const BATCH: usize = 128;

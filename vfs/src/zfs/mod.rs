@@ -14,14 +14,14 @@ mod inode;
 use crate::errno::{Errno, Result};
 use crate::inode::{FileSystem, Inode};
 use crate::types::StatFs;
+use ::zfs::spa::Pool;
+use ::zfs::zpl::{Filesystem, MountOptions};
 use alloc::string::String;
 use alloc::sync::{Arc, Weak};
 use core::sync::atomic::{AtomicU64, Ordering};
 use hashbrown::HashMap;
 use inode::ZfsInode;
 use platform::sync::Mutex;
-use ::zfs::spa::Pool;
-use ::zfs::zpl::{Filesystem, MountOptions};
 
 /// `ZFS_SUPER_MAGIC`.
 const MAGIC: u64 = 0x2fc1_2fc1;
@@ -103,7 +103,8 @@ impl ZfsRoot {
         let dataset = pool.dsl().lookup(name)?;
         let fs = Filesystem::mount(&pool, dataset, MountOptions::default())?;
         let mounted = Mounted::new(fs);
-        let root = mounted.root().map_err(|_| ::zfs::Error::corrupt("the root directory cannot be opened", None))?;
+        let root =
+            mounted.root().map_err(|_| ::zfs::Error::corrupt("the root directory cannot be opened", None))?;
         Ok(Arc::new(ZfsRoot { mounted, pool, root }))
     }
 
