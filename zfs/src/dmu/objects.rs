@@ -7,6 +7,7 @@ use crate::dmu::Dnode;
 use crate::dmu::tree::Tree;
 use crate::error::{Error, Result};
 use crate::ondisk::dnode::{DNODE_SIZE, DNODES_PER_BLOCK, MAX_OBJECT};
+use alloc::collections::btree_map::Entry;
 use alloc::collections::{BTreeMap, BTreeSet};
 use bytes::Bytes;
 
@@ -70,11 +71,10 @@ pub(crate) struct AllocState {
 
 impl AllocState {
     pub(crate) fn map(&mut self, meta: &Dnode, block: u64) -> Result<&mut BlockMap> {
-        if !self.maps.contains_key(&block) {
-            let map = BlockMap::of(&meta.read_block(block)?);
-            self.maps.insert(block, map);
+        match self.maps.entry(block) {
+            Entry::Occupied(known) => Ok(known.into_mut()),
+            Entry::Vacant(place) => Ok(place.insert(BlockMap::of(&meta.read_block(block)?))),
         }
-        Ok(self.maps.get_mut(&block).expect("it was just inserted"))
     }
 
     /// The map if it is known, without reading.

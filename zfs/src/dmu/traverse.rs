@@ -168,10 +168,10 @@ impl Walk<'_> {
         if self.blocks(&tree, is_meta, dnode.nlevels - 1, &roots)? == Flow::Stop {
             return Ok(Flow::Stop);
         }
-        if let Some(spill) = &dnode.spill {
-            if let Some(Flow::Stop) = self.tell(spill, &tree.bookmark(0, u64::MAX))? {
-                return Ok(Flow::Stop);
-            }
+        if let Some(spill) = &dnode.spill
+            && let Some(Flow::Stop) = self.tell(spill, &tree.bookmark(0, u64::MAX))?
+        {
+            return Ok(Flow::Stop);
         }
         Ok(Flow::On)
     }

@@ -143,7 +143,7 @@ impl DnodePhys {
         if !(1..=MAX_LEVELS).contains(&nlevels) {
             return Err(bad("dnode: number of levels out of range"));
         }
-        if !INDBLKSHIFT.contains(&raw[1]) && !(raw[1] == 0 && nlevels == 1) {
+        if !INDBLKSHIFT.contains(&raw[1]) && (raw[1] != 0 || nlevels != 1) {
             return Err(bad("dnode: indirect block size out of range"));
         }
         let datablkszsec = u16_at(raw, 8);
