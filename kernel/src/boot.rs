@@ -98,7 +98,11 @@ pub fn init(protocol: u32, info: u64) {
             initrd: None,
             rsdp: None,
         };
-        if protocol == 1 { from_pvh(&mut boot, info) } else { from_linux(&mut boot, info) }
+        if protocol == 1 {
+            from_pvh(&mut boot, info)
+        } else {
+            from_linux(&mut boot, info)
+        }
         boot
     });
 }

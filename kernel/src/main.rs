@@ -22,6 +22,7 @@ mod power;
 mod process;
 mod sched;
 mod selftest;
+mod selftest_app;
 mod symbols;
 mod sync;
 mod time;

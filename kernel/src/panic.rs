@@ -36,7 +36,9 @@ fn panic(info: &PanicInfo<'_>) -> ! {
     arch::interrupts_off();
     begin();
     let _ = match info.location() {
-        Some(at) => writeln!(Unlocked, "\ntarn: kernel panic at {}:{}: {}", at.file(), at.line(), info.message()),
+        Some(at) => {
+            writeln!(Unlocked, "\ntarn: kernel panic at {}:{}: {}", at.file(), at.line(), info.message())
+        }
         None => writeln!(Unlocked, "\ntarn: kernel panic: {}", info.message()),
     };
     heading();
@@ -96,7 +98,9 @@ pub fn backtrace(first: Option<u64>, mut rbp: u64) {
     let mut number = 0;
     let mut show = |address: u64| {
         let _ = match symbols::find(address) {
-            Some((name, offset)) => writeln!(Unlocked, "tarn: {number:3}: {address:016x} {name:#}+{offset:#x}"),
+            Some((name, offset)) => {
+                writeln!(Unlocked, "tarn: {number:3}: {address:016x} {name:#}+{offset:#x}")
+            }
             None => writeln!(Unlocked, "tarn: {number:3}: {address:016x}"),
         };
         number += 1;

@@ -22,7 +22,10 @@ pub fn stop_other_cpus() {
 pub fn exit(status: u8) -> ! {
     arch::interrupts_off();
     if ENDING.load(Ordering::SeqCst) {
-        let _ = core::fmt::Write::write_fmt(&mut crate::console::Unlocked, format_args!("tarn: exit status {status}\n"));
+        let _ = core::fmt::Write::write_fmt(
+            &mut crate::console::Unlocked,
+            format_args!("tarn: exit status {status}\n"),
+        );
     } else {
         crate::println!("exit status {status}");
         stop_other_cpus();

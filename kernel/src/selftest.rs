@@ -43,11 +43,14 @@ pub fn run() -> u8 {
         "fault" => fault(),
         "overflow" => println!("{}", overflow(1)),
         "disk-write" => disk_write(),
+        "app" => crate::selftest_app::run(),
         _ => {}
     }
-    for (_, test) in TESTS.iter().filter(|(n, _)| name.is_empty() || name == "1" || *n == name).inspect(|(n, _)| {
-        println!("selftest: {n}");
-    }) {
+    for (_, test) in
+        TESTS.iter().filter(|(n, _)| name.is_empty() || name == "1" || *n == name).inspect(|(n, _)| {
+            println!("selftest: {n}");
+        })
+    {
         let start = time::monotonic_ns();
         test();
         println!("selftest: ok after {} us", (time::monotonic_ns() - start) / 1000);
@@ -89,12 +92,16 @@ fn memory_functions() {
         for (from, to) in [(0, 0), (1, 3), (3, 1), (0, 17), (17, 0), (5, 69), (69, 5), (0, 64), (64, 0)] {
             let mut moved = source.clone();
             moved.copy_within(from..from + len, to);
-            let expected = |i: usize| if (to..to + len).contains(&i) { source[i - to + from] } else { source[i] };
+            let expected =
+                |i: usize| if (to..to + len).contains(&i) { source[i - to + from] } else { source[i] };
             assert!((0..400).all(|i| moved[i] == expected(i)), "memmove {len} {from} {to}");
         }
         let mut filled = vec![1u8; 320];
         filled[7..7 + len].fill(black_box(0xa5));
-        assert!((0..320).all(|i| filled[i] == if (7..7 + len).contains(&i) { 0xa5 } else { 1 }), "memset {len}");
+        assert!(
+            (0..320).all(|i| filled[i] == if (7..7 + len).contains(&i) { 0xa5 } else { 1 }),
+            "memset {len}"
+        );
         let mut other = source.clone();
         assert!(source[..len] == other[..len], "memcmp {len}");
         if len > 0 {
@@ -267,15 +274,19 @@ fn fpu() {
     });
 }
 
-/// As many threads as processors really run at the same time: each waits for all others without sleeping.
+/// As many spinning threads as processors: sooner or later every processor runs one.
 fn parallel() {
     let arrived = Arc::new(AtomicU64::new(0));
     let used = Arc::new(AtomicU64::new(0));
     let (shared, mask) = (Arc::clone(&arrived), Arc::clone(&used));
+    let all = cpu::count() as u32;
     in_threads(cpu::count(), move |_| {
-        let until = time::monotonic_ns() + 30_000_000;
+        let give_up = time::monotonic_ns() + 10_000_000_000;
         shared.fetch_add(1, Ordering::SeqCst);
-        while shared.load(Ordering::SeqCst) < cpu::count() as u64 || time::monotonic_ns() < until {
+        let done = || {
+            shared.load(Ordering::SeqCst) == u64::from(all) && mask.load(Ordering::Relaxed).count_ones() == all
+        };
+        while !done() && time::monotonic_ns() < give_up {
             mask.fetch_or(1 << sched::cpu_index(), Ordering::Relaxed);
             core::hint::spin_loop();
         }

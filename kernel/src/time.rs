@@ -165,7 +165,8 @@ fn kvm_wall_clock() -> Option<i64> {
         let wall = i64::from(address.add(1).read_volatile()) * SECOND as i64
             + i64::from(address.add(2).read_volatile());
         wrmsr(MSR_SYSTEM_TIME_NEW, phys::to_phys(address.cast()) | 1);
-        let system = u64::from(address.add(4).read_volatile()) | u64::from(address.add(5).read_volatile()) << 32;
+        let system =
+            u64::from(address.add(4).read_volatile()) | u64::from(address.add(5).read_volatile()) << 32;
         wrmsr(MSR_SYSTEM_TIME_NEW, 0);
         (wall > 0).then_some(wall + system as i64)
     }
@@ -184,9 +185,9 @@ fn pit_count() -> u16 {
     u16::from(low) | u16::from(inb(0x40)) << 8
 }
 
-/// Measures for about 10 ms against the PIT; against one second of the RTC where the PIT does not count.
+/// Measures for about 5 ms against the PIT; against one second of the RTC where the PIT does not count.
 fn calibrate(want_tsc: bool, want_apic: bool) {
-    const TICKS: u64 = PIT_HZ / 100;
+    const TICKS: u64 = PIT_HZ / 200;
     pit_start();
     let first = pit_count();
     apic::timer_start();

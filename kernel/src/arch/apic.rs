@@ -134,11 +134,6 @@ pub fn set_timer_frequency(hz: u64) {
     TIMER_HZ.store((hz / 16).max(1), Ordering::Relaxed);
 }
 
-/// Whether the timer's frequency is known.
-pub fn timer_is_calibrated() -> bool {
-    TIMER_HZ.load(Ordering::Relaxed) != 0
-}
-
 /// Starts the timer at its highest count; [`timer_elapsed`] tells how far it came. For calibration.
 pub fn timer_start() {
     write(LVT_TIMER, MASKED | u32::from(TIMER_VECTOR));

@@ -87,7 +87,7 @@ pub fn fill_idt() {
             | 0x8e00 << 32
             | (handler >> 16 & 0xffff) << 48;
         // SAFETY: only the boot processor runs, with interrupts off.
-        unsafe { (*(&raw mut IDT))[usize::from(vector)] = [low, handler >> 32] };
+        unsafe { IDT[usize::from(vector)] = [low, handler >> 32] };
     }
 }
 
@@ -108,10 +108,8 @@ pub unsafe fn load(gdt: &mut Gdt, tss: &mut Tss, stacks: &IstStacks) {
     }
     tss.ist = ist;
     let base = tss as *const Tss as u64;
-    gdt.0[3] = (size_of::<Tss>() as u64 - 1)
-        | (base & 0xff_ffff) << 16
-        | 0x89 << 40
-        | (base >> 24 & 0xff) << 56;
+    gdt.0[3] =
+        (size_of::<Tss>() as u64 - 1) | (base & 0xff_ffff) << 16 | 0x89 << 40 | (base >> 24 & 0xff) << 56;
     gdt.0[4] = base >> 32;
     let gdtr = Pointer { limit: size_of::<Gdt>() as u16 - 1, base: gdt as *const Gdt as u64 };
     let idtr = Pointer { limit: 4095, base: &raw const IDT as u64 };

@@ -56,7 +56,9 @@ fn hardware() -> Option<u64> {
     for _ in 0..10 {
         let (value, ok): (u64, u8);
         // SAFETY: cpuid says that rdrand exists.
-        unsafe { core::arch::asm!("rdrand {}", "setc {}", out(reg) value, out(reg_byte) ok, options(nomem, nostack)) }
+        unsafe {
+            core::arch::asm!("rdrand {}", "setc {}", out(reg) value, out(reg_byte) ok, options(nomem, nostack))
+        }
         if ok != 0 {
             return Some(value);
         }

@@ -59,8 +59,11 @@ pub fn shootdown(root: u64, start: u64, end: u64) {
     START.store(start, Ordering::Relaxed);
     END.store(end, Ordering::Relaxed);
     let me = cpu::this().index;
-    let concerned =
-        |c: &&cpu::PerCpu| c.index != me && c.online.load(Ordering::Acquire) && (root == 0 || c.root.load(Ordering::SeqCst) == root);
+    let concerned = |c: &&cpu::PerCpu| {
+        c.index != me
+            && c.online.load(Ordering::Acquire)
+            && (root == 0 || c.root.load(Ordering::SeqCst) == root)
+    };
     let mut mask = 0;
     for cpu in cpu::all().filter(concerned) {
         mask |= 1 << cpu.index;

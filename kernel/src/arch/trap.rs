@@ -20,7 +20,6 @@ use spin::Once;
 /// The general registers of the interrupted code. Its FPU state is kept beside, see [`fpu::saved`].
 #[repr(C)]
 #[derive(Clone, Copy, Default)]
-#[expect(missing_docs, reason = "the fields are registers")]
 pub struct TrapFrame {
     pub r15: u64,
     pub r14: u64,
@@ -63,6 +62,7 @@ impl TrapFrame {
 
     /// Whether the application was interrupted, not the kernel.
     #[inline]
+    #[expect(clippy::wrong_self_convention, reason = "it says where the frame comes from")]
     pub fn from_app(&self) -> bool {
         (self.rip as i64) >= 0
     }

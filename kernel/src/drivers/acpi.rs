@@ -67,17 +67,17 @@ fn table(address: u64) -> Option<&'static [u8]> {
 }
 
 /// Firmware memory; it may lie outside of what the loader called RAM.
-fn bytes(address: u64, len: usize) -> &'static [u8] {
+pub(super) fn bytes(address: u64, len: usize) -> &'static [u8] {
     phys::map_device(address, len as u64);
     // SAFETY: mapped now, never written by us nor by devices.
     unsafe { core::slice::from_raw_parts(phys::to_virt(address), len) }
 }
 
-fn le16(b: &[u8], at: usize) -> Option<u16> {
+pub(super) fn le16(b: &[u8], at: usize) -> Option<u16> {
     Some(u16::from_le_bytes(b.get(at..at + 2)?.try_into().ok()?))
 }
 
-fn le32(b: &[u8], at: usize) -> Option<u32> {
+pub(super) fn le32(b: &[u8], at: usize) -> Option<u32> {
     Some(u32::from_le_bytes(b.get(at..at + 4)?.try_into().ok()?))
 }
 
@@ -88,11 +88,26 @@ fn le64(b: &[u8], at: usize) -> Option<u64> {
 fn find_rsdp() -> Option<u64> {
     boot::info().rsdp.or_else(|| {
         let bios = bytes(0xe0000, 0x20000);
-        (0..bios.len() - 36).step_by(16).find(|i| bios[*i..].starts_with(b"RSD PTR ")).map(|i| 0xe0000 + i as u64)
+        (0..bios.len() - 36)
+            .step_by(16)
+            .find(|i| bios[*i..].starts_with(b"RSD PTR "))
+            .map(|i| 0xe0000 + i as u64)
     })
 }
 
+/// What the tables say, or the older MP table where there is no ACPI (Firecracker, `microvm,acpi=off`).
 fn read() -> Tables {
+    let mut tables = read_acpi();
+    if tables.processors.is_empty() {
+        super::mp_table::read(&mut tables);
+    }
+    if tables.ioapics.is_empty() {
+        tables.ioapics.push(IoApic { address: 0xfec0_0000, first_gsi: 0 });
+    }
+    tables
+}
+
+fn read_acpi() -> Tables {
     let mut tables = Tables::default();
     let Some(rsdp) = find_rsdp().map(|address| bytes(address, 36)) else { return tables };
     let revision = rsdp[15];
@@ -107,9 +122,9 @@ fn read() -> Tables {
         match &found[..4] {
             b"APIC" => madt(found, &mut tables),
             b"MCFG" => {
-                tables.ecam = le64(found, 44).zip(found.get(54).copied().zip(found.get(55).copied())).map(
-                    |(address, (first, last))| (address, first, last),
-                );
+                tables.ecam = le64(found, 44)
+                    .zip(found.get(54).copied().zip(found.get(55).copied()))
+                    .map(|(address, (first, last))| (address, first, last));
             }
             b"FACP" => fadt(found, &mut tables),
             _ => {}

@@ -2,6 +2,7 @@
 
 pub mod acpi;
 mod mmio;
+mod mp_table;
 mod pci;
 pub mod virtio;
 

@@ -51,9 +51,7 @@ unsafe impl Sync for Magazines {}
 static CLASSES: [IrqLock<Class>; SIZES.len()] =
     [const { IrqLock::new(Class { partial: NONE }) }; SIZES.len()];
 static MAGAZINES: [Magazines; cpu::MAX_CPUS] = [const {
-    Magazines(UnsafeCell::new(
-        [const { Magazine { head: core::ptr::null_mut(), count: 0 } }; SIZES.len()],
-    ))
+    Magazines(UnsafeCell::new([const { Magazine { head: core::ptr::null_mut(), count: 0 } }; SIZES.len()]))
 }; cpu::MAX_CPUS];
 
 /// How many free objects a processor keeps at most.
@@ -131,7 +129,8 @@ impl Class {
         // SAFETY: a slab of this class with a free object.
         unsafe {
             let record = &mut *frame::record(pfn);
-            let object = phys::to_virt(u64::from(pfn) * FRAME_SIZE).add((usize::from(record.free_head) - 1) * size);
+            let object =
+                phys::to_virt(u64::from(pfn) * FRAME_SIZE).add((usize::from(record.free_head) - 1) * size);
             record.free_head = object.cast::<u16>().read();
             record.used += 1;
             if record.free_head == 0 {

@@ -17,19 +17,17 @@ mod switch;
 mod thread;
 mod timers;
 
-pub use thread::{Thread, all_threads};
+pub use thread::Thread;
 
 use crate::arch::trap::TrapFrame;
 use crate::arch::{self, IrqGuard, cpu, fpu};
 use crate::time;
 use alloc::boxed::Box;
-use alloc::string::ToString;
 use alloc::sync::Arc;
 use core::sync::atomic::Ordering;
 use platform::thread::{Scheduler, Unpark};
 
 pub use run_queue::{idle_loop, timer_interrupt};
-
 
 /// The running thread. Valid for as long as the caller runs.
 #[inline]
@@ -131,7 +129,10 @@ pub fn sleep(ns: u64) {
 /// Called at the end of every interrupt: preemption.
 pub fn after_interrupt(_frame: &TrapFrame) {
     let cpu = cpu::this();
-    if !cpu.need_resched.load(Ordering::Relaxed) || cpu.preempt_off.load(Ordering::Relaxed) != 0 || !is_running() {
+    if !cpu.need_resched.load(Ordering::Relaxed)
+        || cpu.preempt_off.load(Ordering::Relaxed) != 0
+        || !is_running()
+    {
         return;
     }
     cpu.need_resched.store(false, Ordering::Relaxed);
@@ -171,7 +172,7 @@ impl Scheduler for KernelScheduler {
         yield_now();
     }
     fn spawn(&self, name: &str, main: Box<dyn FnOnce() + Send>) {
-        drop(spawn(&name.to_string(), main));
+        drop(spawn(name, main));
     }
     fn cpus(&self) -> usize {
         cpu::all().filter(|c| c.online.load(Ordering::Relaxed)).count()

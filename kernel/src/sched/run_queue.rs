@@ -55,7 +55,11 @@ pub(super) fn enqueue(thread: Arc<Thread>) {
     {
         let queue = &QUEUES[target];
         let mut ready = queue.ready.lock();
-        if urgent { ready.push_front(thread) } else { ready.push_back(thread) }
+        if urgent {
+            ready.push_front(thread)
+        } else {
+            ready.push_back(thread)
+        }
         queue.len.store(ready.len() as u64, Ordering::SeqCst);
     }
     if target == me.index {
@@ -252,4 +256,3 @@ pub fn idle_loop() -> ! {
         IDLE.fetch_and(!bit, Ordering::SeqCst);
     }
 }
-

@@ -228,10 +228,7 @@ impl Thread {
                     }
                 }
                 _ => {
-                    if self
-                        .wake
-                        .compare_exchange(PARKED, RUNNING, Ordering::SeqCst, Ordering::SeqCst)
-                        .is_ok()
+                    if self.wake.compare_exchange(PARKED, RUNNING, Ordering::SeqCst, Ordering::SeqCst).is_ok()
                     {
                         run_queue::enqueue(Arc::clone(self));
                         return;
@@ -295,4 +292,3 @@ pub(super) extern "C" fn start() -> ! {
     }
     super::exit()
 }
-

@@ -112,7 +112,8 @@ pub struct DiskStats {
 impl Disk {
     /// Starts the device; `None` if it cannot be used.
     pub fn open(transport: Arc<dyn Transport>) -> Option<Arc<Disk>> {
-        let wanted = F_SIZE_MAX | F_RO | F_BLK_SIZE | F_FLUSH | F_TOPOLOGY | F_DISCARD | feature::INDIRECT_DESC;
+        let wanted =
+            F_SIZE_MAX | F_RO | F_BLK_SIZE | F_FLUSH | F_TOPOLOGY | F_DISCARD | feature::INDIRECT_DESC;
         let features = negotiate(&*transport, wanted)?;
         let size = transport.queue_size(0);
         if size == 0 {
@@ -124,7 +125,8 @@ impl Disk {
         let slot_bytes = usize::from(depth) * size_of::<Slot>();
         let slots = frame::alloc_contiguous(slot_bytes.div_ceil(4096), 1)?;
         let info = read_info(&*transport, features, depth);
-        let size_max = if features & F_SIZE_MAX != 0 { u32::from_le_bytes(config(&*transport, 8)) } else { 0 };
+        let size_max =
+            if features & F_SIZE_MAX != 0 { u32::from_le_bytes(config(&*transport, 8)) } else { 0 };
         let disk = Arc::new(Disk {
             info,
             indirect,
@@ -207,7 +209,9 @@ impl Disk {
         let mut discard = Discard::default();
         let (kind, sector, fits) = match &request.op {
             Op::Read { offset, buf } => (T_IN, offset / SECTOR, data(buf.as_ptr(), buf.len(), true)),
-            Op::Write { offset, data: bytes } => (T_OUT, offset / SECTOR, data(bytes.as_ptr(), bytes.len(), false)),
+            Op::Write { offset, data: bytes } => {
+                (T_OUT, offset / SECTOR, data(bytes.as_ptr(), bytes.len(), false))
+            }
             Op::Flush => (T_FLUSH, 0, true),
             Op::Discard { offset, len } => {
                 // A hint: what the device does not take at once keeps its data.
@@ -339,7 +343,9 @@ impl BlockDevice for Disk {
                 // Without the feature every completed write is durable.
                 return self.settle(request, Ok(()));
             }
-            Op::Discard { .. } if !self.info.discard => return self.settle(request, Err(BlockError::Unsupported)),
+            Op::Discard { .. } if !self.info.discard => {
+                return self.settle(request, Err(BlockError::Unsupported));
+            }
             Op::Read { buf, .. } if buf.is_empty() => return self.settle(request, Ok(())),
             Op::Write { data, .. } if data.is_empty() => return self.settle(request, Ok(())),
             _ => {}
@@ -387,7 +393,8 @@ fn previous_power_of_two(n: u16) -> u16 {
 /// Reads the geometry from `struct virtio_blk_config`.
 fn read_info(transport: &dyn Transport, features: u64, depth: u16) -> BlockInfo {
     let sectors = u64::from_le_bytes(config(transport, 0));
-    let sector_size = if features & F_BLK_SIZE != 0 { u32::from_le_bytes(config(transport, 20)) } else { 512 };
+    let sector_size =
+        if features & F_BLK_SIZE != 0 { u32::from_le_bytes(config(transport, 20)) } else { 512 };
     let sector_size = if sector_size >= 512 && sector_size.is_power_of_two() { sector_size } else { 512 };
     let exponent = if features & F_TOPOLOGY != 0 { transport.config_u8(24).min(8) } else { 0 };
     let size = sectors.saturating_mul(SECTOR);

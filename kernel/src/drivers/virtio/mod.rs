@@ -97,7 +97,14 @@ fn start(transport: &dyn Transport) {
 /// Starts the drivers of all virtio devices.
 pub fn probe() {
     for function in super::pci::functions() {
-        log!(Debug, "pci {} {:04x}:{:04x} class {:06x}", function.address, function.vendor, function.device, function.class);
+        log!(
+            Debug,
+            "pci {} {:04x}:{:04x} class {:06x}",
+            function.address,
+            function.vendor,
+            function.device,
+            function.class
+        );
         if let Some(transport) = pci::open(function) {
             attach(Arc::new(transport));
         }

@@ -60,15 +60,8 @@ impl Queue {
         let base = frame::alloc_contiguous(pages, 1)?;
         // SAFETY: fresh frames of the direct map.
         unsafe { phys::to_virt(base).write_bytes(0, pages * 4096) };
-        let queue = Queue {
-            size,
-            base,
-            used_offset,
-            free_head: 0,
-            free: size,
-            next_available: 0,
-            last_used: 0,
-        };
+        let queue =
+            Queue { size, base, used_offset, free_head: 0, free: size, next_available: 0, last_used: 0 };
         for i in 0..size {
             queue.write_descriptor(i, Descriptor { address: 0, len: 0, flags: 0, next: i.wrapping_add(1) });
         }
@@ -129,7 +122,12 @@ impl Queue {
     ///
     /// # Safety
     /// `table` is that memory, and stays untouched until the chain is used.
-    pub unsafe fn push_indirect(&mut self, segments: &[Segment], table: *mut u8, table_address: u64) -> Option<u16> {
+    pub unsafe fn push_indirect(
+        &mut self,
+        segments: &[Segment],
+        table: *mut u8,
+        table_address: u64,
+    ) -> Option<u16> {
         if segments.is_empty() || self.free == 0 {
             return None;
         }
