@@ -52,11 +52,6 @@ impl<'a> CommandLine<'a> {
         self.words().filter_map(move |word| word.split_once('=').filter(|(k, _)| *k == name).map(|(_, v)| v))
     }
 
-    /// Whether `name` or `name=1|on|yes|true` is there.
-    pub fn flag(self, name: &str) -> bool {
-        matches!(self.get(name), Some("" | "1" | "on" | "yes" | "true"))
-    }
-
     /// A size in bytes with an optional K, M or G.
     pub fn size(self, name: &str) -> Option<u64> {
         let value = self.get(name)?;

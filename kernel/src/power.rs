@@ -7,6 +7,7 @@ use core::sync::atomic::{AtomicBool, Ordering};
 /// QEMU's `isa-debug-exit`, as every runner of Tarn configures it: a write ends QEMU with `value << 1 | 1`.
 const DEBUG_EXIT_PORT: u16 = 0xf4;
 
+static EXITING: AtomicBool = AtomicBool::new(false);
 static ENDING: AtomicBool = AtomicBool::new(false);
 
 /// Stops all other processors. The first caller goes on, any later one stops here.
@@ -21,6 +22,9 @@ pub fn stop_other_cpus() {
 /// Prints the last line, `tarn: exit status N`, and ends the virtual machine with it.
 pub fn exit(status: u8) -> ! {
     arch::interrupts_off();
+    if EXITING.swap(true, Ordering::SeqCst) {
+        arch::halt();
+    }
     if ENDING.load(Ordering::SeqCst) {
         let _ = core::fmt::Write::write_fmt(
             &mut crate::console::Unlocked,

@@ -284,7 +284,8 @@ fn parallel() {
         let give_up = time::monotonic_ns() + 10_000_000_000;
         shared.fetch_add(1, Ordering::SeqCst);
         let done = || {
-            shared.load(Ordering::SeqCst) == u64::from(all) && mask.load(Ordering::Relaxed).count_ones() == all
+            shared.load(Ordering::SeqCst) == u64::from(all)
+                && mask.load(Ordering::Relaxed).count_ones() == all
         };
         while !done() && time::monotonic_ns() < give_up {
             mask.fetch_or(1 << sched::cpu_index(), Ordering::Relaxed);
@@ -331,10 +332,11 @@ fn disk() {
     assert_eq!(run_op(&*disk, beyond), Err(BlockError::OutOfRange));
     let stats = disk.stats();
     println!(
-        "selftest: {count} blocks: together {} us, one by one {} us, {} at once",
+        "selftest: {count} blocks: together {} us, one by one {} us, {} at once, {} in all",
         (middle - start) / 1000,
         (end - middle) / 1000,
-        stats.deepest
+        stats.deepest,
+        stats.completed
     );
     assert!(count < 2 || stats.deepest > 1, "requests went one by one");
 }

@@ -48,11 +48,6 @@ pub fn tsc_frequency() -> u64 {
     FREQUENCY.load(Ordering::Relaxed)
 }
 
-/// What a vDSO needs to compute [`monotonic_ns`] by itself: (TSC base, multiplier of 2^-32 ns, wall nanoseconds at 0).
-pub fn parameters() -> (u64, u64, i64) {
-    (BASE.load(Ordering::Relaxed), MULTIPLIER.load(Ordering::Relaxed), WALL.load(Ordering::Relaxed))
-}
-
 /// The clocks, for the layers above.
 pub struct KernelClock;
 

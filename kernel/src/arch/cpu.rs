@@ -158,9 +158,3 @@ pub fn set_fs_base(base: u64) {
     // SAFETY: the kernel does not use FS.
     unsafe { wrmsr(MSR_FS_BASE, base) }
 }
-
-/// The FS base of this processor.
-#[inline]
-pub fn fs_base() -> u64 {
-    super::port::rdmsr(MSR_FS_BASE)
-}

@@ -7,6 +7,7 @@
 
 use super::cpuid;
 use core::arch::asm;
+use core::mem::MaybeUninit;
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 /// All SSE exceptions masked, round to nearest.
@@ -15,11 +16,11 @@ pub const DEFAULT_MXCSR: u32 = 0x1f80;
 /// Enough for x87, SSE, AVX, AVX-512 and PKRU.
 const AREA_SIZE: usize = 2816;
 
-/// A saved state.
+/// A saved state. The first [`state_size`] bytes are initialised, no others.
 #[repr(C, align(64))]
 #[derive(Clone)]
 pub struct FpuState {
-    area: [u8; AREA_SIZE],
+    area: [MaybeUninit<u8>; AREA_SIZE],
 }
 
 /// Components that we let the processor manage: x87, SSE, AVX, AVX-512 (3), PKRU.
@@ -75,62 +76,80 @@ pub fn reset() {
     unsafe { asm!("fninit", "ldmxcsr [{}]", in(reg) &raw const mxcsr, options(nostack)) }
 }
 
+/// Where the legacy area keeps mxcsr and xmm0-15; the XSAVE header behind it.
+const MXCSR: core::ops::Range<usize> = 24..28;
+const XMM: core::ops::Range<usize> = 160..416;
+const HEADER: core::ops::Range<usize> = 512..576;
+/// In the header's first byte: the SSE registers are not in their initial state.
+const SSE_PRESENT: u8 = 2;
+
 impl FpuState {
+    fn zeroed() -> Self {
+        let mut state = FpuState { area: [MaybeUninit::uninit(); AREA_SIZE] };
+        state.area[..state_size()].fill(MaybeUninit::new(0));
+        state
+    }
+
     /// The state of a program that starts.
     pub fn initial() -> Self {
-        let mut state = FpuState { area: [0; AREA_SIZE] };
-        state.area[0..2].copy_from_slice(&0x37fu16.to_le_bytes());
-        state.area[24..28].copy_from_slice(&DEFAULT_MXCSR.to_le_bytes());
+        let mut state = Self::zeroed();
+        state.bytes_mut()[0..2].copy_from_slice(&0x37fu16.to_le_bytes());
+        state.bytes_mut()[MXCSR].copy_from_slice(&DEFAULT_MXCSR.to_le_bytes());
         state
     }
 
     /// The bytes in XSAVE's standard format.
     pub fn bytes(&self) -> &[u8] {
-        &self.area[..state_size()]
+        // SAFETY: initialised by `zeroed`.
+        unsafe { core::slice::from_raw_parts(self.area.as_ptr().cast(), state_size()) }
+    }
+
+    fn bytes_mut(&mut self) -> &mut [u8] {
+        // SAFETY: as in `bytes`.
+        unsafe { core::slice::from_raw_parts_mut(self.area.as_mut_ptr().cast(), state_size()) }
+    }
+
+    fn mxcsr(&self) -> u32 {
+        self.bytes()[MXCSR].iter().rev().fold(0, |n, b| n << 8 | u32::from(*b))
     }
 
     /// Replaces the state by bytes in XSAVE's standard format (from a signal frame); reserved bits that would fault
     /// are cleared.
     pub fn set_bytes(&mut self, bytes: &[u8]) {
         let n = bytes.len().min(state_size());
-        self.area[..n].copy_from_slice(&bytes[..n]);
-        let mxcsr = u32::from_le_bytes([self.area[24], self.area[25], self.area[26], self.area[27]]) & 0xffff;
-        self.area[24..28].copy_from_slice(&mxcsr.to_le_bytes());
-        if self.area.len() > 576 {
-            let mut header = [0; 8];
-            header.copy_from_slice(&self.area[512..520]);
-            let present = u64::from_le_bytes(header) & features();
-            self.area[512..520].copy_from_slice(&present.to_le_bytes());
-            self.area[520..576].fill(0);
+        let known = features().to_le_bytes();
+        let area = self.bytes_mut();
+        area[..n].copy_from_slice(&bytes[..n]);
+        area[MXCSR.start + 2..MXCSR.end].fill(0);
+        if let Some(header) = area.get_mut(HEADER) {
+            for (byte, mask) in header.iter_mut().zip(known.into_iter().chain(core::iter::repeat(0))) {
+                *byte &= mask;
+            }
         }
     }
-}
 
-impl FpuState {
     /// Puts in xmm0-15 and mxcsr.
     pub fn set_sse(&mut self, xmm: &[u128; 16], mxcsr: u32) {
-        self.area[24..28].copy_from_slice(&mxcsr.to_le_bytes());
-        for (slot, value) in self.area[160..416].chunks_exact_mut(16).zip(xmm) {
+        let area = self.bytes_mut();
+        area[MXCSR].copy_from_slice(&mxcsr.to_le_bytes());
+        for (slot, value) in area[XMM].chunks_exact_mut(16).zip(xmm) {
             slot.copy_from_slice(&value.to_le_bytes());
         }
-        if features() != 0 {
-            // The component bitmap: SSE is present now.
-            self.area[512] |= 2;
+        if let Some(header) = area.get_mut(HEADER) {
+            header[0] |= SSE_PRESENT;
         }
     }
 
     /// xmm0-15 and mxcsr.
     pub fn sse(&self) -> ([u128; 16], u32) {
+        let area = self.bytes();
         let mut xmm = [0; 16];
-        for (value, slot) in xmm.iter_mut().zip(self.area[160..416].chunks_exact(16)) {
-            let mut bytes = [0; 16];
-            bytes.copy_from_slice(slot);
-            *value = u128::from_le_bytes(bytes);
+        if area.get(HEADER).is_none_or(|header| header[0] & SSE_PRESENT != 0) {
+            for (value, slot) in xmm.iter_mut().zip(area[XMM].as_chunks::<16>().0) {
+                *value = u128::from_le_bytes(*slot);
+            }
         }
-        if features() != 0 && self.area[512] & 2 == 0 {
-            xmm = [0; 16];
-        }
-        (xmm, u32::from_le_bytes([self.area[24], self.area[25], self.area[26], self.area[27]]))
+        (xmm, self.mxcsr())
     }
 }
 
@@ -154,29 +173,18 @@ pub fn saved() -> Option<&'static mut FpuState> {
 /// Saves the calling processor's state.
 #[inline]
 pub fn save() -> FpuState {
-    let mut state = core::mem::MaybeUninit::<FpuState>::uninit();
-    // SAFETY: the area is large and aligned enough (checked against cpuid in `init_cpu`). XSAVE reads the header it
-    // writes, so the header is cleared first; bytes beyond are never read without being named in the header.
-    unsafe {
-        let area = state.as_mut_ptr().cast::<u8>();
-        save_to(area);
-        state.assume_init()
-    }
-}
-
-/// # Safety
-/// `area` is 64-byte aligned and holds [`state_size`] bytes.
-#[inline]
-unsafe fn save_to(area: *mut u8) {
-    // SAFETY: promised by the caller.
+    // Zeroed: XSAVE reads the header it writes, and leaves out what is in its initial state.
+    let mut state = FpuState::zeroed();
+    let area = state.area.as_mut_ptr();
+    // SAFETY: the area is aligned and large enough (checked against cpuid in `init_cpu`).
     unsafe {
         if features() != 0 {
-            area.add(512).write_bytes(0, 64);
             asm!("xsave64 [{}]", in(reg) area, in("eax") u32::MAX, in("edx") u32::MAX, options(nostack));
         } else {
             asm!("fxsave64 [{}]", in(reg) area, options(nostack));
         }
     }
+    state
 }
 
 /// Restores a state on the calling processor.

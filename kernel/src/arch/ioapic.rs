@@ -11,8 +11,6 @@ pub enum Trigger {
     Edge,
     /// Level, active high (virtio-mmio on microvm).
     LevelHigh,
-    /// Level, active low (PCI INTx).
-    LevelLow,
 }
 
 struct IoApic {
@@ -61,7 +59,6 @@ pub fn route(gsi: u32, vector: u8, apic_id: u32, trigger: Trigger) -> bool {
     let mode = match trigger {
         Trigger::Edge => 0,
         Trigger::LevelHigh => 1 << 15,
-        Trigger::LevelLow => 1 << 15 | 1 << 13,
     };
     io.write(0x11 + pin * 2, apic_id << 24);
     io.write(0x10 + pin * 2, u32::from(vector) | mode);

@@ -15,11 +15,6 @@ impl Registers {
         Registers { base: phys::map_device(physical, len), len }
     }
 
-    /// The part of `len` bytes at `offset`; `None` if it does not lie within.
-    pub fn part(self, offset: u64, len: u64) -> Option<Registers> {
-        (offset.checked_add(len)? <= self.len).then(|| Registers { base: self.base + offset, len })
-    }
-
     /// How many bytes there are.
     pub fn len(self) -> u64 {
         self.len

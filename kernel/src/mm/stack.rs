@@ -9,8 +9,8 @@ use alloc::vec::Vec;
 /// Where kernel stacks lie.
 pub const REGION: u64 = 0xffff_e000_0000_0000;
 /// Usable bytes of a kernel stack. The storage engine's call chains are deep.
-pub const SIZE: u64 = 96 * 1024;
-const STRIDE: u64 = 128 * 1024;
+pub const SIZE: u64 = 128 * 1024;
+const STRIDE: u64 = 256 * 1024;
 
 struct Pool {
     made: u64,

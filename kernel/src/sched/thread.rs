@@ -11,7 +11,6 @@ use alloc::boxed::Box;
 use alloc::collections::BTreeMap;
 use alloc::string::String;
 use alloc::sync::Arc;
-use alloc::vec::Vec;
 use core::any::Any;
 use core::cell::UnsafeCell;
 use core::sync::atomic::{AtomicBool, AtomicPtr, AtomicU8, AtomicU64, AtomicUsize, Ordering};
@@ -61,11 +60,6 @@ unsafe impl Send for Thread {}
 
 static NEXT_ID: AtomicU64 = AtomicU64::new(1);
 static REGISTRY: IrqLock<BTreeMap<u64, Arc<Thread>>> = IrqLock::new(BTreeMap::new());
-
-/// All threads but the idle ones.
-pub fn all_threads() -> Vec<Arc<Thread>> {
-    REGISTRY.lock().values().cloned().collect()
-}
 
 /// Takes an ending thread out of the registry; the run queue keeps it until it has left its stack.
 pub(super) fn unregister(thread: &Thread) {

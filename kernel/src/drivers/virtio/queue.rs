@@ -78,11 +78,6 @@ impl Queue {
         (self.base, self.base + 16 * u64::from(self.size), self.base + self.used_offset as u64)
     }
 
-    /// Free descriptors.
-    pub fn free(&self) -> u16 {
-        self.free
-    }
-
     fn at<T>(&self, offset: usize) -> *mut T {
         // SAFETY: the callers' offsets lie in the queue's memory.
         unsafe { phys::to_virt(self.base).add(offset).cast() }
