@@ -41,6 +41,8 @@ pub(super) struct State {
     pub(super) config_object: u64,
     /// The configuration has to be written, to the MOS and to the labels.
     pub(super) config_dirty: bool,
+    /// The same, but only together with the first txg that changes something: who uses the pool now.
+    pub(super) config_stale: bool,
     /// The last one written.
     pub(super) uberblock: Uberblock,
     /// This import has written a txg.
@@ -95,6 +97,7 @@ impl Spa {
             config,
             config_object,
             config_dirty: false,
+            config_stale: false,
             uberblock,
             wrote: false,
             deferred_done: false,

@@ -150,7 +150,7 @@ pub(super) fn import(
     let core = Arc::new(Core { spa, dsl, ended: (Mutex::new(false), Condvar::new()) });
     if !read_only {
         // Not written for its own sake: with the first txg that changes something, the labels say who uses the pool.
-        core.spa.state.lock().config_dirty = true;
+        core.spa.state.lock().config_stale = true;
         core.claim_logs()?;
         sync::start(&core);
     }

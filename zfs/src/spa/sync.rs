@@ -163,7 +163,8 @@ impl Spa {
             state.config.set_layouts(&layouts);
             state.config_dirty = true;
         }
-        if !core::mem::take(&mut state.config_dirty) {
+        let stale = core::mem::take(&mut state.config_stale);
+        if !core::mem::take(&mut state.config_dirty) && !stale {
             return Ok(None);
         }
         let (config, object) = (state.config.clone(), state.config_object);
