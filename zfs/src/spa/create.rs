@@ -76,7 +76,7 @@ fn top_config(id: u64, device: &dyn BlockDevice, env: &Env, options: &CreateOpti
         return Err(Error::Invalid("a device for a pool must have at least 64 MiB"));
     }
     let sector = info.physical_sector_size.max(info.sector_size).max(1).ilog2() as u8;
-    let ashift = options.ashift.unwrap_or(sector.max(ASHIFT_DEFAULT).min(ASHIFT_MAX));
+    let ashift = options.ashift.unwrap_or(sector.clamp(ASHIFT_DEFAULT, ASHIFT_MAX));
     if !(ASHIFT_MIN..=ASHIFT_MAX).contains(&ashift) || ashift < info.sector_size.max(1).ilog2() as u8 {
         return Err(Error::Invalid("ashift: from 9 to 16, and no less than the device's sectors"));
     }

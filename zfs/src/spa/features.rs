@@ -54,23 +54,21 @@ fn read_counts(mos: &Arc<Objset>, object: u64, users: &mut BTreeMap<String, u64>
 impl Features {
     /// Reads the features of a pool and refuses what cannot be opened. Pools before version 5000 have none.
     pub(crate) fn open(mos: &Arc<Objset>, read_only: bool) -> Result<Self> {
-        let mut state = State::default();
-        state.objects = Objects {
+        let objects = Objects {
             read: directory::lookup(mos, "features_for_read")?.unwrap_or(0),
             write: directory::lookup(mos, "features_for_write")?.unwrap_or(0),
             descriptions: directory::lookup(mos, "feature_descriptions")?.unwrap_or(0),
             enabled_txg: directory::lookup(mos, "feature_enabled_txg")?.unwrap_or(0),
         };
         let (mut reading, mut writing) = (BTreeMap::new(), BTreeMap::new());
-        read_counts(mos, state.objects.read, &mut reading)?;
-        read_counts(mos, state.objects.write, &mut writing)?;
+        read_counts(mos, objects.read, &mut reading)?;
+        read_counts(mos, objects.write, &mut writing)?;
         check_readable(reading.iter().filter(|(_, users)| **users > 0).map(|(guid, _)| guid.as_str()))?;
         if !read_only {
             check_writable(reading.iter().chain(&writing))?;
         }
-        state.users = reading;
-        state.users.append(&mut writing);
-        Ok(Features { state: RwLock::new(state) })
+        reading.append(&mut writing);
+        Ok(Features { state: RwLock::new(State { objects, users: reading }) })
     }
 
     /// Makes the ZAPs in a new pool (`spa_feature_create_zap_objects`).

@@ -159,7 +159,7 @@ impl Metaslabs {
             total += space;
             weighted += space * u128::from(TABLE[i.min(15)]);
         }
-        Some(if total == 0 { 0 } else { (weighted / total) as u8 })
+        Some(weighted.checked_div(total).unwrap_or(0) as u8)
     }
 
     /// Marks a block as allocated that the space maps do not know of. Before anything is allocated.
@@ -375,8 +375,7 @@ impl AllocateBlocks for Metaslabs {
             let mut found = inner.allocate_one(txg, asize, copy, &dvas);
             if matches!(found, Ok(None)) {
                 let slabs = inner.vdevs.iter_mut().flat_map(|v| &mut v.slabs);
-                let released = slabs.fold(false, |any, s| s.release_deferred() || any);
-                if released {
+                if slabs.filter_map(|s| s.release_deferred().then_some(())).count() > 0 {
                     found = inner.allocate_one(txg, asize, copy, &dvas);
                 }
             }
