@@ -2,6 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::{Output, Stdio};
 use testkit::rootfs;
@@ -54,6 +55,12 @@ impl Guest {
     fn zdb(&self) {
         zdb_check(&self.folder.path().join("disk"), "guest").unwrap();
     }
+}
+
+/// Writes a program.
+fn install(path: &Path, elf: &[u8]) {
+    std::fs::write(path, elf).unwrap();
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o755)).unwrap();
 }
 
 #[test]
@@ -140,11 +147,8 @@ fn a_static_pie_runs() {
 fn a_crash_ends_the_machine_with_registers_and_a_failing_status() {
     // A static ELF whose first instructions read address 8: mov rax, [8].
     let guest = Guest::new(|root| {
-        std::fs::write(
-            root.join("crash"),
-            tests::elf::static_program(&[0x48, 0x8b, 0x04, 0x25, 0x08, 0x00, 0x00, 0x00]),
-        )
-        .unwrap()
+        let code = [0x48, 0x8b, 0x04, 0x25, 0x08, 0x00, 0x00, 0x00];
+        install(&root.join("crash"), &tests::elf::static_program(&code));
     });
     let output = guest.boot(&[], &["/crash"]);
     let said = String::from_utf8_lossy(&output.stderr) + String::from_utf8_lossy(&output.stdout);
@@ -156,7 +160,7 @@ fn a_crash_ends_the_machine_with_registers_and_a_failing_status() {
 #[test]
 fn a_missing_program_and_a_missing_interpreter_are_named() {
     let guest = Guest::new(|root| {
-        std::fs::write(root.join("orphan"), tests::elf::with_interpreter("/lib/ld-nowhere.so")).unwrap();
+        install(&root.join("orphan"), &tests::elf::with_interpreter("/lib/ld-nowhere.so"));
     });
     for (program, named) in [("/bin/nothing", "/bin/nothing"), ("/orphan", "/lib/ld-nowhere.so")] {
         let output = guest.boot(&[], &[program]);
