@@ -154,10 +154,11 @@ impl Write for Buffer {
     }
 }
 
-/// Prints `tarn: ` and a line.
+/// Prints `tarn: ` and a line, on a line of its own even if the application is in the middle of one: a record separator
+/// marks the newline as ours, so that a runner can take both out.
 pub fn line(text: fmt::Arguments<'_>) {
     let mut buffer = Buffer { bytes: [0; 512], len: 0 };
-    let margin = if LAST.load(Ordering::Relaxed) == b'\n' { "" } else { "\n" };
+    let margin = if LAST.load(Ordering::Relaxed) == b'\n' { "" } else { "\x1e\n" };
     // Buffer never fails.
     let _ = writeln!(buffer, "{margin}tarn: {text}");
     write(&buffer.bytes[..buffer.len]);

@@ -3,6 +3,8 @@
 use std::io::{self, Read, Write};
 
 const MARK: &[u8] = b"tarn: exit status ";
+/// The kernel puts it before a newline of its own, when it has to speak in the middle of the application's line.
+const RECORD_SEPARATOR: u8 = 0x1e;
 
 /// Copies a console to `out` and looks for the line that tells the application's status.
 pub struct Console<W> {
@@ -11,13 +13,15 @@ pub struct Console<W> {
     held: Vec<u8>,
     /// The line is known to be an ordinary one.
     passing: bool,
+    /// The last byte was a record separator: a newline that follows is not the application's.
+    separated: bool,
     status: Option<u8>,
 }
 
 impl<W: Write> Console<W> {
     /// A console that prints to `out`.
     pub fn new(out: W) -> Self {
-        Console { out, held: Vec::new(), passing: false, status: None }
+        Console { out, held: Vec::new(), passing: false, separated: false, status: None }
     }
 
     /// What the last status line said.
@@ -45,7 +49,8 @@ impl<W: Write> Console<W> {
             match chunk.strip_suffix(b"\n") {
                 Some(rest) => {
                     self.part(rest)?;
-                    self.end_line(b"\n")?;
+                    let end: &[u8] = if std::mem::take(&mut self.separated) { b"" } else { b"\n" };
+                    self.end_line(end)?;
                 }
                 None => self.part(chunk)?,
             }
@@ -55,6 +60,16 @@ impl<W: Write> Console<W> {
 
     /// A part of a line: printed at once, unless the line may be the status line.
     fn part(&mut self, part: &[u8]) -> io::Result<()> {
+        let part = match part.strip_suffix(b"\r").unwrap_or(part).strip_suffix(&[RECORD_SEPARATOR]) {
+            Some(before) => {
+                self.separated = true;
+                before
+            }
+            None => {
+                self.separated &= part.iter().all(|b| *b == b'\r');
+                part
+            }
+        };
         if self.passing {
             return self.out.write_all(&without_return(part));
         }
@@ -122,6 +137,14 @@ mod tests {
         assert_eq!(run("tarn: exit status x\n", 4), ("tarn: exit status x\n".into(), None));
         assert_eq!(run("tarn: exi", 4), ("tarn: exi".into(), None));
         assert_eq!(run("tarn: exit status 256", 4).1, Some(0));
+    }
+
+    #[test]
+    fn a_newline_of_the_kernels_own_is_taken_out() {
+        for piece in [1, 2, 5, 1000] {
+            let text = "no newline\x1e\r\ntarn: exit status 4\r\n";
+            assert_eq!(run(text, piece), ("no newline".into(), Some(4)), "in pieces of {piece}");
+        }
     }
 
     #[test]
