@@ -104,29 +104,29 @@ fn meta(path: &Path, metadata: &Metadata) -> Result<Meta> {
     })
 }
 
+/// Longest list of names and longest value that Linux has, in bytes (`XATTR_LIST_MAX`, `XATTR_SIZE_MAX`).
+const XATTR_MAX: usize = 64 << 10;
+
 /// All extended attributes, sorted by name. A file system without any has none.
 fn xattrs(path: &Path) -> Result<Vec<(Vec<u8>, Vec<u8>)>> {
-    let mut none: [u8; 0] = [];
-    let len = match llistxattr(path, &mut none) {
+    let mut names = [0; XATTR_MAX];
+    let names = match llistxattr(path, &mut names[..]) {
         Ok(0) | Err(Errno::NOTSUP | Errno::PERM | Errno::ACCESS) => return Ok(Vec::new()),
-        Ok(len) => len,
+        Ok(len) => &names[..len],
         Err(e) => return Err(e).context("listing extended attributes"),
     };
-    let mut names = vec![0; len];
-    let len = llistxattr(path, &mut names[..]).context("listing extended attributes")?;
+    let mut value = vec![0; XATTR_MAX];
     let mut attributes = Vec::new();
-    for name in names[..len].split_inclusive(|b| *b == 0) {
+    for name in names.split_inclusive(|b| *b == 0) {
         let Ok(name) = CStr::from_bytes_with_nul(name) else { continue };
-        let mut value = vec![0; lgetxattr(path, name, &mut none).unwrap_or(0)];
         match lgetxattr(path, name, &mut value[..]) {
-            Ok(len) => value.truncate(len),
-            // Not for us (trusted.*, a security module's own), or gone since.
-            Err(Errno::PERM | Errno::ACCESS | Errno::NODATA | Errno::NOTSUP) => continue,
+            Ok(len) => attributes.push((name.to_bytes().to_vec(), value[..len].to_vec())),
+            // Not for us (a security module's own), or gone since.
+            Err(Errno::PERM | Errno::ACCESS | Errno::NODATA | Errno::NOTSUP) => {}
             Err(e) => {
                 return Err(e).with_context(|| format!("extended attribute {}", name.to_string_lossy()));
             }
         }
-        attributes.push((name.to_bytes().to_vec(), value));
     }
     attributes.sort();
     Ok(attributes)
@@ -224,6 +224,18 @@ mod tests {
         let metadata = std::fs::metadata(root.join("a")).unwrap();
         assert_eq!(tree.entries[1].meta.uid, metadata.uid());
         assert_eq!(tree.entries[1].meta.mtime.sec, metadata.mtime());
+    }
+
+    #[test]
+    fn extended_attributes_are_read() {
+        use rustix::fs::{XattrFlags, lsetxattr};
+        let temp = tempfile::tempdir().unwrap();
+        let set = |name: &str, value: &[u8]| lsetxattr(temp.path(), name, value, XattrFlags::empty());
+        // A temporary folder's file system may have none.
+        if set("user.b", b"").is_ok() && set("user.a", b"x\0\n").is_ok() {
+            let want = [(b"user.a".to_vec(), b"x\0\n".to_vec()), (b"user.b".to_vec(), Vec::new())];
+            assert_eq!(open(temp.path()).unwrap().entries[0].meta.xattrs, want);
+        }
     }
 
     #[test]

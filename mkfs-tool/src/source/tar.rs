@@ -10,49 +10,24 @@ use std::fs::File;
 use std::io::{BufReader, Read, Seek, SeekFrom};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
-use tar::{Archive, Entry, EntryType};
+use tar::{EntryType, Header};
 
-/// Longest name, link target or attribute list in bytes that is believed.
-const MAX_HEADER: u64 = 1 << 20;
+/// Longest extended header in bytes that is believed: names, targets and all extended attributes of one member.
+const MAX_EXTENDED: u64 = 16 << 20;
+/// Unit of the archive, in bytes.
+const BLOCK: u64 = 512;
 
 /// Indexes an archive.
 pub fn open(path: &Path) -> Result<Tree> {
     let file = plain(File::open(path)?)?;
-    let mut index =
-        Index { archive: &file, collector: Collector::new(), files: Vec::new(), notes: Vec::new() };
-    let mut archive = Archive::new(BufReader::with_capacity(1 << 16, &file));
-    let mut members = 0_u64;
-    for entry in archive.entries_with_seek()? {
-        let mut entry = entry.context("not a tar archive, or a damaged one")?;
-        let name = name(&mut entry)?;
-        index
-            .add(&mut entry, &name)
-            .with_context(|| format!("member {}", crate::output::show_name(&name)))?;
-        members += 1;
-    }
-    ensure!(members > 0, "the archive is empty, or no tar archive");
     let length = file.metadata()?.len();
-    for member in &index.files {
-        let end = member.parts.iter().map(|(extent, at)| at + (extent.end - extent.start)).max().unwrap_or(0);
-        ensure!(end <= length, "the archive is truncated: member {} goes past its end", member.name);
-    }
-    let implied = Meta { mode: 0o755, ..Meta::default() };
+    let mut index =
+        Index { archive: &file, length, collector: Collector::new(), files: Vec::new(), notes: Vec::new() };
+    index.all()?;
     let Index { collector, files, notes, .. } = index;
+    let implied = Meta { mode: 0o755, ..Meta::default() };
     let entries = collector.finish(&implied)?;
     Ok(Tree { entries, content: Box::new(Members { file, files }), notes })
-}
-
-/// A member's name. A sparse file in a pax format has a made-up one in its header.
-fn name<R: Read>(entry: &mut Entry<'_, R>) -> Result<Vec<u8>> {
-    if let Some(records) = entry.pax_extensions()? {
-        for record in records {
-            let record = record.context("a damaged pax header")?;
-            if record.key_bytes() == b"GNU.sparse.name" {
-                return Ok(record.value_bytes().to_vec());
-            }
-        }
-    }
-    Ok(entry.path_bytes().into_owned())
 }
 
 /// The archive itself; unpacked if it is compressed.
@@ -95,40 +70,149 @@ struct Members {
 
 struct Index<'a> {
     archive: &'a File,
+    length: u64,
     collector: Collector,
     files: Vec<Member>,
     notes: Vec<String>,
 }
 
-/// The components of a member's name.
-fn components(name: &[u8]) -> Result<Vec<&[u8]>> {
-    let parts: Vec<&[u8]> = name.split(|b| *b == b'/').filter(|c| !c.is_empty() && *c != b".").collect();
-    ensure!(!parts.contains(&&b".."[..]), "the name leaves the root file system (..)");
-    Ok(parts)
+/// One member while it is read: its header, and what extended headers before it said.
+struct Entry {
+    header: Header,
+    extended: Extended,
+    /// Where its data begins in the archive, and how much there is.
+    start: u64,
+    stored: u64,
+}
+
+/// What extended headers say about the member that follows them.
+#[derive(Default)]
+struct Extended {
+    /// pax records.
+    records: Vec<(Vec<u8>, Vec<u8>)>,
+    /// GNU's long name and link target.
+    name: Option<Vec<u8>>,
+    target: Option<Vec<u8>>,
+}
+
+impl Extended {
+    fn get(&self, key: &str) -> Option<&[u8]> {
+        // Of several records the last counts.
+        self.records.iter().rev().find(|(k, _)| k == key.as_bytes()).map(|(_, value)| value.as_slice())
+    }
+
+    fn number(&self, key: &str) -> Result<Option<u64>> {
+        let Some(value) = self.get(key) else { return Ok(None) };
+        let number = std::str::from_utf8(value).ok().and_then(|t| t.parse::<u64>().ok());
+        number.map(Some).with_context(|| format!("pax record {key} is no number"))
+    }
+}
+
+/// `length key=value\n`, as often as fits. A value may hold anything, newlines too.
+fn pax_records(mut data: &[u8]) -> Result<Vec<(Vec<u8>, Vec<u8>)>> {
+    let mut records = Vec::new();
+    while !data.is_empty() && data[0] != 0 {
+        let damaged = || "a damaged pax header";
+        let blank = data.iter().position(|b| *b == b' ').with_context(damaged)?;
+        let length = std::str::from_utf8(&data[..blank]).ok().and_then(|t| t.parse::<usize>().ok());
+        let length = length.filter(|l| (blank + 3..=data.len()).contains(l)).with_context(damaged)?;
+        let record = data[blank + 1..length].strip_suffix(b"\n").with_context(damaged)?;
+        let equals = record.iter().position(|b| *b == b'=').with_context(damaged)?;
+        records.push((record[..equals].to_vec(), record[equals + 1..].to_vec()));
+        data = &data[length..];
+    }
+    Ok(records)
 }
 
 impl Index<'_> {
-    fn add<R: Read>(&mut self, entry: &mut Entry<'_, R>, name: &[u8]) -> Result<()> {
-        let kind = entry.header().entry_type();
-        let path = components(name)?;
-        if matches!(kind, EntryType::XGlobalHeader) {
-            return Ok(());
+    fn all(&mut self) -> Result<()> {
+        let (mut at, mut members, mut extended) = (0, 0_u64, Extended::default());
+        while let Some(header) = self.header(at)? {
+            let kind = header.entry_type();
+            let mut stored = header.entry_size().context("a damaged header: its size")?;
+            if !matches!(kind, EntryType::XHeader | EntryType::XGlobalHeader) {
+                stored = extended.number("size")?.unwrap_or(stored);
+            }
+            if kind == EntryType::Link {
+                // Links have no data, whatever their size says.
+                stored = 0;
+            }
+            let mut start = at + BLOCK;
+            match kind {
+                EntryType::XHeader => extended.records.append(&mut pax_records(&self.data(start, stored)?)?),
+                EntryType::GNULongName => extended.name = Some(text(self.data(start, stored)?)),
+                EntryType::GNULongLink => extended.target = Some(text(self.data(start, stored)?)),
+                EntryType::XGlobalHeader => {}
+                _ => {
+                    let mut entry = Entry { header, extended: std::mem::take(&mut extended), start, stored };
+                    let name = entry.name();
+                    self.add(&mut entry, &name)
+                        .with_context(|| format!("member {}", crate::output::show_name(&name)))?;
+                    start = entry.start;
+                    members += 1;
+                }
+            }
+            let padded = stored.checked_next_multiple_of(BLOCK).context("a member of absurd size")?;
+            at = start.checked_add(padded).context("a member of absurd size")?;
         }
-        let meta = meta(entry)?;
+        ensure!(members > 0, "the archive is empty, or no tar archive");
+        Ok(())
+    }
+
+    /// The header at an offset; None at the end of the archive.
+    fn header(&self, at: u64) -> Result<Option<Header>> {
+        if at >= self.length {
+            return Ok(None);
+        }
+        let mut header = Header::new_old();
+        let read = self.archive.read_exact_at(header.as_mut_bytes(), at);
+        read.context("the archive is truncated: its last header is cut off")?;
+        let bytes = header.as_bytes();
+        if bytes.iter().all(|b| *b == 0) {
+            return Ok(None);
+        }
+        let sum: u32 = bytes
+            .iter()
+            .enumerate()
+            .map(|(i, b)| if (148..156).contains(&i) { 32 } else { u32::from(*b) })
+            .sum();
+        ensure!(
+            header.cksum().ok() == Some(sum),
+            "not a tar archive, or a damaged one (a header's checksum is wrong)"
+        );
+        Ok(Some(header))
+    }
+
+    /// The data of an extended header.
+    fn data(&self, start: u64, len: u64) -> Result<Vec<u8>> {
+        ensure!(len <= MAX_EXTENDED, "an extended header of {len} bytes");
+        let mut data = vec![0; usize::try_from(len).unwrap_or(0)];
+        self.archive
+            .read_exact_at(&mut data, start)
+            .context("the archive is truncated: a header is cut off")?;
+        Ok(data)
+    }
+
+    fn add(&mut self, entry: &mut Entry, name: &[u8]) -> Result<()> {
+        let kind = entry.header.entry_type();
+        let path = components(name)?;
+        let meta = entry.meta()?;
         let pending = match kind {
             EntryType::Directory => Pending::Kind(Kind::Directory),
+            // Before POSIX a directory was a file whose name ends with a slash.
+            EntryType::Regular if name.ends_with(b"/") => Pending::Kind(Kind::Directory),
             EntryType::Regular | EntryType::Continuous | EntryType::GNUSparse => self.file(entry, name)?,
-            EntryType::Symlink => Pending::Kind(Kind::Symlink(target(entry)?)),
+            EntryType::Symlink => Pending::Kind(Kind::Symlink(entry.target()?)),
             EntryType::Link => {
-                let target = target(entry)?;
+                let target = entry.target()?;
                 let found = self.collector.find(components(&target)?);
                 let shown = || crate::output::show_name(&target);
                 Pending::Link(
                     found.with_context(|| format!("a hard link to {}, which is not there", shown()))?,
                 )
             }
-            EntryType::Char => Pending::Kind(Kind::CharDevice(device(entry, true)?, device(entry, false)?)),
-            EntryType::Block => Pending::Kind(Kind::BlockDevice(device(entry, true)?, device(entry, false)?)),
+            EntryType::Char => Pending::Kind(Kind::CharDevice(entry.device(true)?, entry.device(false)?)),
+            EntryType::Block => Pending::Kind(Kind::BlockDevice(entry.device(true)?, entry.device(false)?)),
             EntryType::Fifo => Pending::Kind(Kind::Fifo),
             other => {
                 let name = crate::output::show_name(name);
@@ -144,69 +228,108 @@ impl Index<'_> {
         self.collector.set(node, pending, meta)
     }
 
-    fn file<R: Read>(&mut self, entry: &mut Entry<'_, R>, name: &[u8]) -> Result<Pending> {
-        let start = entry.raw_file_position();
-        let (size, parts) = match pax_sparse(entry)? {
-            Some(PaxSparse::Unsupported) => bail!("a sparse member in a pax format that is not supported"),
-            Some(PaxSparse::Map(size)) => pax_map(entry, size, start)?,
-            None if entry.header().entry_type() == EntryType::GNUSparse => {
-                gnu_map(entry, self.archive, start)?
-            }
-            None => (entry.size(), vec![(0..entry.size(), start)]),
+    fn file(&mut self, entry: &mut Entry, name: &[u8]) -> Result<Pending> {
+        let end = entry.start.checked_add(entry.stored).context("a member of absurd size")?;
+        let (size, parts) = if let Some(size) = entry.pax_sparse()? {
+            pax_map(self.archive, entry, size)?
+        } else if entry.header.entry_type() == EntryType::GNUSparse {
+            gnu_map(self.archive, entry)?
+        } else {
+            (entry.stored, vec![(0..entry.stored, entry.start)])
         };
+        let last = parts.iter().map(|(extent, at)| at + (extent.end - extent.start)).max().unwrap_or(end);
+        ensure!(last.max(end) <= self.length, "the archive is truncated: it ends inside this member");
         let allocated = parts.iter().map(|(extent, _)| extent.end - extent.start).sum();
         self.files.push(Member { name: crate::output::show_name(name), parts });
         Ok(Pending::Kind(Kind::File { size, allocated, token: (self.files.len() - 1) as u64 }))
     }
 }
 
-fn target<R: Read>(entry: &Entry<'_, R>) -> Result<Vec<u8>> {
-    let target = entry.link_name_bytes().context("a link without a target")?;
-    ensure!(!target.is_empty() && !target.contains(&0), "a link with an empty or broken target");
-    Ok(target.into_owned())
+/// Up to the first zero byte.
+fn text(mut data: Vec<u8>) -> Vec<u8> {
+    data.truncate(data.iter().position(|b| *b == 0).unwrap_or(data.len()));
+    data
 }
 
-fn device<R: Read>(entry: &Entry<'_, R>, major: bool) -> Result<u32> {
-    let number = if major { entry.header().device_major()? } else { entry.header().device_minor()? };
-    number.context("a device without numbers")
+/// The components of a member's name.
+fn components(name: &[u8]) -> Result<Vec<&[u8]>> {
+    let parts: Vec<&[u8]> = name.split(|b| *b == b'/').filter(|c| !c.is_empty() && *c != b".").collect();
+    ensure!(!parts.contains(&&b".."[..]), "the name leaves the root file system (..)");
+    Ok(parts)
 }
 
-/// Mode, owner and times from the header, refined by pax records.
-fn meta<R: Read>(entry: &mut Entry<'_, R>) -> Result<Meta> {
-    let header = entry.header();
-    let id = |id: u64| u32::try_from(id).context("an owner's number above 2^32");
-    let mtime = Time { sec: i64::try_from(header.mtime()?).context("a time out of range")?, nsec: 0 };
-    let mut meta = Meta {
-        mode: header.mode()? & 0o7777,
-        uid: id(header.uid()?)?,
-        gid: id(header.gid()?)?,
-        atime: mtime,
-        mtime,
-        xattrs: Vec::new(),
-    };
-    let mut atime = None;
-    if let Some(records) = entry.pax_extensions()? {
-        for record in records {
-            let record = record.context("a damaged pax header")?;
-            let (key, value) = (record.key_bytes(), record.value_bytes());
-            let text = || std::str::from_utf8(value).context("a pax record that is not UTF-8");
-            match key {
-                b"mtime" => meta.mtime = time(text()?)?,
-                b"atime" => atime = Some(time(text()?)?),
-                b"uid" => meta.uid = text()?.parse().context("pax uid")?,
-                b"gid" => meta.gid = text()?.parse().context("pax gid")?,
-                _ => {
-                    if let Some(name) = key.strip_prefix(b"SCHILY.xattr.") {
-                        meta.xattrs.push((name.to_vec(), value.to_vec()));
-                    }
-                }
+impl Entry {
+    /// A sparse file in a pax format has a made-up name in its header.
+    fn name(&self) -> Vec<u8> {
+        let records = self.extended.get("GNU.sparse.name").or(self.extended.get("path"));
+        let name = records.map(<[u8]>::to_vec).or_else(|| self.extended.name.clone());
+        name.unwrap_or_else(|| self.header.path_bytes().into_owned())
+    }
+
+    fn target(&self) -> Result<Vec<u8>> {
+        let long = self.extended.get("linkpath").map(<[u8]>::to_vec).or_else(|| self.extended.target.clone());
+        let target = long.or_else(|| self.header.link_name_bytes().map(std::borrow::Cow::into_owned));
+        let target = target.context("a link without a target")?;
+        ensure!(!target.is_empty() && !target.contains(&0), "a link with an empty or broken target");
+        Ok(target)
+    }
+
+    fn device(&self, major: bool) -> Result<u32> {
+        let number = if major { self.header.device_major()? } else { self.header.device_minor()? };
+        number.context("a device without numbers")
+    }
+
+    /// Mode, owner and times from the header, refined by pax records.
+    fn meta(&self) -> Result<Meta> {
+        let (header, extended) = (&self.header, &self.extended);
+        let id = |key: &str, short: std::io::Result<u64>| -> Result<u32> {
+            let id = match extended.number(key)? {
+                Some(id) => id,
+                None => short?,
+            };
+            u32::try_from(id).context("an owner's number above 2^32")
+        };
+        let at = |key: &str| -> Result<Option<Time>> {
+            let Some(value) = extended.get(key) else { return Ok(None) };
+            time(std::str::from_utf8(value).with_context(|| format!("pax record {key} is no time"))?)
+                .map(Some)
+        };
+        let mtime = match at("mtime")? {
+            Some(time) => time,
+            None => Time { sec: i64::try_from(header.mtime()?).context("a time out of range")?, nsec: 0 },
+        };
+        let mut xattrs = Vec::new();
+        for (key, value) in extended.records.iter().rev() {
+            if let Some(name) = key.strip_prefix(b"SCHILY.xattr.") {
+                xattrs.push((name.to_vec(), value.clone()));
             }
         }
+        // Stable: of several records of one name, the last in the archive stays.
+        xattrs.sort_by(|a, b| a.0.cmp(&b.0));
+        xattrs.dedup_by(|a, b| a.0 == b.0);
+        Ok(Meta {
+            mode: header.mode()? & 0o7777,
+            uid: id("uid", header.uid())?,
+            gid: id("gid", header.gid())?,
+            atime: at("atime")?.unwrap_or(mtime),
+            mtime,
+            xattrs,
+        })
     }
-    meta.atime = atime.unwrap_or(meta.mtime);
-    meta.xattrs.sort();
-    meta.xattrs.dedup_by(|a, b| a.0 == b.0);
-    Ok(meta)
+
+    /// The real size of a GNU sparse file in pax format 1.0; None of an ordinary file.
+    fn pax_sparse(&self) -> Result<Option<u64>> {
+        let version = (self.extended.number("GNU.sparse.major")?, self.extended.number("GNU.sparse.minor")?);
+        let old = self.extended.get("GNU.sparse.numblocks").or(self.extended.get("GNU.sparse.map"));
+        match version {
+            (Some(1), Some(0)) => {
+                let size = self.extended.number("GNU.sparse.realsize")?;
+                size.map(Some).context("a sparse member without its size")
+            }
+            (None, None) if old.is_none() => Ok(None),
+            _ => bail!("a sparse member in an old pax format: pack with --sparse-version=1.0"),
+        }
+    }
 }
 
 /// `seconds[.fraction]`, as pax writes times.
@@ -221,35 +344,6 @@ fn time(text: &str) -> Result<Time> {
             Time { sec: sec.checked_sub(1).context("a time out of range")?, nsec: 1_000_000_000 - nsec }
         }
         _ => Time { sec, nsec },
-    })
-}
-
-enum PaxSparse {
-    /// Format 1.0, and the file's real size.
-    Map(u64),
-    Unsupported,
-}
-
-/// Whether pax records say that the member is a GNU sparse file (formats 0.0, 0.1 and 1.0).
-fn pax_sparse<R: Read>(entry: &mut Entry<'_, R>) -> Result<Option<PaxSparse>> {
-    let Some(records) = entry.pax_extensions()? else { return Ok(None) };
-    let (mut version, mut size, mut old) = ((None, None), None, false);
-    for record in records {
-        let record = record.context("a damaged pax header")?;
-        let value = record.value_bytes();
-        let number = || std::str::from_utf8(value).ok().and_then(|t| t.parse::<u64>().ok());
-        match record.key_bytes() {
-            b"GNU.sparse.major" => version.0 = number(),
-            b"GNU.sparse.minor" => version.1 = number(),
-            b"GNU.sparse.realsize" => size = number(),
-            b"GNU.sparse.numblocks" | b"GNU.sparse.map" => old = true,
-            _ => {}
-        }
-    }
-    Ok(match (version, size) {
-        ((Some(1), Some(0)), Some(size)) => Some(PaxSparse::Map(size)),
-        _ if old || version.0.is_some() => Some(PaxSparse::Unsupported),
-        _ => None,
     })
 }
 
@@ -268,43 +362,46 @@ fn part(parts: &mut Vec<(Extent, u64)>, offset: u64, len: u64, size: u64, at: &m
     Ok(())
 }
 
-/// Format 1.0: decimal numbers, one per line, at the start of the member's data, padded to 512 bytes.
-fn pax_map<R: Read>(entry: &mut Entry<'_, R>, size: u64, start: u64) -> Result<(u64, Vec<(Extent, u64)>)> {
-    let stored = entry.size();
-    let mut used = 0_u64;
-    let mut line = |entry: &mut Entry<'_, R>| -> Result<u64> {
-        let mut number = 0_u64;
-        let mut byte = [0];
-        loop {
-            ensure!(used < stored.min(MAX_HEADER * 64), "a sparse map without an end");
-            entry.read_exact(&mut byte)?;
-            used += 1;
-            match byte[0] {
-                b'\n' => return Ok(number),
-                digit @ b'0'..=b'9' => {
-                    let next = number.checked_mul(10).and_then(|n| n.checked_add(u64::from(digit - b'0')));
-                    number = next.context("a number in a sparse map is too large")?;
+/// Format 1.0: decimal numbers, one per line, at the start of the member's data, padded to whole blocks.
+fn pax_map(archive: &File, entry: &Entry, size: u64) -> Result<(u64, Vec<(Extent, u64)>)> {
+    let mut map = Vec::new();
+    let (mut numbers, mut current, mut used) = (Vec::new(), 0_u64, 0_u64);
+    let mut wanted = 1_u64;
+    while (numbers.len() as u64) < wanted {
+        ensure!(used < entry.stored.min(MAX_EXTENDED), "a sparse map without an end");
+        map.resize(BLOCK as usize, 0);
+        archive.read_exact_at(&mut map, entry.start + used).context("a sparse map is cut off")?;
+        used += BLOCK;
+        for byte in &map {
+            match byte {
+                b'\n' if (numbers.len() as u64) < wanted => {
+                    numbers.push(std::mem::take(&mut current));
+                    if numbers.len() == 1 {
+                        wanted = numbers[0]
+                            .checked_mul(2)
+                            .and_then(|n| n.checked_add(1))
+                            .context("a sparse map is too long")?;
+                    }
                 }
+                digit @ b'0'..=b'9' if (numbers.len() as u64) < wanted => {
+                    let next = current.checked_mul(10).and_then(|n| n.checked_add(u64::from(digit - b'0')));
+                    current = next.context("a number in a sparse map is too large")?;
+                }
+                _ if numbers.len() as u64 >= wanted => break,
                 _ => bail!("a sparse map holds something that is no number"),
             }
         }
-    };
-    let count = line(entry)?;
-    let mut pairs = Vec::new();
-    for _ in 0..count {
-        pairs.push((line(entry)?, line(entry)?));
     }
-    let mut at = start + used.next_multiple_of(512);
-    let mut parts = Vec::new();
-    for (offset, len) in pairs {
-        part(&mut parts, offset, len, size, &mut at)?;
+    let (mut at, mut parts) = (entry.start + used, Vec::new());
+    for pair in numbers[1..].chunks_exact(2) {
+        part(&mut parts, pair[0], pair[1], size, &mut at)?;
     }
     Ok((size, parts))
 }
 
-/// The old GNU format: the map begins in the header and goes on in blocks after it.
-fn gnu_map<R: Read>(entry: &Entry<'_, R>, archive: &File, start: u64) -> Result<(u64, Vec<(Extent, u64)>)> {
-    let gnu = entry.header().as_gnu().context("a sparse member without a GNU header")?;
+/// The old GNU format: the map begins in the header and goes on in blocks after it, behind which the data begins.
+fn gnu_map(archive: &File, entry: &mut Entry) -> Result<(u64, Vec<(Extent, u64)>)> {
+    let gnu = entry.header.as_gnu().context("a sparse member without a GNU header")?;
     let size = gnu.real_size()?;
     let mut map: Vec<(u64, u64)> = Vec::new();
     let mut collect = |blocks: &[tar::GnuSparseHeader]| -> Result<()> {
@@ -314,14 +411,15 @@ fn gnu_map<R: Read>(entry: &Entry<'_, R>, archive: &File, start: u64) -> Result<
         Ok(())
     };
     collect(&gnu.sparse)?;
-    let (mut at, mut more) = (start, gnu.is_extended());
+    let (mut at, mut more) = (entry.start, gnu.is_extended());
     while more {
         let mut block = tar::GnuExtSparseHeader::new();
         archive.read_exact_at(block.as_mut_bytes(), at).context("a sparse map is cut off")?;
-        at += 512;
+        at += BLOCK;
         collect(&block.sparse)?;
         more = block.is_extended();
     }
+    entry.start = at;
     let mut parts = Vec::new();
     for (offset, len) in map {
         part(&mut parts, offset, len, size, &mut at)?;

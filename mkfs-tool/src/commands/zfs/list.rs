@@ -29,6 +29,18 @@ const SHORT: [(&str, &str, &str); 10] = [
     ("usedds", "usedbydataset", "USEDDS"),
 ];
 
+/// Properties that snapshots do not have, however they are asked for.
+const HEADS_ONLY: [&str; 8] = [
+    "available",
+    "mountpoint",
+    "canmount",
+    "quota",
+    "reservation",
+    "refquota",
+    "refreservation",
+    "recordsize",
+];
+
 fn full_name(name: &str) -> &str {
     SHORT.iter().find(|(short, ..)| *short == name).map_or(name, |(_, full, _)| full)
 }
@@ -44,6 +56,8 @@ impl Item {
     /// A property; None where this item has none of that name.
     fn property(&self, name: &str) -> Result<Option<Property>> {
         match self {
+            // What says where or how much to write means nothing of a snapshot.
+            Item::Dataset(dataset) if dataset.is_snapshot() && HEADS_ONLY.contains(&name) => Ok(None),
             Item::Dataset(dataset) => match dataset.get(name) {
                 Ok(property) => Ok(Some(property)),
                 Err(Error::NotFound | Error::Invalid(_)) => Ok(None),

@@ -116,7 +116,7 @@ fn pax_records_refine_the_header() {
             ("mtime", &b"1.5"[..]),
             ("atime", b"-2.25"),
             ("uid", b"100000"),
-            ("SCHILY.xattr.user.k", b"v\0v"),
+            ("SCHILY.xattr.user.k", b"v\0v\n7 a=b\n"),
             ("path", long.as_bytes()),
         ])
         .unwrap();
@@ -128,7 +128,7 @@ fn pax_records_refine_the_header() {
     assert_eq!(entry.meta.mtime, Time { sec: 1, nsec: 500_000_000 });
     assert_eq!(entry.meta.atime, Time { sec: -3, nsec: 750_000_000 });
     assert_eq!(entry.meta.uid, 100_000);
-    assert_eq!(entry.meta.xattrs, [(b"user.k".to_vec(), b"v\0v".to_vec())]);
+    assert_eq!(entry.meta.xattrs, [(b"user.k".to_vec(), b"v\0v\n7 a=b\n".to_vec())]);
 }
 
 #[test]
