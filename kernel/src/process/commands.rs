@@ -6,6 +6,7 @@ use crate::{exec, log, println, time};
 use alloc::string::String;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
+use core::sync::atomic::{AtomicBool, Ordering};
 use vfs::Errno;
 use vfs::file::{FdTable, File};
 use vfs::path::Place;
@@ -106,7 +107,10 @@ fn run_one(args: &[Vec<u8>], setting: &Setting) -> Result<Ending, u8> {
         Program { path: image.path, args: image.args, env: setting.env.clone(), auxv: image.auxv };
     let process = Process::new(Birth { parent: 0, fds, cwd, space: image.space, program });
     let task = Task::new(&process, process.pid, 0);
-    log!(Info, "first instruction of {} after {}", show(&path), Millis(time::monotonic_ns()));
+    static FIRST: AtomicBool = AtomicBool::new(true);
+    if FIRST.swap(false, Ordering::Relaxed) {
+        log!(Info, "first instruction of {} after {}", show(&path), Millis(time::monotonic_ns()));
+    }
     task.start(TrapFrame::new(image.entry, image.stack));
     drop(task);
     let ending = loop {
