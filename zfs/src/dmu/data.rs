@@ -249,7 +249,7 @@ impl Dnode {
         state.maxblkid = maxblkid;
         state.seq += 1;
         if new {
-            self.core.txgs.add_dirty(tx.txg(), size);
+            self.core.txgs.add_dirty_block(tx.txg(), size);
         }
         Ok(())
     }

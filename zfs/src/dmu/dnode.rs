@@ -239,7 +239,7 @@ impl Dnode {
         slot.spill = Some(Some(Bytes::from(block)));
         drop(state);
         if new {
-            self.core.txgs.add_dirty(tx.txg(), size as u64);
+            self.core.txgs.add_dirty_block(tx.txg(), size as u64);
         }
         Ok(())
     }

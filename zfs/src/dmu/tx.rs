@@ -10,10 +10,12 @@
 
 use crate::dmu::Objset;
 use crate::error::{Error, Result};
+use crate::ondisk::blkptr::MIN_BLOCK_SIZE;
 use alloc::boxed::Box;
 use alloc::collections::BTreeMap;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
+use core::sync::atomic::{AtomicU64, Ordering};
 use platform::sync::{Condvar, Mutex, MutexGuard, RwLock};
 use platform::thread::scheduler;
 
@@ -100,6 +102,8 @@ pub struct Txgs {
     /// For those who wait for a sync.
     done: Condvar,
     check: RwLock<Option<Arc<dyn SpaceCheck>>>,
+    /// What the smallest block takes on disk, in bytes.
+    block_min: AtomicU64,
 }
 
 impl Txgs {
@@ -122,12 +126,18 @@ impl Txgs {
             work: Condvar::new(),
             done: Condvar::new(),
             check: RwLock::new(None),
+            block_min: AtomicU64::new(MIN_BLOCK_SIZE),
         })
     }
 
     /// Installs the pool's space check.
     pub fn set_space_check(&self, check: Box<dyn SpaceCheck>) {
         *self.check.write() = Some(Arc::from(check));
+    }
+
+    /// Says what the smallest block takes on disk, in bytes: many small ones must not be counted as less.
+    pub fn set_block_min(&self, bytes: u64) {
+        self.block_min.store(bytes.max(MIN_BLOCK_SIZE), Ordering::Relaxed);
     }
 
     /// Changes the limits.
@@ -310,6 +320,11 @@ impl Txgs {
     #[must_use]
     pub fn pending_bytes(&self) -> u64 {
         self.state.lock().pending()
+    }
+
+    /// Counts a new dirty block of `size` bytes.
+    pub(crate) fn add_dirty_block(&self, txg: u64, size: u64) {
+        self.add_dirty(txg, size.next_multiple_of(self.block_min.load(Ordering::Relaxed)));
     }
 
     /// Counts `bytes` of new dirty data.

@@ -115,6 +115,8 @@ impl Spa {
             frees: Mutex::default(),
             tasks: Mutex::default(),
         });
+        let ashift = spa.space.layouts().iter().map(|l| l.ashift).max().unwrap_or(0);
+        spa.txgs.set_block_min(1 << ashift);
         spa.txgs.set_space_check(Box::new(PoolCheck { spa: Arc::downgrade(&spa) }));
         spa
     }

@@ -145,6 +145,30 @@ fn a_full_pool_says_so_and_recovers() {
     assert_clean(&imported(&disk));
 }
 
+/// Each block of 512 bytes takes a whole sector of 4 KiB on disk.
+#[test]
+fn tiny_blocks_fill_a_pool_without_breaking_it() {
+    let (disk, pool) = created(80 << 20);
+    let objset = root(&pool);
+    let random = Seeded::new(4);
+    let mut noise = [0; 512];
+    let fill = |count: &mut u64, noise: &mut [u8; 512]| -> Result<()> {
+        loop {
+            platform::random::Random::fill(&random, noise);
+            let tx = pool.txgs().begin(4096)?;
+            objset.allocate(&tx, &Allocate::plain(ObjectType::PLAIN_OTHER, 512))?.write(&tx, 0, noise)?;
+            *count += 1;
+        }
+    };
+    let mut count = 0;
+    assert_eq!(fill(&mut count, &mut noise), Err(Error::NoSpace));
+    assert!(count > 5000, "{count} objects");
+    pool.sync().unwrap();
+    assert_clean(&pool);
+    drop((objset, pool));
+    assert_clean(&imported(&disk));
+}
+
 #[test]
 fn properties_are_kept() {
     let (disk, pool) = created(64 << 20);
