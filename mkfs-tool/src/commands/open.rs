@@ -9,11 +9,14 @@ use platform::random::{Random, Seeded};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
+use zfs::ondisk::nvlist::NvList;
 use zfs::spa::{ImportOptions, Pool};
 use zfs::vdev::label;
 
 /// Bytes that the cache may hold. The tool runs on a machine, not in a small guest.
 pub(crate) const ARC_MAX: usize = 256 << 20;
+/// Labels and boot area of a disk, in bytes (`VDEV_LABEL_START_SIZE`, `VDEV_LABEL_END_SIZE`).
+const VDEV_OVERHEAD: u64 = (4 << 20) + (512 << 10);
 /// Bytes of dirty data per transaction group.
 pub(crate) const DIRTY_MAX: u64 = 128 << 20;
 
@@ -87,6 +90,7 @@ fn one_pool(images: &Images) -> Result<()> {
     for (path, device) in images.paths.iter().zip(&images.devices) {
         let label = label::read(&**device).with_context(|| path.display().to_string())?;
         let Some(guid) = label.config.get_u64("pool_guid") else { continue };
+        not_truncated(&label.config, device.info().size).with_context(|| path.display().to_string())?;
         let name = label.config.get_str("name").unwrap_or("?");
         pools.entry(guid).or_insert_with(|| format!("{} (pool {name})", path.display()));
     }
@@ -95,6 +99,21 @@ fn one_pool(images: &Images) -> Result<()> {
         "images of different pools: {}",
         pools.into_values().collect::<Vec<_>>().join(", ")
     );
+    Ok(())
+}
+
+/// A file that is shorter than its label says has lost its end. Only of disks and mirrors is the label's size a leaf's.
+fn not_truncated(config: &NvList, size: u64) -> Result<()> {
+    let Some(vdev) = config.get_nvlist("vdev_tree") else { return Ok(()) };
+    let plain = matches!(vdev.get_str("type"), Some("disk" | "file" | "mirror"));
+    if let (true, Some(asize)) = (plain, vdev.get_u64("asize")) {
+        // Four labels and the boot area beside the allocatable space.
+        let least = asize.saturating_add(VDEV_OVERHEAD);
+        ensure!(
+            size >= least,
+            "truncated: {size} bytes, and its label says that there were at least {least}"
+        );
+    }
     Ok(())
 }
 

@@ -6,6 +6,9 @@ use anyhow::{Result, ensure};
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
+/// Longest kernel command line in bytes that QEMU's PVH loader holds, with a margin.
+const COMMAND_LINE_MAX: usize = 4000;
+
 /// The program to run, as `TARN_QEMU` or by its usual name.
 #[must_use]
 pub fn program() -> OsString {
@@ -105,6 +108,12 @@ fn command_line(options: &Run) -> Result<String> {
     }
     let line = line.join(" ");
     ensure!(!line.contains('\0'), "the command holds a zero byte");
+    // QEMU copies it into a buffer of fixed size without looking, and overwrites what lies behind.
+    ensure!(
+        line.len() <= COMMAND_LINE_MAX,
+        "the command is too long for the kernel's command line: {} bytes encoded, {COMMAND_LINE_MAX} are allowed; put it into a file",
+        line.len()
+    );
     Ok(line)
 }
 
@@ -165,6 +174,8 @@ mod tests {
         assert_eq!(command_line(&options(&[])).unwrap(), "");
         assert_eq!(command_line(&options(&["--verbose"])).unwrap(), "tarn.log=info");
         assert!(command_line(&options(&["--append=--"])).is_err());
+        assert!(command_line(&options(&["--", &"x".repeat(3990)])).is_ok());
+        assert!(command_line(&options(&["--", &" ".repeat(1400)])).is_err());
     }
 
     #[test]
