@@ -49,8 +49,8 @@ fn read_to(file: &File, at: At, buffers: &[(u64, usize)]) -> SysResult {
             user::write(address + filled as u64, &scratch[..n])?;
             filled += n;
             done += n;
-            // A stream gives what it has; waiting for more would be wrong.
-            if n < want || file.stream().is_some() {
+            // A pipe or terminal gives what it has; waiting for more would be wrong. Memory devices fill the buffer.
+            if n < want || file.stream().is_some_and(|s| s.waiters().is_some()) {
                 return Ok(done as u64);
             }
         }
