@@ -24,9 +24,11 @@ pub trait Pages: core::any::Any + Send + Sync {
 }
 
 static COUNT: AtomicUsize = AtomicUsize::new(0);
-static FILES: spin::Once<Mutex<HashMap<(u64, u64), Weak<dyn Pages>>>> = spin::Once::new();
+type Files = Mutex<HashMap<(u64, u64), Weak<dyn Pages>>>;
 
-fn files() -> &'static Mutex<HashMap<(u64, u64), Weak<dyn Pages>>> {
+static FILES: spin::Once<Files> = spin::Once::new();
+
+fn files() -> &'static Files {
     FILES.call_once(|| Mutex::new(HashMap::new()))
 }
 

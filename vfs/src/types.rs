@@ -147,6 +147,7 @@ pub struct New {
 impl New {
     /// A file of `kind` that belongs to root.
     #[must_use]
+    #[expect(clippy::self_named_constructors, reason = "the type is called New after what it describes")]
     pub const fn new(kind: FileType, mode: u32) -> Self {
         New { kind, mode, uid: 0, gid: 0, rdev: 0, target: Vec::new() }
     }

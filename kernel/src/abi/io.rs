@@ -73,7 +73,7 @@ fn write_from(call: &Call<'_>, file: &File, at: At, buffers: &[(u64, usize)]) ->
     let total: usize = buffers.iter().map(|b| b.1).sum::<usize>().min(user::MAX_RW);
     let mut scratch = Vec::with_capacity(total.min(user::CHUNK));
     let mut done = 0;
-    let mut flush = |scratch: &mut Vec<u8>, done: &mut usize| -> Result<bool, Errno> {
+    let flush = |scratch: &mut Vec<u8>, done: &mut usize| -> Result<bool, Errno> {
         match write_piece(file, at, *done, scratch) {
             Ok(n) => {
                 *done += n;

@@ -109,7 +109,7 @@ pub(super) fn msync(call: &mut Call<'_>) -> SysResult {
     const ASYNC: u64 = 1;
     const SYNC: u64 = 4;
     let flags = call.arg(2);
-    if flags & !7 != 0 || flags & (ASYNC | SYNC) == ASYNC | SYNC || call.arg(0) % PAGE != 0 {
+    if flags & !7 != 0 || flags & (ASYNC | SYNC) == ASYNC | SYNC || !call.arg(0).is_multiple_of(PAGE) {
         return Err(Errno::EINVAL);
     }
     call.process().space().sync(call.arg(0), call.arg(1), flags & SYNC != 0).map(|()| 0)

@@ -307,7 +307,7 @@ pub(super) fn sched_getparam(call: &mut Call<'_>) -> SysResult {
 
 pub(super) fn sched_getaffinity(call: &mut Call<'_>) -> SysResult {
     let cpus = arch::cpu::count();
-    if call.arg(1) < 8 || call.arg(1) % 8 != 0 {
+    if call.arg(1) < 8 || !call.arg(1).is_multiple_of(8) {
         return Err(Errno::EINVAL);
     }
     user::write_u64(call.arg(2), if cpus >= 64 { u64::MAX } else { (1 << cpus) - 1 })?;

@@ -58,8 +58,11 @@ fn open(vfs: &Vfs, base: &Arc<Place>, path: &[u8]) -> Result<Arc<File>, Errno> {
     Ok(file)
 }
 
+/// The interpreter of a script, and the argument that it gets before the script's path.
+type Script = (Vec<u8>, Option<Vec<u8>>);
+
 /// The interpreter line of a script: `#!path [argument]`.
-fn script(file: &File) -> Result<Option<(Vec<u8>, Option<Vec<u8>>)>, Errno> {
+fn script(file: &File) -> Result<Option<Script>, Errno> {
     let mut head = [0; 256];
     let n = file.inode().read_at(0, &mut head)?;
     let Some(line) = head[..n].strip_prefix(b"#!") else { return Ok(None) };

@@ -229,7 +229,7 @@ impl AddressSpace {
         if len == 0 {
             return if start.is_multiple_of(PAGE) { Ok(()) } else { Err(Errno::EINVAL) };
         }
-        let (start, end) = range(start, len).map_err(|e| if start % PAGE != 0 { e } else { Errno::ENOMEM })?;
+        let (start, end) = range(start, len).map_err(|e| if start.is_multiple_of(PAGE) { Errno::ENOMEM } else { e })?;
         let mut guard = self.state.lock();
         let state = &mut *guard;
         vma::split(&mut state.areas, start);

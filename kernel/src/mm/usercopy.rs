@@ -78,7 +78,7 @@ unsafe extern "C" {
 /// Where to go on after a fault at kernel address `rip`, if that was a copy.
 pub fn fixup(rip: u64) -> Option<u64> {
     let range = &raw const tarn_user_copy_start as u64..&raw const tarn_user_copy_end as u64;
-    range.contains(&rip).then(|| &raw const tarn_user_copy_failed as u64)
+    range.contains(&rip).then_some(&raw const tarn_user_copy_failed as u64)
 }
 
 /// Checks that `len` bytes at `address` lie where an application may have memory.

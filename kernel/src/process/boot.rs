@@ -204,7 +204,7 @@ fn build_tree(root: Arc<dyn FileSystem>) -> Result<(), Errno> {
     let mount = |path: &str, fs: Arc<dyn FileSystem>| -> Result<(), Errno> {
         let at = tree.root();
         if let Err(Errno::ENOENT) = tree.resolve(&at, path.as_bytes(), true) {
-            let made = at.inode.create(path[1..].as_bytes(), &New::new(FileType::Directory, 0o755));
+            let made = at.inode.create(&path.as_bytes()[1..], &New::new(FileType::Directory, 0o755));
             if let Err(error) = made {
                 log!(Error, "{path} does not exist and cannot be made: {error}");
                 return Ok(());

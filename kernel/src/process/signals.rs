@@ -41,8 +41,6 @@ pub const SA_RESTART: u64 = 0x1000_0000;
 pub const SA_NODEFER: u64 = 0x4000_0000;
 /// The handler is forgotten when it is called.
 pub const SA_RESETHAND: u64 = 0x8000_0000;
-/// `sa_restorer` is set.
-pub const SA_RESTORER: u64 = 0x0400_0000;
 
 /// A signal's bit in a mask.
 pub const fn bit(signal: u8) -> u64 {

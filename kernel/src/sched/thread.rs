@@ -116,11 +116,6 @@ impl Thread {
         self.id
     }
 
-    /// Its name.
-    pub fn name(&self) -> &str {
-        &self.name
-    }
-
     /// Whether it is a processor's idle thread.
     pub fn is_idle(&self) -> bool {
         self.idle

@@ -172,6 +172,7 @@ pub struct New {
 impl New {
     /// A file of `kind` with these permissions and owner 0:0, at the time of the call.
     #[must_use]
+    #[expect(clippy::self_named_constructors, reason = "the type is called New after what it describes")]
     pub fn new(kind: FileKind, mode: u32) -> Self {
         New { kind, mode, uid: 0, gid: 0, rdev: 0, target: Vec::new(), times: None }
     }
