@@ -1,7 +1,7 @@
 //! Descriptors: duplicating, flags, locks, pipes, `ioctl`.
 
 use super::{Call, SysResult, user};
-use crate::process::{self, console::Termios, console::Terminal};
+use crate::process::{self, console::Terminal, console::Termios};
 use alloc::sync::Arc;
 use vfs::Errno;
 use vfs::file::File;
@@ -302,7 +302,13 @@ fn terminal(call: &Call<'_>, request: u32, argument: u64) -> SysResult {
             let word = |i: usize| u32::from_le_bytes([bytes[i], bytes[i + 1], bytes[i + 2], bytes[i + 3]]);
             let mut chars = [0; 19];
             chars.copy_from_slice(&bytes[17..36]);
-            terminal.set_termios(Termios { input: word(0), output: word(4), control: word(8), local: word(12), chars });
+            terminal.set_termios(Termios {
+                input: word(0),
+                output: word(4),
+                control: word(8),
+                local: word(12),
+                chars,
+            });
         }
         TIOCGWINSZ => user::write(argument, &[24, 0, 80, 0, 0, 0, 0, 0])?,
         TIOCGPGRP => user::write_u32(argument, call.process().pid)?,

@@ -97,7 +97,8 @@ fn wait(call: &Call<'_>, address: u64, bits: u32, op: u64, relative: bool) -> Sy
         }
         sleepers.push(Arc::clone(&sleeper));
     }
-    let result = wait_on(&[&sleeper.waiters], deadline, || sleeper.woken.load(Ordering::SeqCst).then_some(()));
+    let result =
+        wait_on(&[&sleeper.waiters], deadline, || sleeper.woken.load(Ordering::SeqCst).then_some(()));
     match result {
         Ok(()) => Ok(0),
         Err(error) => {

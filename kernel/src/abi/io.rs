@@ -240,7 +240,14 @@ pub(super) fn fallocate(call: &mut Call<'_>) -> SysResult {
 }
 
 /// Copies between files inside the kernel. `from`: an offset that is advanced, or the file's position.
-fn copy(call: &Call<'_>, from: &File, mut at: Option<u64>, to: &File, to_at: Option<u64>, len: u64) -> SysResult {
+fn copy(
+    call: &Call<'_>,
+    from: &File,
+    mut at: Option<u64>,
+    to: &File,
+    to_at: Option<u64>,
+    len: u64,
+) -> SysResult {
     let mut scratch = buffer(length(len));
     let mut done = 0u64;
     while done < len {

@@ -49,7 +49,8 @@ fn backing(call: &Call<'_>, prot: Prot) -> Result<Backing, Errno> {
     let file = call.process().fds.get(call.int(4))?;
     if let Some(stream) = file.stream() {
         // /dev/zero is the one device that can be mapped.
-        let zero = stream.ready() == vfs::inode::Ready::FILE && file.inode().stat()?.rdev == vfs::types::makedev(1, 5);
+        let zero = stream.ready() == vfs::inode::Ready::FILE
+            && file.inode().stat()?.rdev == vfs::types::makedev(1, 5);
         return if zero { Ok(Backing::Anonymous) } else { Err(Errno::ENODEV) };
     }
     if file.inode().file_type() != FileType::Regular {

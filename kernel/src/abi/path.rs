@@ -43,7 +43,8 @@ fn base(call: &Call<'_>, dirfd: i32, path: &[u8]) -> Result<Arc<Place>, Errno> {
 /// The file at (`dirfd`, `path`), with `AT_EMPTY_PATH` and `AT_SYMLINK_NOFOLLOW` in `flags`.
 fn place(call: &Call<'_>, dirfd: i32, path_at: u64, flags: u64) -> Result<Arc<Place>, Errno> {
     // A null path with AT_EMPTY_PATH means the empty path.
-    let path = if path_at == 0 && flags & AT_EMPTY_PATH != 0 { Vec::new() } else { user::read_path(path_at)? };
+    let path =
+        if path_at == 0 && flags & AT_EMPTY_PATH != 0 { Vec::new() } else { user::read_path(path_at)? };
     let base = base(call, dirfd, &path)?;
     if path.is_empty() && flags & AT_EMPTY_PATH != 0 {
         return Ok(base);
@@ -443,7 +444,8 @@ fn xattr_inode(call: &Call<'_>, which: Which) -> Result<Arc<dyn Inode>, Errno> {
 }
 
 fn xattr_name(at: u64) -> Result<Vec<u8>, Errno> {
-    let name = user::read_string(at, 256).map_err(|e| if e == Errno::ENAMETOOLONG { Errno::ERANGE } else { e })?;
+    let name =
+        user::read_string(at, 256).map_err(|e| if e == Errno::ENAMETOOLONG { Errno::ERANGE } else { e })?;
     if name.is_empty() { Err(Errno::ERANGE) } else { Ok(name) }
 }
 

@@ -111,7 +111,11 @@ fn set_ids(process: &Process, group: bool, ids: [u64; 3]) -> SysResult {
         }
         *slot = id;
     }
-    if group { c.gid = new } else { c.uid = new }
+    if group {
+        c.gid = new
+    } else {
+        c.uid = new
+    }
     Ok(0)
 }
 

@@ -109,8 +109,8 @@ fn get(bytes: &[u8], at: usize) -> u64 {
 /// `struct sigcontext`'s registers in order, from offset 0 of `uc_mcontext`.
 fn registers(f: &TrapFrame) -> [u64; 18] {
     [
-        f.r8, f.r9, f.r10, f.r11, f.r12, f.r13, f.r14, f.r15, f.rdi, f.rsi, f.rbp, f.rbx, f.rdx, f.rax, f.rcx, f.rsp,
-        f.rip, f.rflags,
+        f.r8, f.r9, f.r10, f.r11, f.r12, f.r13, f.r14, f.r15, f.rdi, f.rsi, f.rbp, f.rbx, f.rdx, f.rax,
+        f.rcx, f.rsp, f.rip, f.rflags,
     ]
 }
 

@@ -79,7 +79,8 @@ fn spawn_process(call: &mut Call<'_>, wish: &Clone) -> SysResult {
     let parent = call.process();
     let program = parent.program.lock().clone();
     let cwd = Arc::clone(&parent.cwd.lock());
-    let birth = Birth { parent: parent.pid, fds: parent.fds.duplicate(), cwd, space: parent.space(), program };
+    let birth =
+        Birth { parent: parent.pid, fds: parent.fds.duplicate(), cwd, space: parent.space(), program };
     let child = Process::new(birth);
     *child.actions.lock() = parent.actions.lock().clone();
     *child.credentials.lock() = parent.credentials.lock().clone();

@@ -93,7 +93,8 @@ pub fn read_strings(at: u64) -> Result<Vec<Vec<u8>>, Errno> {
         if pointer == 0 {
             return Ok(out);
         }
-        let string = read_string(pointer, 128 << 10).map_err(|e| if e == Errno::ENAMETOOLONG { Errno::E2BIG } else { e })?;
+        let string = read_string(pointer, 128 << 10)
+            .map_err(|e| if e == Errno::ENAMETOOLONG { Errno::E2BIG } else { e })?;
         total += string.len() + 9;
         if total > 2 << 20 {
             return Err(Errno::E2BIG);
@@ -134,7 +135,8 @@ pub fn read_iovecs(at: u64, count: u64) -> Result<Vec<(u64, usize)>, Errno> {
     words
         .chunks_exact(2)
         .map(|pair| {
-            let len = usize::try_from(pair[1]).ok().filter(|l| *l <= isize::MAX as usize).ok_or(Errno::EINVAL)?;
+            let len =
+                usize::try_from(pair[1]).ok().filter(|l| *l <= isize::MAX as usize).ok_or(Errno::EINVAL)?;
             total = total.checked_add(len).filter(|t| *t <= isize::MAX as usize).ok_or(Errno::EINVAL)?;
             Ok((pair[0], len))
         })

@@ -113,7 +113,8 @@ fn load_elf(
     let fail = |error| LoadError { path: path.clone(), error, interpreter: false };
     let elf = Elf::read(file).map_err(fail)?;
     let space = AddressSpace::new().map_err(fail)?;
-    let bias = map_segments(&space, file, &elf, if elf.dynamic { Some(PIE_BASE) } else { None }).map_err(fail)?;
+    let bias =
+        map_segments(&space, file, &elf, if elf.dynamic { Some(PIE_BASE) } else { None }).map_err(fail)?;
     let end = elf.segments.iter().map(|s| s.address + s.mem_size).max().unwrap_or(0) + bias;
     space.set_brk_start(end.next_multiple_of(PAGE));
     let mut entry = elf.entry.wrapping_add(bias);
@@ -127,9 +128,7 @@ fn load_elf(
         entry = loader.entry.wrapping_add(interpreter_base);
     }
     let prot = Prot(Prot::READ | Prot::WRITE | if elf.executable_stack { Prot::EXEC } else { 0 });
-    space
-        .map(STACK_TOP - STACK_SIZE, STACK_SIZE, true, prot, Backing::Anonymous, "[stack]")
-        .map_err(fail)?;
+    space.map(STACK_TOP - STACK_SIZE, STACK_SIZE, true, prot, Backing::Anonymous, "[stack]").map_err(fail)?;
     let layout = stack::Layout {
         top: STACK_TOP,
         headers: elf.header_address.map_or(0, |a| a.wrapping_add(bias)),
@@ -148,7 +147,8 @@ fn map_segments(space: &AddressSpace, file: &Arc<File>, elf: &Elf, at: Option<u6
     let last = elf.segments.iter().map(|s| s.address + s.mem_size).max().unwrap_or(0);
     let span = (last - first).next_multiple_of(PAGE);
     let bias = if elf.dynamic {
-        let align = elf.segments.iter().map(|s| s.align).filter(|a| a.is_power_of_two()).max().unwrap_or(PAGE);
+        let align =
+            elf.segments.iter().map(|s| s.align).filter(|a| a.is_power_of_two()).max().unwrap_or(PAGE);
         let hint = at.map_or(0, |at| at.next_multiple_of(align.clamp(PAGE, 1 << 30)));
         // Reserves the whole span, so that the segments lie together; they replace it piece by piece.
         space.map(hint, span, false, Prot(0), Backing::Anonymous, "")?.wrapping_sub(first)

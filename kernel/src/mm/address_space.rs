@@ -229,7 +229,8 @@ impl AddressSpace {
         if len == 0 {
             return if start.is_multiple_of(PAGE) { Ok(()) } else { Err(Errno::EINVAL) };
         }
-        let (start, end) = range(start, len).map_err(|e| if start.is_multiple_of(PAGE) { Errno::ENOMEM } else { e })?;
+        let (start, end) =
+            range(start, len).map_err(|e| if start.is_multiple_of(PAGE) { Errno::ENOMEM } else { e })?;
         let mut guard = self.state.lock();
         let state = &mut *guard;
         vma::split(&mut state.areas, start);
@@ -304,9 +305,10 @@ impl AddressSpace {
         }
         let (target, removed) = match to {
             Remap::InPlace => return Err(Errno::ENOMEM),
-            Remap::MayMove => {
-                (vma::find_free(&state.areas, LOWEST, MMAP_TOP, new_len).ok_or(Errno::ENOMEM)?, Removed::default())
-            }
+            Remap::MayMove => (
+                vma::find_free(&state.areas, LOWEST, MMAP_TOP, new_len).ok_or(Errno::ENOMEM)?,
+                Removed::default(),
+            ),
             Remap::Fixed(target) => {
                 let (target, end) = range(target, new_len)?;
                 if target < old_end && start < end || target < LOWEST {
@@ -500,7 +502,11 @@ impl AddressSpace {
             }
             let Some(frame) = frame::alloc() else {
                 // What lies around is a favour; only the page itself must be there.
-                if virt == page { return Err(FaultError::OutOfMemory) } else { continue };
+                if virt == page {
+                    return Err(FaultError::OutOfMemory);
+                } else {
+                    continue;
+                };
             };
             // SAFETY: a fresh frame that nobody else knows; `bytes` is a whole page.
             unsafe { phys::to_virt(frame).copy_from_nonoverlapping(bytes.as_ptr(), bytes.len()) };
@@ -607,15 +613,14 @@ impl AddressSpace {
             let (r, w, x) = (flag(1, 'r'), flag(2, 'w'), flag(4, 'x'));
             let s = if shared { 's' } else { 'p' };
             let (ino, name) = match area.backing.file() {
-                Some(file) => {
-                    (file.inode().ino(), String::from_utf8_lossy(&file.place.path()).into_owned())
-                }
+                Some(file) => (file.inode().ino(), String::from_utf8_lossy(&file.place.path()).into_owned()),
                 None => (0, area.name.into()),
             };
             let offset = area.backing.offset();
             let dev = if ino == 0 { "00:00" } else { "00:01" };
             let line = alloc::format!("{start:08x}-{:08x} {r}{w}{x}{s} {offset:08x} {dev} {ino}", area.end);
-            let _ = if name.is_empty() { writeln!(text, "{line} ") } else { writeln!(text, "{line:<72} {name}") };
+            let _ =
+                if name.is_empty() { writeln!(text, "{line} ") } else { writeln!(text, "{line:<72} {name}") };
         }
         text
     }

@@ -56,11 +56,13 @@ pub fn run() -> u8 {
         println!("cannot set up the file tree: {error}");
         return CANNOT_START;
     }
-    let Some(words) = boot::info().cmdline().arguments().or_else(|| hints.command.as_deref().map(words)) else {
+    let Some(words) = boot::info().cmdline().arguments().or_else(|| hints.command.as_deref().map(words))
+    else {
         println!("nothing to run: give a command after `--`, or set the root dataset's property tarn:cmd");
         return stop(CANNOT_START);
     };
-    let setting = Setting { env: environment(&hints), cwd: hints.cwd.unwrap_or_else(|| "/".into()).into_bytes() };
+    let setting =
+        Setting { env: environment(&hints), cwd: hints.cwd.unwrap_or_else(|| "/".into()).into_bytes() };
     let status = commands::run(&words, &setting);
     stop(status)
 }
@@ -136,7 +138,9 @@ fn mount_root() -> Result<(Arc<dyn FileSystem>, RootHints), String> {
         return Ok((unpack_initrd()?, RootHints::default()));
     }
     if !(wanted.is_empty() || wanted.starts_with("zfs:")) {
-        return Err(alloc::format!("root={wanted} is not understood: say root=zfs:POOL/DATASET or root=initrd"));
+        return Err(alloc::format!(
+            "root={wanted} is not understood: say root=zfs:POOL/DATASET or root=initrd"
+        ));
     }
     if disks.is_empty() {
         return Err("no root: no disk was found and no initrd was given".to_string());
@@ -179,7 +183,9 @@ fn mount_pool(dataset: Option<&str>) -> Result<(Arc<dyn FileSystem>, RootHints),
 fn bootfs(pool: &Pool) -> Result<String, String> {
     match pool.get_property("bootfs") {
         Ok((name, _)) if !name.is_empty() && name != "-" => Ok(name),
-        Ok(_) => Err(alloc::format!("pool {} has no bootfs property: give root=zfs:POOL/DATASET", pool.name())),
+        Ok(_) => {
+            Err(alloc::format!("pool {} has no bootfs property: give root=zfs:POOL/DATASET", pool.name()))
+        }
         Err(e) => Err(alloc::format!("pool {}: bootfs cannot be read: {e}", pool.name())),
     }
 }

@@ -103,8 +103,7 @@ fn run_one(args: &[Vec<u8>], setting: &Setting) -> Result<Ending, u8> {
         println!("cannot open the console: {error}");
         126
     })?;
-    let program =
-        Program { path: image.path, args: image.args, env: setting.env.clone(), auxv: image.auxv };
+    let program = Program { path: image.path, args: image.args, env: setting.env.clone(), auxv: image.auxv };
     let process = Process::new(Birth { parent: 0, fds, cwd, space: image.space, program });
     let task = Task::new(&process, process.pid, 0);
     static FIRST: AtomicBool = AtomicBool::new(true);

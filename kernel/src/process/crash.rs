@@ -41,7 +41,12 @@ fn place(process: &Process, address: u64) -> String {
 pub fn report(task: &Task, info: &SigInfo, frame: &TrapFrame) {
     let process = &task.process;
     let path = String::from_utf8_lossy(&process.program.lock().path).into_owned();
-    println!("{path} (process {}, thread {}) was ended by {}", process.pid, task.tid, signals::name(info.signal));
+    println!(
+        "{path} (process {}, thread {}) was ended by {}",
+        process.pid,
+        task.tid,
+        signals::name(info.signal)
+    );
     if info.code > 0 && info.code != 0x80 {
         println!("at address {:#x}, RIP {}", info.value, place(process, frame.rip));
     } else {
@@ -67,7 +72,9 @@ pub fn report(task: &Task, info: &SigInfo, frame: &TrapFrame) {
     // Programs are mostly built without frame pointers: what lies on the stack helps to find the way by hand.
     for row in 0..8 {
         let at = frame.rsp.wrapping_add(row * 32);
-        let Some(words) = (0..4).map(|i| word(at.wrapping_add(i * 8))).collect::<Option<alloc::vec::Vec<_>>>() else {
+        let Some(words) =
+            (0..4).map(|i| word(at.wrapping_add(i * 8))).collect::<Option<alloc::vec::Vec<_>>>()
+        else {
             break;
         };
         println!("{at:#x}: {:016x} {:016x} {:016x} {:016x}", words[0], words[1], words[2], words[3]);

@@ -12,8 +12,8 @@ pub mod crash;
 pub mod info;
 pub mod signals;
 
-use crate::arch::trap::{self, TrapFrame};
 use crate::arch::fpu;
+use crate::arch::trap::{self, TrapFrame};
 use crate::mm::address_space::AddressSpace;
 use crate::mm::usercopy;
 use crate::sched::{self, Thread};
