@@ -42,3 +42,6 @@ pub use diff::{Change, Diff};
 pub use host::{Slop, SpaHost, SyncTask};
 pub use pool::{DslPool, InitFs};
 pub use prop::{Property, Source, Value, human_bytes, human_time};
+
+#[cfg(test)]
+mod tests;
