@@ -108,6 +108,6 @@ mod tests {
     fn dates() {
         assert_eq!(human_time(0), "Thu Jan  1  0:00 1970");
         assert_eq!(human_time(951_782_400), "Tue Feb 29  0:00 2000");
-        assert_eq!(human_time(1_795_364_205), "Sun Nov 22 14:16 2026");
+        assert_eq!(human_time(1_795_364_205), "Sun Nov 22 16:16 2026");
     }
 }

@@ -193,7 +193,7 @@ use Form::{Bytes, Compression, Limit, Number, Text};
 use Rule::{Inherit, Once, Own};
 
 /// All native properties, in the order of `zfs get all`.
-pub(crate) const TABLE: &[Definition] = &[
+pub(crate) static TABLE: &[Definition] = &[
     stat("type", Text, ALL),
     stat("creation", Number, ALL),
     stat("used", Bytes, ALL),
@@ -440,7 +440,7 @@ mod tests {
     #[test]
     fn every_name_is_found_and_unique() {
         for (i, d) in TABLE.iter().enumerate() {
-            assert!(core::ptr::eq(find(d.name).unwrap(), &raw const TABLE[i]), "{}", d.name);
+            assert!(core::ptr::eq(find(d.name).unwrap(), &TABLE[i]), "{}", d.name);
             assert!(!is_user(d.name));
         }
     }
