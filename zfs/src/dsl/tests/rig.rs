@@ -110,11 +110,13 @@ pub(super) struct Rig {
 }
 
 /// The object that tests write to.
-pub(super) const FILE: u64 = 1;
+pub(super) const FILE: u64 = 2;
 
 /// A file system with one object of 4 KiB blocks.
 pub(super) fn init() -> InitFs {
     Box::new(|os, tx| {
+        let master = zap::create(os, tx, ObjectType::MASTER_NODE, &zap::CreateOptions::default())?;
+        assert_eq!(master.object(), 1);
         let what = crate::dmu::Allocate::plain(ObjectType::PLAIN_FILE_CONTENTS, 4096);
         let dnode = os.claim(tx, FILE, &what)?;
         dnode.write(tx, 0, &[1; 4096])
