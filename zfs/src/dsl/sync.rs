@@ -146,7 +146,8 @@ impl DslPool {
         for objset in objsets.values() {
             self.sync_dataset(tx, pass, alloc, objset)?;
         }
-        if pass <= LAST_ACCOUNTED_PASS {
+        // A txg in which nothing else happened must not become one that writes for this alone.
+        if pass <= LAST_ACCOUNTED_PASS && (pass > 1 || self.mos().is_dirty(tx.txg())) {
             let delta = core::mem::take(&mut *self.mos_delta.lock());
             let dir = self.fixed().mos_dir;
             if delta != Delta::default() && dir != 0 {
