@@ -66,7 +66,7 @@ impl Bench {
             let object = match fs.lookup(fs.root(), name.as_bytes()) {
                 Ok(object) => object,
                 Err(Error::NotFound) => {
-                    fs.create(fs.root(), name.as_bytes(), &New::new(FileKind::File, 0o644)).unwrap()
+                    fs.create(fs.root(), name.as_bytes(), &New::new(FileKind::Regular, 0o644)).unwrap()
                 }
                 Err(error) => panic!("{error}"),
             };
@@ -168,7 +168,7 @@ fn a_snapshot_of_a_mounted_file_system_has_what_was_written_before() {
     let (bench, pool) = Bench::new(12);
     pool.dsl().create_dataset("t/a", file_system()).unwrap();
     let fs = mount(&pool, "t/a");
-    let object = fs.create(fs.root(), b"log", &New::new(FileKind::File, 0o644)).unwrap();
+    let object = fs.create(fs.root(), b"log", &New::new(FileKind::Regular, 0o644)).unwrap();
     let done = Arc::new(std::sync::atomic::AtomicBool::new(false));
     let writer = {
         let (fs, done) = (Arc::clone(&fs), Arc::clone(&done));
