@@ -64,7 +64,8 @@ impl SpaHost for Host {
 fn open(fixture: &str) -> Arc<DslPool> {
     let disk: Arc<dyn BlockDevice> = fixtures::disk(fixture, 0).unwrap();
     let label = label::read(&*disk).unwrap();
-    let tree = VdevTree::open(label.config.nvlist("vdev_tree").unwrap(), &[(label.guid().unwrap(), disk)]).unwrap();
+    let tree =
+        VdevTree::open(label.config.nvlist("vdev_tree").unwrap(), &[(label.guid().unwrap(), disk)]).unwrap();
     let zio = Zio::new(tree, [0; 32], 64 << 20);
     let uberblock = label.uberblock.unwrap();
     let txgs = Txgs::new(uberblock.txg, Limits { dirty_max: 1 << 20, timeout_ns: None });
@@ -108,6 +109,18 @@ fn of_the_machine(property: &str) -> bool {
 
 fn compare(dataset: &Dataset, want: &[[String; 3]], differences: &mut Vec<String>) {
     let name = dataset.name();
+    // Of an encrypted dataset only what the pool itself knows can be shown.
+    if want.iter().any(|[property, value, _]| property == "encryption" && value != "off") {
+        for [property, value, _] in want {
+            if matches!(property.as_str(), "guid" | "used" | "referenced" | "written" | "compressratio") {
+                let got = dataset.get(property).unwrap().text;
+                if got != *value {
+                    differences.push(format!("{name}: {property} {got}, but OpenZFS says {value}"));
+                }
+            }
+        }
+        return;
+    }
     let keep = |p: &[String; 3]| !of_the_machine(&p[0]);
     let got: Vec<[String; 3]> = dataset
         .properties()
@@ -133,7 +146,9 @@ fn compare(dataset: &Dataset, want: &[[String; 3]], differences: &mut Vec<String
 #[test]
 fn all_properties_are_what_openzfs_says() {
     let mut differences = Vec::new();
-    for fixture in fixtures::names().unwrap() {
+    // OpenZFS was asked about these two after it had replayed their logs or healed them; the images are from before.
+    let unchanged = |name: &String| !matches!(name.as_str(), "k-zil-noslog" | "q-corrupt-single");
+    for fixture in fixtures::names().unwrap().into_iter().filter(unchanged) {
         let mut want = expected(&fixture);
         let dsl = open(&fixture);
         for head in dsl.datasets().unwrap() {
@@ -157,8 +172,14 @@ fn holds_bookmarks_clones_and_diffs_of_the_snapshot_pool() {
     let dsl = open("h-snaps");
     let held = dsl.lookup("h_snaps/fs@two").unwrap();
     assert_eq!(held.holds().unwrap()[0].tag, "keep-it");
-    let names: Vec<_> =
-        dsl.lookup("h_snaps/fs").unwrap().bookmarks().unwrap().into_iter().map(|b| (b.name, b.creation_txg)).collect();
+    let names: Vec<_> = dsl
+        .lookup("h_snaps/fs")
+        .unwrap()
+        .bookmarks()
+        .unwrap()
+        .into_iter()
+        .map(|b| (b.name, b.creation_txg))
+        .collect();
     assert_eq!(names, [("h_snaps/fs#bm-one".to_string(), 12), ("h_snaps/fs#bm-two".to_string(), 16)]);
     assert_eq!(dsl.lookup("h_snaps/fs@one").unwrap().clones().unwrap(), ["h_snaps/clone1"]);
     let diff = dsl.diff("h_snaps/n1@many-3", "h_snaps/n1@many-4").unwrap();

@@ -211,9 +211,14 @@ impl Dataset {
         self.content_kind()
     }
 
-    /// As [`Dataset::kind`], of a snapshot that of its content.
+    /// As [`Dataset::kind`], of a snapshot that of its content. What is encrypted, and its key not loaded, is taken for a file system.
     pub fn content_kind(&self) -> Result<Kind> {
-        match self.objset()?.kind() {
+        let objset = match self.objset() {
+            Ok(objset) => objset,
+            Err(Error::KeyNotLoaded) => return Ok(Kind::Filesystem),
+            Err(error) => return Err(error),
+        };
+        match objset.kind() {
             ObjsetKind::Zfs => Ok(Kind::Filesystem),
             ObjsetKind::Zvol => Ok(Kind::Volume),
             ObjsetKind::Meta => Err(Error::corrupt("dataset: its objset is of type meta", None)),

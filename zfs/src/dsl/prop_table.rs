@@ -122,7 +122,7 @@ const COMPRESSION: Names = &[
     ("zle", 14),
     ("lz4", 15),
     ("zstd", ZSTD),
-    ("zstd-fast", 101 << COMPRESS_BITS | ZSTD),
+    ("zstd-fast", 103 << COMPRESS_BITS | ZSTD),
 ];
 /// Number of zstd in `enum zio_compress`.
 const ZSTD: u64 = 16;
@@ -130,27 +130,27 @@ const ZSTD: u64 = 16;
 pub(crate) const COMPRESS_BITS: u32 = 7;
 /// The fast levels of zstd and how they are numbered (`enum zio_zstd_levels`).
 const ZSTD_FAST: [(u64, u64); 21] = [
-    (1, 101),
-    (2, 102),
-    (3, 103),
-    (4, 104),
-    (5, 105),
-    (6, 106),
-    (7, 107),
-    (8, 108),
-    (9, 109),
-    (10, 110),
-    (20, 111),
-    (30, 112),
-    (40, 113),
-    (50, 114),
-    (60, 115),
-    (70, 116),
-    (80, 117),
-    (90, 118),
-    (100, 119),
-    (500, 120),
-    (1000, 121),
+    (1, 103),
+    (2, 104),
+    (3, 105),
+    (4, 106),
+    (5, 107),
+    (6, 108),
+    (7, 109),
+    (8, 110),
+    (9, 111),
+    (10, 112),
+    (20, 113),
+    (30, 114),
+    (40, 115),
+    (50, 116),
+    (60, 117),
+    (70, 118),
+    (80, 119),
+    (90, 120),
+    (100, 121),
+    (500, 122),
+    (1000, 123),
 ];
 const ACL_MODE: Names = &[("discard", 0), ("groupmask", 2), ("passthrough", 3), ("restricted", 4)];
 const ACL_INHERIT: Names = &[

@@ -173,15 +173,22 @@ impl DslPool {
 
     /// Properties kept in the file system's master node or the volume's own ZAP.
     fn objset_property(&self, dataset: &Dataset, d: &Definition) -> Result<Option<(Value, Source)>> {
-        let objset = dataset.objset()?;
-        let zap_number = |object: u64, name: &str| {
-            super::mos::absent(objset.hold(object).and_then(|z| zap::lookup_u64(&z, name)))
+        let objset = match dataset.objset() {
+            Ok(objset) => objset,
+            Err(Error::KeyNotLoaded) => return Ok(None),
+            Err(error) => return Err(error),
         };
+        let zap_number =
+            |object: u64, name: &str| match objset.hold(object).and_then(|z| zap::lookup_u64(&z, name)) {
+                Err(Error::KeyNotLoaded) => Ok(None),
+                other => super::mos::absent(other),
+            };
         Ok(match d.name {
             "volsize" => zap_number(ZVOL_PROPERTIES, "size")?.map(|n| (Value::Number(n), Source::Local)),
             "volblocksize" => {
-                let size = objset.hold(ZVOL_OBJECT)?.block_size();
-                Some((Value::Number(u64::from(size)), Source::None))
+                let size = u64::from(objset.hold(ZVOL_OBJECT)?.block_size());
+                let source = if size == d.default { Source::Default } else { Source::None };
+                Some((Value::Number(size), source))
             }
             name => {
                 let key = if name == "version" { "VERSION" } else { name };

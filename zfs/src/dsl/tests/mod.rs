@@ -178,7 +178,10 @@ fn properties_are_inherited_set_and_refused() {
     rig.dsl.create_dataset("p/a/b", file_system()).unwrap();
     let get = |name: &str, property: &str| rig.dsl.lookup(name).unwrap().get(property).unwrap();
     rig.dsl.set_properties("p/a", &[("compression", "gzip-3"), ("mountpoint", "/x"), ("my:p", "1")]).unwrap();
-    assert_eq!((get("p/a", "compression").text.as_str(), get("p/a", "compression").source), ("gzip-3", Source::Local));
+    assert_eq!(
+        (get("p/a", "compression").text.as_str(), get("p/a", "compression").source),
+        ("gzip-3", Source::Local)
+    );
     let inherited = Source::Inherited("p/a".to_string());
     assert_eq!(get("p/a/b", "compression").source, inherited);
     assert_eq!((get("p/a/b", "mountpoint").text.as_str(), get("p/a/b", "my:p").source), ("/x/b", inherited));
@@ -210,11 +213,12 @@ fn properties_are_inherited_set_and_refused() {
     rig.check();
     rig.dsl.rename("p/a/b", "p/b", false).unwrap();
     rig.check();
-    assert_eq!(rig.dsl.lookup("p/b").unwrap().dir().phys().used_breakdown[Used::RefReservation as usize] > 0, true);
+    assert!(rig.dsl.lookup("p/b").unwrap().dir().phys().used_breakdown[Used::RefReservation as usize] > 0);
     rig.dsl.inherit_property("p/b", "refreservation", false).unwrap();
     rig.dsl.set_properties("p/a", &[("reservation", "none")]).unwrap();
     rig.check();
-    let all: Vec<String> = rig.dsl.root().unwrap().properties().unwrap().into_iter().map(|p| p.name).collect();
+    let all: Vec<String> =
+        rig.dsl.root().unwrap().properties().unwrap().into_iter().map(|p| p.name).collect();
     assert!(all.contains(&"special_small_blocks".to_string()) && !all.contains(&"origin".to_string()));
 }
 
@@ -225,7 +229,8 @@ fn diff_counts_objects() {
     let os = rig.dsl.lookup("p/a").unwrap().objset().unwrap();
     let new = |count: usize| -> Vec<u64> {
         let tx = os.begin(1 << 20).unwrap();
-        let what = crate::dmu::Allocate::plain(crate::ondisk::object_type::ObjectType::PLAIN_FILE_CONTENTS, 512);
+        let what =
+            crate::dmu::Allocate::plain(crate::ondisk::object_type::ObjectType::PLAIN_FILE_CONTENTS, 512);
         (0..count).map(|_| os.allocate(&tx, &what).unwrap().object()).collect()
     };
     let old = new(100);
@@ -264,7 +269,9 @@ fn campaign(seed: u64, steps: usize) {
         counter += 1;
         let what = pick(14);
         let done: Result<()> = match (what, snapshot) {
-            (0, _) if heads.len() < 8 => rig.dsl.create_dataset(&format!("{head}/f{counter}"), file_system()).map(|_| ()),
+            (0, _) if heads.len() < 8 => {
+                rig.dsl.create_dataset(&format!("{head}/f{counter}"), file_system()).map(|_| ())
+            }
             (1..=3, _) => rig.dsl.create_snapshots(&[&format!("{head}@s{counter}")]),
             (4, _) => rig.dsl.create_snapshots_recursive(&head, &format!("r{counter}")),
             (5, Some(s)) if heads.len() < 8 => {

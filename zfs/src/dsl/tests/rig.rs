@@ -290,7 +290,8 @@ impl Check<'_> {
     /// Distinct blocks of a dataset, with their space.
     fn set(&self, dataset: &Dataset) -> BTreeMap<(u64, u64), Space> {
         let blocks = self.blocks(dataset.object(), &dataset.root_bp(), 0);
-        let key = |(dvas, birth, _): &(Vec<Dva>, u64, Space)| (dvas.first().map_or(u64::MAX, |d| d.offset), *birth);
+        let key =
+            |(dvas, birth, _): &(Vec<Dva>, u64, Space)| (dvas.first().map_or(u64::MAX, |d| d.offset), *birth);
         blocks.iter().filter(|b| !b.0.is_empty()).map(|b| (key(b), b.2)).collect()
     }
 
@@ -324,7 +325,8 @@ impl Check<'_> {
             assert_eq!(phys.unique_bytes, unique, "unique of {}", dataset.name());
             own.extend(sets[i].iter().filter(|(key, _)| key.1 > origin_txg).map(|(k, s)| (*k, *s)));
         }
-        let of_head: u64 = sets.last().unwrap().iter().filter(|(k, _)| k.1 > origin_txg).map(|(_, s)| s.used).sum();
+        let of_head: u64 =
+            sets.last().unwrap().iter().filter(|(k, _)| k.1 > origin_txg).map(|(_, s)| s.used).sum();
         let total: u64 = own.values().map(|s| s.used).sum();
         let by = |kind: Used| dir.used_breakdown[kind as usize];
         assert_eq!(by(Used::Head), of_head, "used by the head of {name}");
@@ -346,7 +348,11 @@ impl Check<'_> {
             }
         }
         assert_eq!(by(Used::Child), children, "used by the children of {name}");
-        assert_eq!(by(Used::Child) + by(Used::ChildReservation), charged, "reserved by the children of {name}");
+        assert_eq!(
+            by(Used::Child) + by(Used::ChildReservation),
+            charged,
+            "reserved by the children of {name}"
+        );
         assert_eq!(dir.used_bytes, dir.used_breakdown.iter().sum::<u64>(), "{name}");
         used.insert(name, dir.used_bytes);
         let keys: BTreeSet<u64> = head.snapshots().unwrap().iter().map(|s| s.phys().prev_snap_txg).collect();
