@@ -5,5 +5,6 @@
 
 pub mod elf;
 pub mod fixtures;
+pub mod model;
 pub mod tool;
 pub mod tree;

@@ -1,0 +1,446 @@
+//! A file system in memory that the engine is compared with, and random operations on both.
+
+use anyhow::{Result, bail, ensure};
+use platform::Env;
+use platform::block::BlockDevice;
+use platform::clock::{FixedClock, Timespec};
+use platform::random::Seeded;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use zfs::spa::{CreateOptions, ImportOptions, Pool};
+use zfs::zpl::{Durability, FileKind, Filesystem, MountOptions, New, RenameFlags, SetAttr, XattrMode};
+
+/// A small generator of random numbers (splitmix64).
+pub struct Rng(u64);
+
+impl Rng {
+    /// From a seed.
+    #[must_use]
+    pub fn new(seed: u64) -> Self {
+        Rng(seed)
+    }
+
+    /// The next number.
+    pub fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+
+    /// A number below `limit`.
+    pub fn below(&mut self, limit: u64) -> u64 {
+        self.next() % limit.max(1)
+    }
+}
+
+/// A time that is always the same: images are reproducible.
+#[must_use]
+pub fn env() -> Env {
+    let now = Timespec { sec: 1_700_000_000, nsec: 5 };
+    Env { clock: Arc::new(FixedClock(now)), random: Arc::new(Seeded::new(7)) }
+}
+
+/// A new pool whose root file system has these properties.
+///
+/// # Panics
+/// If it cannot be made.
+#[must_use]
+pub fn create_pool(devices: Vec<Arc<dyn BlockDevice>>, name: &str, properties: &[(&str, &str)]) -> Arc<Pool> {
+    let env = env();
+    let now = env.clock.now();
+    let init =
+        Box::new(move |os: &Arc<zfs::dmu::Objset>, tx: &zfs::dmu::Tx| zfs::zpl::init(os, tx, &[], now));
+    let mut options = CreateOptions::new(name, init);
+    options.root_properties = properties.iter().map(|(k, v)| ((*k).into(), (*v).into())).collect();
+    Pool::create(devices, env, options).expect("the pool can be made")
+}
+
+/// Imports for writing.
+///
+/// # Panics
+/// If that fails.
+#[must_use]
+pub fn import_pool(devices: Vec<Arc<dyn BlockDevice>>) -> Arc<Pool> {
+    Pool::import(devices, env(), ImportOptions { force: true, ..ImportOptions::default() })
+        .expect("the pool can be imported")
+}
+
+/// Mounts the pool's root file system for writing.
+///
+/// # Panics
+/// If that fails.
+#[must_use]
+pub fn mount_root(pool: &Arc<Pool>) -> Arc<Filesystem> {
+    let root = pool.dsl().root().expect("a pool has a root file system");
+    Filesystem::mount(pool, root, MountOptions { read_only: false, no_atime: true })
+        .expect("it can be mounted")
+}
+
+/// A file of the model.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Node {
+    /// Its mode, kind included.
+    pub mode: u32,
+    /// Owner.
+    pub uid: u32,
+    /// Content; of a symbolic link, its target.
+    pub content: Vec<u8>,
+    /// Extended attributes.
+    pub xattrs: BTreeMap<String, Vec<u8>>,
+    /// Files with the same number are one file.
+    pub identity: u64,
+}
+
+/// All files by path; the root directory is not among them.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Model {
+    files: BTreeMap<String, Node>,
+    next: u64,
+}
+
+impl Model {
+    fn pick(&self, rng: &mut Rng, want: impl Fn(&Node) -> bool) -> Option<String> {
+        let found: Vec<&String> = self.files.iter().filter(|(_, n)| want(n)).map(|(p, _)| p).collect();
+        if found.is_empty() { None } else { Some(found[rng.below(found.len() as u64) as usize].clone()) }
+    }
+
+    fn dir(&self, rng: &mut Rng) -> String {
+        if rng.below(3) == 0 { String::new() } else { self.pick(rng, is_dir).unwrap_or_default() }
+    }
+
+    fn new_path(&mut self, rng: &mut Rng) -> String {
+        self.next += 1;
+        let name = match rng.below(6) {
+            0 => format!("{}{}", "long-".repeat(40), self.next),
+            1 => format!("ünï-{}", self.next),
+            _ => format!("f{}", self.next),
+        };
+        format!("{}/{name}", self.dir(rng))
+    }
+
+    /// Changes all names of one file.
+    fn change(&mut self, path: &str, change: impl Fn(&mut Node)) {
+        let identity = self.files[path].identity;
+        self.files.values_mut().filter(|n| n.identity == identity).for_each(change);
+    }
+
+    fn add(&mut self, path: &str, mode: u32, content: Vec<u8>) {
+        self.next += 1;
+        let node = Node { mode, content, identity: self.next, ..Node::default() };
+        self.files.insert(path.into(), node);
+    }
+
+    fn children(&self, path: &str) -> usize {
+        let prefix = format!("{path}/");
+        self.files.keys().filter(|p| p.starts_with(&prefix)).count()
+    }
+}
+
+fn kind(node: &Node) -> FileKind {
+    FileKind::from_mode(node.mode).expect("the model's modes have a kind")
+}
+
+fn is_dir(node: &Node) -> bool {
+    kind(node) == FileKind::Directory
+}
+
+fn is_file(node: &Node) -> bool {
+    kind(node) == FileKind::Regular
+}
+
+fn split(path: &str) -> (&str, &str) {
+    path.rsplit_once('/').expect("paths start with a slash")
+}
+
+/// The object of a path.
+pub fn resolve(fs: &Filesystem, path: &str) -> zfs::Result<u64> {
+    path.split('/').filter(|n| !n.is_empty()).try_fold(fs.root(), |dir, name| fs.lookup(dir, name.as_bytes()))
+}
+
+fn parent_of(fs: &Filesystem, path: &str) -> u64 {
+    resolve(fs, split(path).0).expect("the parent exists")
+}
+
+fn bytes(rng: &mut Rng, len: usize) -> Vec<u8> {
+    match rng.below(3) {
+        // Compresses to nothing, compresses well, does not compress.
+        0 => vec![rng.next() as u8; len],
+        1 => (0..len).map(|i| (i / 100) as u8).collect(),
+        _ => (0..len).map(|_| rng.next() as u8).collect(),
+    }
+}
+
+fn length(rng: &mut Rng) -> usize {
+    let limit = [10, 600, 5000, 40_000, 300_000][rng.below(5) as usize];
+    rng.below(limit) as usize
+}
+
+/// Does one random operation on both.
+///
+/// # Panics
+/// If the file system fails where the model does not.
+pub fn step(fs: &Filesystem, model: &mut Model, rng: &mut Rng) {
+    match rng.below(20) {
+        0..=3 => create(fs, model, rng),
+        4..=9 => content(fs, model, rng),
+        10 | 11 => remove(fs, model, rng),
+        12 | 13 => rename(fs, model, rng),
+        14 => link(fs, model, rng),
+        15 | 16 => xattr(fs, model, rng),
+        17 => attributes(fs, model, rng),
+        _ => content(fs, model, rng),
+    }
+}
+
+fn create(fs: &Filesystem, model: &mut Model, rng: &mut Rng) {
+    let path = model.new_path(rng);
+    let parent = parent_of(fs, &path);
+    let file_kind = match rng.below(8) {
+        0 | 1 => FileKind::Directory,
+        2 => FileKind::Symlink,
+        3 => FileKind::Fifo,
+        _ => FileKind::Regular,
+    };
+    let mut new = New::new(file_kind, rng.below(0o10000) as u32);
+    if file_kind == FileKind::Symlink {
+        let len = 1 + rng.below(if rng.below(2) == 0 { 30 } else { 3000 }) as usize;
+        new.target = vec![b't'; len];
+    }
+    fs.create(parent, split(&path).1.as_bytes(), &new).expect("create");
+    model.add(&path, file_kind.mode_bits() | new.mode, new.target);
+}
+
+fn content(fs: &Filesystem, model: &mut Model, rng: &mut Rng) {
+    let Some(path) = model.pick(rng, is_file) else { return };
+    let object = resolve(fs, &path).expect("the file exists");
+    let size = model.files[&path].content.len();
+    match rng.below(8) {
+        0 => {
+            let to = if rng.below(2) == 0 { rng.below(size as u64 + 1) as usize } else { size + length(rng) };
+            fs.truncate(object, to as u64).expect("truncate");
+            model.change(&path, |n| n.content.resize(to, 0));
+        }
+        1 => {
+            let at = rng.below(size as u64 + 1) as usize;
+            let len = length(rng);
+            fs.punch_hole(object, at as u64, len as u64).expect("punch");
+            model.change(&path, |n| n.content[at..size.min(at + len)].fill(0));
+        }
+        2 | 3 => {
+            let len = length(rng);
+            let data = bytes(rng, len);
+            let at = fs.append(object, &data, Durability::Later).expect("append");
+            assert_eq!(at as usize, size, "{path}: offset of an append");
+            model.change(&path, |n| n.content.extend_from_slice(&data));
+        }
+        _ => {
+            let at = rng.below(size as u64 + 1) as usize + if rng.below(6) == 0 { length(rng) } else { 0 };
+            let len = length(rng);
+            let data = bytes(rng, len);
+            fs.write(object, at as u64, &data, Durability::Later).expect("write");
+            model.change(&path, |n| {
+                if !data.is_empty() {
+                    n.content.resize(n.content.len().max(at + data.len()), 0);
+                    n.content[at..at + data.len()].copy_from_slice(&data);
+                }
+            });
+        }
+    }
+}
+
+fn remove(fs: &Filesystem, model: &mut Model, rng: &mut Rng) {
+    let Some(path) = model.pick(rng, |_| true) else { return };
+    let parent = parent_of(fs, &path);
+    let name = split(&path).1.as_bytes();
+    if is_dir(&model.files[&path]) {
+        let removed = fs.rmdir(parent, name);
+        if model.children(&path) > 0 {
+            assert_eq!(removed, Err(zfs::Error::NotEmpty), "{path}");
+            return;
+        }
+        removed.expect("rmdir");
+    } else {
+        // Some are open while they are removed, and stay readable.
+        let object = resolve(fs, &path).expect("the file exists");
+        let held = rng.below(2) == 0;
+        if held {
+            fs.hold(object).expect("hold");
+        }
+        fs.unlink(parent, name).expect("unlink");
+        if held {
+            let size = fs.getattr(object).expect("an open file stays").size;
+            assert_eq!(size as usize, model.files[&path].content.len());
+            fs.release(object);
+        }
+    }
+    model.files.remove(&path);
+}
+
+fn rename(fs: &Filesystem, model: &mut Model, rng: &mut Rng) {
+    let Some(from) = model.pick(rng, |_| true) else { return };
+    let to = if rng.below(3) == 0 { model.pick(rng, |_| true) } else { None };
+    let to = to.unwrap_or_else(|| model.new_path(rng));
+    if to == from || to.starts_with(&format!("{from}/")) || from.starts_with(&format!("{to}/")) {
+        return;
+    }
+    let (source, target) = (model.files[&from].clone(), model.files.get(&to).cloned());
+    let renamed = fs.rename(
+        parent_of(fs, &from),
+        split(&from).1.as_bytes(),
+        parent_of(fs, &to),
+        split(&to).1.as_bytes(),
+        RenameFlags::empty(),
+    );
+    if let Some(target) = target {
+        let refused = match (is_dir(&source), is_dir(&target)) {
+            (true, false) => Some(zfs::Error::NotDirectory),
+            (false, true) => Some(zfs::Error::IsDirectory),
+            (true, true) if model.children(&to) > 0 => Some(zfs::Error::NotEmpty),
+            _ => None,
+        };
+        if let Some(refused) = refused {
+            assert_eq!(renamed, Err(refused), "{from} -> {to}");
+            return;
+        }
+        if target.identity == source.identity {
+            return renamed.expect("renaming a file to itself");
+        }
+        model.files.remove(&to);
+    }
+    renamed.expect("rename");
+    let prefix = format!("{from}/");
+    let moved: Vec<String> =
+        model.files.keys().filter(|p| **p == from || p.starts_with(&prefix)).cloned().collect();
+    for path in moved {
+        let node = model.files.remove(&path).expect("just listed");
+        model.files.insert(format!("{to}{}", &path[from.len()..]), node);
+    }
+}
+
+fn link(fs: &Filesystem, model: &mut Model, rng: &mut Rng) {
+    let Some(path) = model.pick(rng, |n| !is_dir(n)) else { return };
+    let to = model.new_path(rng);
+    let object = resolve(fs, &path).expect("the file exists");
+    fs.link(parent_of(fs, &to), split(&to).1.as_bytes(), object).expect("link");
+    let node = model.files[&path].clone();
+    model.files.insert(to, node);
+}
+
+fn xattr(fs: &Filesystem, model: &mut Model, rng: &mut Rng) {
+    let Some(path) = model.pick(rng, |n| is_file(n) || is_dir(n)) else { return };
+    let object = resolve(fs, &path).expect("the file exists");
+    let name = format!("user.x{}", rng.below(5));
+    if rng.below(4) == 0 {
+        let removed = fs.remove_xattr(object, name.as_bytes());
+        let there = model.files[&path].xattrs.contains_key(&name);
+        assert_eq!(removed, if there { Ok(()) } else { Err(zfs::Error::NotFound) }, "{path}: {name}");
+        model.change(&path, |n| {
+            n.xattrs.remove(&name);
+        });
+        return;
+    }
+    let limit = [20, 300, 5000, 60_000][rng.below(4) as usize];
+    let len = rng.below(limit) as usize;
+    let value = bytes(rng, len);
+    fs.set_xattr(object, name.as_bytes(), &value, XattrMode::Any).expect("set_xattr");
+    model.change(&path, |n| {
+        n.xattrs.insert(name.clone(), value.clone());
+    });
+}
+
+fn attributes(fs: &Filesystem, model: &mut Model, rng: &mut Rng) {
+    let Some(path) = model.pick(rng, |_| true) else { return };
+    let object = resolve(fs, &path).expect("the file exists");
+    let (mode, uid) = (rng.below(0o10000) as u32, rng.below(100_000) as u32);
+    fs.setattr(object, &SetAttr { mode: Some(mode), uid: Some(uid), ..SetAttr::default() }).expect("setattr");
+    model.change(&path, |n| {
+        n.mode = n.mode & !0o7777 | mode;
+        n.uid = uid;
+    });
+}
+
+/// The whole file system as a model; identities are object numbers.
+pub fn read_all(fs: &Filesystem) -> Result<Model> {
+    let mut model = Model::default();
+    let mut todo = vec![(String::new(), fs.root())];
+    while let Some((path, dir)) = todo.pop() {
+        let mut cookie = 0;
+        let mut subdirs = 0;
+        let mut entries = 0;
+        loop {
+            let batch = fs.readdir(dir, cookie, 64)?;
+            let Some(last) = batch.last() else { break };
+            cookie = last.cookie;
+            for e in batch {
+                let child = format!("{path}/{}", String::from_utf8_lossy(&e.name));
+                let attr = fs.getattr(e.object)?;
+                ensure!(Some(attr.kind()) == e.kind, "{child}: kind in the directory");
+                let content = match attr.kind() {
+                    FileKind::Regular => {
+                        let mut content = vec![0; attr.size as usize];
+                        ensure!(fs.read(e.object, 0, &mut content)? == content.len(), "{child}: short");
+                        content
+                    }
+                    FileKind::Symlink => fs.readlink(e.object)?,
+                    _ => Vec::new(),
+                };
+                let mut xattrs = BTreeMap::new();
+                for name in fs.list_xattr(e.object)? {
+                    let value = fs.get_xattr(e.object, &name)?;
+                    xattrs.insert(String::from_utf8_lossy(&name).into_owned(), value);
+                }
+                if attr.kind() == FileKind::Directory {
+                    ensure!(fs.parent(e.object)? == dir, "{child}: parent");
+                    subdirs += 1;
+                    todo.push((child.clone(), e.object));
+                }
+                entries += 1;
+                let node = Node { mode: attr.mode, uid: attr.uid, content, xattrs, identity: e.object };
+                model.files.insert(child, node);
+            }
+        }
+        let attr = fs.getattr(dir)?;
+        ensure!(
+            (attr.size, attr.nlink) == (entries + 2, subdirs + 2),
+            "{path}: size and links of a directory"
+        );
+    }
+    Ok(model)
+}
+
+/// Compares the file system with the model: an error says what differs first.
+pub fn compare(fs: &Filesystem, model: &Model) -> Result<()> {
+    let found = read_all(fs)?;
+    for path in found.files.keys() {
+        ensure!(model.files.contains_key(path), "{path}: not in the model");
+    }
+    let mut objects: BTreeMap<u64, u64> = BTreeMap::new();
+    for (path, want) in &model.files {
+        let Some(node) = found.files.get(path) else { bail!("{path}: missing") };
+        ensure!(
+            (node.mode, node.uid) == (want.mode, want.uid),
+            "{path}: mode {:o}, not {:o}",
+            node.mode,
+            want.mode
+        );
+        if node.content != want.content {
+            let at = node.content.iter().zip(&want.content).position(|(a, b)| a != b);
+            bail!(
+                "{path}: {} bytes, not {}; first difference at {at:?}",
+                node.content.len(),
+                want.content.len()
+            );
+        }
+        ensure!(node.xattrs.keys().eq(want.xattrs.keys()), "{path}: names of extended attributes");
+        ensure!(node.xattrs == want.xattrs, "{path}: extended attributes");
+        let object = *objects.entry(want.identity).or_insert(node.identity);
+        ensure!(object == node.identity, "{path}: hard link");
+        if !is_dir(want) {
+            let links = model.files.values().filter(|n| n.identity == want.identity).count() as u64;
+            ensure!(fs.getattr(node.identity)?.nlink == links, "{path}: number of links");
+        }
+    }
+    Ok(())
+}
