@@ -205,7 +205,8 @@ fn create(fs: &Filesystem, model: &mut Model, rng: &mut Rng) {
     };
     let mut new = New::new(file_kind, rng.below(0o10000) as u32);
     if file_kind == FileKind::Symlink {
-        let len = 1 + rng.below(if rng.below(2) == 0 { 30 } else { 3000 }) as usize;
+        let limit = if rng.below(2) == 0 { 30 } else { 3000 };
+        let len = 1 + rng.below(limit) as usize;
         new.target = vec![b't'; len];
     }
     fs.create(parent, split(&path).1.as_bytes(), &new).expect("create");
