@@ -5,7 +5,7 @@ use platform::Env;
 use platform::block::BlockDevice;
 use platform::clock::{FixedClock, Timespec};
 use platform::random::Seeded;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use zfs::spa::{CreateOptions, ImportOptions, Pool};
 use zfs::zpl::{Durability, FileKind, Filesystem, MountOptions, New, RenameFlags, SetAttr, XattrMode};
@@ -413,12 +413,26 @@ pub fn read_all(fs: &Filesystem) -> Result<Model> {
 
 /// Compares the file system with the model: an error says what differs first.
 pub fn compare(fs: &Filesystem, model: &Model) -> Result<()> {
+    compare_except(fs, model, &BTreeSet::new())
+}
+
+impl Model {
+    /// The paths that are not the same in both.
+    #[must_use]
+    pub fn differing(&self, other: &Model) -> BTreeSet<String> {
+        let all = self.files.keys().chain(other.files.keys());
+        all.filter(|p| self.files.get(*p) != other.files.get(*p)).cloned().collect()
+    }
+}
+
+/// As [`compare`], but what happens to these paths does not matter.
+pub fn compare_except(fs: &Filesystem, model: &Model, except: &BTreeSet<String>) -> Result<()> {
     let found = read_all(fs)?;
-    for path in found.files.keys() {
+    for path in found.files.keys().filter(|p| !except.contains(*p)) {
         ensure!(model.files.contains_key(path), "{path}: not in the model");
     }
     let mut objects: BTreeMap<u64, u64> = BTreeMap::new();
-    for (path, want) in &model.files {
+    for (path, want) in model.files.iter().filter(|(p, _)| !except.contains(*p)) {
         let Some(node) = found.files.get(path) else { bail!("{path}: missing") };
         ensure!(
             (node.mode, node.uid) == (want.mode, want.uid),
@@ -438,7 +452,7 @@ pub fn compare(fs: &Filesystem, model: &Model) -> Result<()> {
         ensure!(node.xattrs == want.xattrs, "{path}: extended attributes");
         let object = *objects.entry(want.identity).or_insert(node.identity);
         ensure!(object == node.identity, "{path}: hard link");
-        if !is_dir(want) {
+        if !is_dir(want) && except.is_empty() {
             let links = model.files.values().filter(|n| n.identity == want.identity).count() as u64;
             ensure!(fs.getattr(node.identity)?.nlink == links, "{path}: number of links");
         }

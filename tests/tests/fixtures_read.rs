@@ -158,7 +158,13 @@ fn check_entry(fs: &Filesystem, what: &str, attr: &Attr, wanted: &Entry, o: Opti
 }
 
 /// Checks a dataset against its section of a manifest; gives the number of entries.
-fn check_section(fs: &Filesystem, dataset: &str, entries: &[Entry], o: impl Fn(&Entry) -> Options) -> usize {
+fn check_section(
+    fs: &Filesystem,
+    dataset: &str,
+    entries: &[Entry],
+    datasets: &[String],
+    o: impl Fn(&Entry) -> Options,
+) -> usize {
     let wanted: BTreeMap<Vec<u8>, &Entry> = entries.iter().map(|e| (path_of(e), e)).collect();
     let mut todo = vec![(b"/".to_vec(), fs.root())];
     let mut met = 0;
@@ -171,6 +177,10 @@ fn check_section(fs: &Filesystem, dataset: &str, entries: &[Entry], o: impl Fn(&
             continue;
         };
         met += 1;
+        if path != b"/" && datasets.contains(&what.replacen(":/", "/", 1)) {
+            // Another dataset was mounted there, and its root is what the manifest shows.
+            continue;
+        }
         check_entry(fs, &what, &attr, entry, o(entry));
         if attr.kind() != FileKind::Directory {
             continue;
@@ -208,9 +218,10 @@ fn check_pool(name: &str, manifest: &str, o: Options) {
     let sections = fixtures::manifest(name, manifest).unwrap();
     assert!(!sections.is_empty());
     let mut entries = 0;
+    let datasets: Vec<String> = sections.iter().map(|(name, _)| name.clone()).collect();
     for (dataset, wanted) in &sections {
         let fs = mount(&pool, dataset);
-        entries += check_section(&fs, dataset, wanted, |_| o);
+        entries += check_section(&fs, dataset, wanted, &datasets, |_| o);
         fs.unmount().unwrap();
     }
     println!("{name}: {} datasets, {entries} entries", sections.len());
@@ -247,16 +258,6 @@ fn h_snapshots_and_clones() {
 }
 
 #[test]
-fn k_before_replay() {
-    // Only what was synced before the power went.
-    check_pool(
-        "k-zil-noslog",
-        ".before-kill.files.jsonl",
-        Options { mtimes: false, content: false, xattrs: false, dir_sizes: false },
-    );
-}
-
-#[test]
 fn m_ashift_9_and_12() {
     check_pool("m-ashift9", ".files.jsonl", ALL);
     check_pool("m-ashift12", ".files.jsonl", ALL);
@@ -284,7 +285,7 @@ fn q_damaged_blocks_are_errors_and_nothing_else_is() {
     let damaged = ["/text/text-1m.txt", "/edge/size-513"];
     for (dataset, wanted) in fixtures::manifest(name, ".before.files.jsonl").unwrap() {
         let fs = mount(&pool, &dataset);
-        check_section(&fs, &dataset, &wanted, |e| Options {
+        check_section(&fs, &dataset, &wanted, &[], |e| Options {
             content: !damaged.contains(&e.path.as_str()),
             ..ALL
         });
