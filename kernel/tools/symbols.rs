@@ -11,8 +11,10 @@ fn elf_number(elf: &[u8], at: usize, width: usize) -> Result<u64, String> {
     Ok(bytes.iter().rev().fold(0, |n, b| n << 8 | u64::from(*b)))
 }
 
-/// The section headers: (type, virtual address, file offset, size, link).
-fn elf_sections(elf: &[u8]) -> Result<Vec<(u64, u64, usize, usize, usize)>, String> {
+/// A section header: type, virtual address, file offset, size, link.
+type ElfSection = (u64, u64, usize, usize, usize);
+
+fn elf_sections(elf: &[u8]) -> Result<Vec<ElfSection>, String> {
     let (table, size, count) = (elf_number(elf, 40, 8)?, elf_number(elf, 58, 2)?, elf_number(elf, 60, 2)?);
     (0..count)
         .map(|i| {
