@@ -4,34 +4,30 @@ use anyhow::{Result, bail, ensure};
 use platform::Env;
 use platform::block::BlockDevice;
 use platform::clock::{FixedClock, Timespec};
-use platform::random::Seeded;
+use platform::random::{Random, Seeded};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use zfs::spa::{CreateOptions, ImportOptions, Pool};
 use zfs::zpl::{Durability, FileKind, Filesystem, MountOptions, New, RenameFlags, SetAttr, XattrMode};
 
-/// A small generator of random numbers (splitmix64).
-pub struct Rng(u64);
+/// Random numbers from a seed.
+pub struct Rng(Seeded);
 
 impl Rng {
     /// From a seed.
     #[must_use]
     pub fn new(seed: u64) -> Self {
-        Rng(seed)
+        Rng(Seeded::new(seed))
     }
 
     /// The next number.
-    pub fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
+    pub fn number(&mut self) -> u64 {
+        self.0.next_u64()
     }
 
     /// A number below `limit`.
     pub fn below(&mut self, limit: u64) -> u64 {
-        self.next() % limit.max(1)
+        self.number() % limit.max(1)
     }
 }
 
@@ -166,9 +162,9 @@ fn parent_of(fs: &Filesystem, path: &str) -> u64 {
 fn bytes(rng: &mut Rng, len: usize) -> Vec<u8> {
     match rng.below(3) {
         // Compresses to nothing, compresses well, does not compress.
-        0 => vec![rng.next() as u8; len],
+        0 => vec![rng.number() as u8; len],
         1 => (0..len).map(|i| (i / 100) as u8).collect(),
-        _ => (0..len).map(|_| rng.next() as u8).collect(),
+        _ => (0..len).map(|_| rng.number() as u8).collect(),
     }
 }
 
