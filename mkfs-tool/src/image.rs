@@ -267,7 +267,7 @@ mod tests {
         assert!(check_image(&path).unwrap_err().to_string().contains("qcow2"));
         assert!(check_image(temp.path()).is_err());
         sized(&path, MIN_SIZE);
-        assert!(check_image(&path).is_err() == false);
+        assert!(check_image(&path).is_ok());
         assert!(Images::open(&[], Access::Read).is_err());
         assert!(Images::open(&[path.clone(), path], Access::Read).is_err());
         assert!(Images::open(&[temp.path().to_owned()], Access::Read).is_err());

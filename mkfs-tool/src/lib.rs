@@ -3,12 +3,12 @@
 //! It speaks the language of `zpool` and `zfs`; the disks of a pool are image files named with `--disk`.
 //!
 //! # Layout
-//! - [`cli`]: what can be asked (clap's definitions, nothing else).
+//! - [`mod@cli`] – what can be asked (clap's definitions, nothing else).
 //! - `commands`: one module per verb.
-//! - [`source`]: what an image is made from, as a sorted tree with parallel readers.
-//! - [`image`]: finding, locking and opening image files. **Nothing is opened for writing unless its verb writes.**
-//! - [`location`]: `IMG:DATASET@SNAP:/path`.
-//! - [`run`]: QEMU.
+//! - [`mod@source`] – what an image is made from, as a sorted tree with parallel readers.
+//! - [`mod@image`] – finding, locking and opening image files. **Nothing is opened for writing unless its verb writes.**
+//! - [`mod@location`] – `IMG:DATASET@SNAP:/path`.
+//! - [`mod@run`] – QEMU.
 //!
 //! # Errors
 //! Every failure is one line, `tarn: what: why`, on standard error and a status other than 0. 1 is a failure, 2 is a command

@@ -157,11 +157,7 @@ impl Content for Files {
     }
 
     fn name(&self, token: u64) -> String {
-        self.0
-            .get(token as usize)
-            .map_or_else(|| OsStr::new("?").into(), |p| p.as_os_str())
-            .to_string_lossy()
-            .into()
+        self.0.get(token as usize).map_or_else(|| OsStr::new("?"), |p| p.as_os_str()).to_string_lossy().into()
     }
 }
 

@@ -68,7 +68,7 @@ impl Pipeline {
     }
 
     /// The next piece; None after the last.
-    pub fn next(&mut self) -> Option<Result<Piece>> {
+    pub fn take(&mut self) -> Option<Result<Piece>> {
         let mut state = self.shared.lock();
         loop {
             let sequence = state.consumed;
@@ -224,7 +224,7 @@ mod tests {
         for threads in [1, 3] {
             let mut pipeline = Pipeline::start(tree(&sizes), threads).unwrap();
             let mut seen: Vec<(usize, u64, bool)> = Vec::new();
-            while let Some(piece) = pipeline.next() {
+            while let Some(piece) = pipeline.take() {
                 let piece = piece.unwrap();
                 for (offset, data) in &piece.data {
                     let token = sizes[(piece.entry - 1) / 2].0;
@@ -243,13 +243,13 @@ mod tests {
     #[test]
     fn an_error_arrives_in_its_place() {
         let mut pipeline = Pipeline::start(tree(&[(1, 10), (99, 10)]), 2).unwrap();
-        assert!(pipeline.next().unwrap().is_ok());
-        assert!(format!("{:#}", pipeline.next().unwrap().unwrap_err()).contains("unreadable"));
+        assert!(pipeline.take().unwrap().is_ok());
+        assert!(format!("{:#}", pipeline.take().unwrap().unwrap_err()).contains("unreadable"));
     }
 
     #[test]
     fn it_can_be_dropped_early_and_be_empty() {
         drop(Pipeline::start(tree(&[(1, 500 * PIECE)]), 4).unwrap());
-        assert!(Pipeline::start(tree(&[]), 2).unwrap().next().is_none());
+        assert!(Pipeline::start(tree(&[]), 2).unwrap().take().is_none());
     }
 }

@@ -63,7 +63,7 @@ impl Filler<'_> {
             self.fs.setattr(object, &SetAttr { ctime: Some(self.now), ..SetAttr::default() })?;
             return Ok(());
         }
-        let object = self.fs.create(folder, &entry.name, &self.new(entry))?;
+        let object = self.fs.create(folder, &entry.name, &self.described(entry))?;
         self.objects[index] = object;
         self.attributes(object, &entry.meta)?;
         if let Kind::File { size, .. } = entry.kind
@@ -77,7 +77,7 @@ impl Filler<'_> {
         Ok(())
     }
 
-    fn new(&self, entry: &Entry) -> New {
+    fn described(&self, entry: &Entry) -> New {
         let (kind, rdev, target) = match &entry.kind {
             Kind::Directory => (FileKind::Directory, 0, Vec::new()),
             Kind::File { .. } | Kind::HardLink(_) => (FileKind::Regular, 0, Vec::new()),
@@ -114,7 +114,7 @@ impl Filler<'_> {
     fn content(&mut self, index: usize, object: u64, size: u64) -> Result<()> {
         let mut end = 0;
         loop {
-            let Some(piece) = self.pipeline.next() else { bail!("the readers ended early") };
+            let Some(piece) = self.pipeline.take() else { bail!("the readers ended early") };
             let piece = piece?;
             if piece.entry != index {
                 bail!("the readers are at another file");

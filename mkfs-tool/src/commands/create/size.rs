@@ -29,7 +29,7 @@ pub(super) fn automatic(tree: &Tree, options: &cli::Create) -> u64 {
     }
     let images = options.images.len().max(1) as u64;
     let all = need.saturating_mul(2).saturating_add(BASE).div_ceil(images);
-    all.max(512 << 20).min(1 << 60).next_multiple_of(UNIT)
+    all.clamp(512 << 20, 1 << 60).next_multiple_of(UNIT)
 }
 
 #[cfg(test)]
