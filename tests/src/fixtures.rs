@@ -142,6 +142,8 @@ pub fn manifest(name: &str, suffix: &str) -> Result<Vec<(String, Vec<Entry>)>> {
         let entry: Entry = serde_json::from_str(line).with_context(|| line.to_owned())?;
         match (&entry.dataset, sections.last_mut()) {
             (Some(dataset), _) => sections.push((dataset.clone(), Vec::new())),
+            // With snapdir=visible OpenZFS lists its control directory, which is no part of the tree.
+            (None, Some(_)) if entry.path.starts_with("/.zfs") => {}
             (None, Some((_, entries))) => entries.push(entry),
             (None, None) => anyhow::bail!("{name}: an entry before the first section"),
         }
