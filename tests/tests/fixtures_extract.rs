@@ -3,6 +3,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+use rustix::fs::{major, minor};
 use sha2::{Digest, Sha256};
 use std::fs::{self, File};
 use std::io::Read;
@@ -163,22 +164,16 @@ fn compare(out: &Path, entry: &Entry) -> Option<String> {
             target.clone(),
         );
     }
-    if let Some((major, minor)) = entry.rdev.filter(|_| kind.is_block_device() || kind.is_char_device()) {
+    if let Some((want_major, want_minor)) =
+        entry.rdev.filter(|_| kind.is_block_device() || kind.is_char_device())
+    {
         check(
             "device",
-            format!("{}:{}", libc_major(meta.rdev()), libc_minor(meta.rdev())),
-            format!("{major}:{minor}"),
+            format!("{}:{}", major(meta.rdev()), minor(meta.rdev())),
+            format!("{want_major}:{want_minor}"),
         );
     }
     (!wrong.is_empty()).then(|| format!("{}: {}", entry.path, wrong.join(", ")))
-}
-
-fn libc_major(rdev: u64) -> u64 {
-    (rdev >> 8 & 0xfff) | (rdev >> 32 & !0xfff)
-}
-
-fn libc_minor(rdev: u64) -> u64 {
-    (rdev & 0xff) | (rdev >> 12 & !0xff)
 }
 
 /// The manifest's sum of large files; reads only where the extracted file has data, as it may be 1 TiB of hole.

@@ -6,12 +6,12 @@ use anyhow::{Result, bail};
 use std::time::Instant;
 
 /// Announces a step, does it, and says how long it took.
-fn step(name: &str, work: impl FnOnce() -> Result<()>) -> Result<()> {
+fn step<T>(name: &str, work: impl FnOnce() -> Result<T>) -> Result<T> {
     println!("\n== {name}");
     let start = Instant::now();
-    work()?;
+    let value = work()?;
     println!("== {name}: ok, {:.0} s", start.elapsed().as_secs_f64());
-    Ok(())
+    Ok(value)
 }
 
 /// `cargo xtask test`.
@@ -24,12 +24,7 @@ pub(crate) fn run(rest: &[String]) -> Result<()> {
         machine::run(cargo().args(["fmt", "--all", "--check"]))?;
         machine::run(cargo().current_dir(root().join("kernel")).args(["fmt", "--check"]))
     })?;
-    let mut kernel = None;
-    step("build the kernel", || {
-        kernel = Some(build::kernel()?);
-        Ok(())
-    })?;
-    let Some(kernel) = kernel else { bail!("no kernel was built") };
+    let kernel = step("build the kernel", build::kernel)?;
     step("lint", || {
         let mut clippy = cargo();
         clippy.args(["clippy", "--workspace", "--all-targets", "--quiet", "--", "-D", "warnings"]);
@@ -40,12 +35,7 @@ pub(crate) fn run(rest: &[String]) -> Result<()> {
         machine::run(clippy.args(["--", "-D", "warnings"]))
     })?;
     step("no_std layers", no_std_layers)?;
-    let mut tarn = None;
-    step("build tarn", || {
-        tarn = Some(build::tarn()?);
-        Ok(())
-    })?;
-    let Some(tarn) = tarn else { bail!("no tool was built") };
+    let tarn = step("build tarn", build::tarn)?;
     step("tests", || {
         let mut test = cargo();
         test.args(["test", "--workspace", "--quiet"]);
