@@ -301,7 +301,7 @@ pub const FEATURES: &[Feature] = &[
         "allocation_classes",
         "Vdevs for special classes of blocks.",
         READ_ONLY,
-        Support::Read,
+        Support::Write,
         &[],
     ),
     feature(

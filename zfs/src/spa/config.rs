@@ -203,8 +203,11 @@ impl Config {
 
     /// The label of the leaf `guid` below the top-level vdev `top_guid`, as of `txg`.
     pub(crate) fn for_label(&self, top_guid: u64, guid: u64, txg: u64, features: &[&str]) -> NvList {
-        let list = self.head(txg).with("top_guid", top_guid).with("guid", guid);
+        let mut list = self.head(txg).with("top_guid", top_guid).with("guid", guid);
         let top = self.tops().iter().find(|t| t.get_u64("guid") == Some(top_guid));
+        if top.and_then(|t| t.get_u64("is_log")) == Some(1) {
+            list.insert("is_log", 1);
+        }
         self.tail(list, top.map(without_mos_only).unwrap_or_default(), features)
     }
 }
@@ -231,14 +234,19 @@ fn without_mos_only(vdev: &NvList) -> NvList {
     out
 }
 
-/// Makes the object of a new pool's configuration.
-pub(crate) fn create(mos: &Arc<Objset>, tx: &Tx) -> Result<u64> {
+/// Makes an object for a packed list.
+pub(crate) fn allocate(mos: &Arc<Objset>, tx: &Tx) -> Result<u64> {
     let what = Allocate {
         bonus_type: ObjectType::PACKED_NVLIST_SIZE,
         bonus_len: 8,
         ..Allocate::plain(ObjectType::PACKED_NVLIST, BLOCK_SIZE)
     };
-    let object = mos.allocate(tx, &what)?.object();
+    Ok(mos.allocate(tx, &what)?.object())
+}
+
+/// Makes the object of a new pool's configuration.
+pub(crate) fn create(mos: &Arc<Objset>, tx: &Tx) -> Result<u64> {
+    let object = allocate(mos, tx)?;
     directory::add(mos, tx, "config", object)?;
     Ok(object)
 }

@@ -1,54 +1,37 @@
 //! Making a pool. Source: `spa_create` (`module/zfs/spa.c`), `vdev_create`, `vdev_label_init`.
 
+use super::aux_devices::{self, Aux};
 use super::config::{self, Config};
 use super::core::{Core, Parts, Spa};
 use super::directory;
 use super::features::Features;
 use super::history;
-use super::metaslab::{Metaslabs, metaslab_shift};
+use super::metaslab::Metaslabs;
 use super::options::CreateOptions;
 use super::props;
 use super::sync::{self, SOFTWARE_VERSION};
+use super::topology::{ALLOCATION_BIAS, Bias, Builder, Built, Topology, new_guid};
 use crate::dmu::tx::Limits;
-use crate::dmu::{Objset, Quiesced, Tx, Txgs};
+use crate::dmu::{Dnode, Objset, Quiesced, Tx, Txgs};
 use crate::dsl::{Bpobj, CreateFs, DslPool, Kind, SpaHost};
 use crate::error::{Error, Result};
-use crate::ondisk::blkptr::{Blkptr, LABEL_START_SIZE};
+use crate::ondisk::blkptr::Blkptr;
 use crate::ondisk::features::{self as table, FEATURES, Feature};
-use crate::ondisk::label::LABEL_SIZE;
 use crate::ondisk::nvlist::NvList;
 use crate::ondisk::object_type::ObjectType;
 use crate::ondisk::objset::ObjsetKind;
 use crate::ondisk::uberblock::Uberblock;
-use crate::vdev::{Member, VdevTree, label};
+use crate::vdev::{VdevTree, label};
 use crate::zap;
 use crate::zio::Zio;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::sync::atomic::Ordering;
 use platform::Env;
-use platform::block::BlockDevice;
-use platform::random::Random;
 use platform::sync::{Condvar, Mutex};
 
 /// The first txg of every pool (`TXG_INITIAL`).
 const TXG_INITIAL: u64 = 4;
-/// The smallest device, in bytes (`SPA_MINDEVSIZE`).
-pub(super) const DEVICE_SIZE_MIN: u64 = 64 << 20;
-/// Smallest and largest sector size, as powers of two (`ASHIFT_MIN`, `ASHIFT_MAX`).
-const ASHIFT_MIN: u8 = 9;
-const ASHIFT_MAX: u8 = 16;
-/// What a new vdev gets unless its sectors are larger.
-const ASHIFT_DEFAULT: u8 = 12;
-
-fn guid(random: &dyn Random) -> u64 {
-    loop {
-        let guid = random.next_u64();
-        if guid != 0 {
-            return guid;
-        }
-    }
-}
 
 /// Whether a pool may have that name (`pool_namecheck`).
 fn check_name(name: &str) -> Result<()> {
@@ -64,38 +47,6 @@ fn check_name(name: &str) -> Result<()> {
     let reserved =
         ["mirror", "raidz", "draid", "spare"].iter().any(|word| name.starts_with(word)) || name == "log";
     if reserved { Err(Error::Invalid("a pool's name must not be one of a kind of vdev")) } else { Ok(()) }
-}
-
-/// The list of a new top-level vdev of one disk.
-fn top_config(id: u64, device: &dyn BlockDevice, env: &Env, options: &CreateOptions) -> Result<NvList> {
-    let info = device.info();
-    if info.read_only {
-        return Err(Error::ReadOnly);
-    }
-    if info.size < DEVICE_SIZE_MIN {
-        return Err(Error::Invalid("a device for a pool must have at least 64 MiB"));
-    }
-    let sector = info.physical_sector_size.max(info.sector_size).max(1).ilog2() as u8;
-    let ashift = options.ashift.unwrap_or(sector.clamp(ASHIFT_DEFAULT, ASHIFT_MAX));
-    if !(ASHIFT_MIN..=ASHIFT_MAX).contains(&ashift) || ashift < info.sector_size.max(1).ilog2() as u8 {
-        return Err(Error::Invalid("ashift: from 9 to 16, and no less than the device's sectors"));
-    }
-    let size = info.size - info.size % LABEL_SIZE;
-    let asize = size - LABEL_START_SIZE - 2 * LABEL_SIZE;
-    let path = options.device_paths.get(id as usize).cloned();
-    let path = path.unwrap_or_else(|| alloc::format!("/dev/vd{}", char::from(b'a' + (id % 26) as u8)));
-    Ok(NvList::new()
-        .with("type", "disk")
-        .with("id", id)
-        .with("guid", guid(&*env.random))
-        .with("path", path)
-        .with("whole_disk", 0)
-        .with("metaslab_array", 0)
-        .with("metaslab_shift", u64::from(metaslab_shift(asize)))
-        .with("ashift", u64::from(ashift))
-        .with("asize", asize)
-        .with("is_log", 0)
-        .with("create_txg", TXG_INITIAL))
 }
 
 /// Features that the options ask for, in the table's order.
@@ -116,32 +67,31 @@ fn wanted_features(options: &CreateOptions) -> Result<Vec<&'static Feature>> {
 }
 
 /// Creates a pool.
-pub(super) fn create(
-    devices: Vec<Arc<dyn BlockDevice>>,
-    env: Env,
-    options: CreateOptions,
-) -> Result<Arc<Core>> {
+pub(super) fn create(topology: &Topology, env: Env, options: CreateOptions) -> Result<Arc<Core>> {
     check_name(&options.name)?;
-    if devices.is_empty() {
+    if topology.data.is_empty() {
         return Err(Error::Invalid("a pool needs a device"));
     }
     let wanted = wanted_features(&options)?;
-    let pool_guid = guid(&*env.random);
-    let mut tops = Vec::new();
-    let mut members: Vec<Member> = Vec::new();
-    for (id, device) in devices.into_iter().enumerate() {
-        let top = top_config(id as u64, &*device, &env, &options)?;
-        members.push((top.u64("guid")?, device));
-        tops.push(top);
-    }
-    let mut config = Config::new(&options.name, pool_guid, tops, TXG_INITIAL);
+    let pool_guid = new_guid(&*env.random);
+    let builder = Builder {
+        random: &*env.random,
+        ashift: options.ashift,
+        paths: &options.device_paths,
+        txg: TXG_INITIAL,
+        first_id: 0,
+    };
+    let built = builder.build(topology)?;
+    let needed = needed_features(&built, &wanted)?;
+    let mut config = Config::new(&options.name, pool_guid, built.tops.clone(), TXG_INITIAL);
     config.host_id = options.host_id;
     config.host_name.clone_from(&options.host_name);
-    init_labels(&config, &members)?;
+    let vdevs = VdevTree::open(&config.root, &built.members)?;
+    init_labels(&config, &vdevs, &built)?;
 
     let mut salt = [0; 32];
     env.random.fill(&mut salt);
-    let zio = Zio::new(VdevTree::open(&config.root, &members)?, salt, options.arc_max);
+    let zio = Zio::new(vdevs, salt, options.arc_max);
     let limits = Limits { dirty_max: options.dirty_max, timeout_ns: options.txg_timeout_ns };
     let txgs = Txgs::new(TXG_INITIAL - 1, limits);
     txgs.request_sync();
@@ -153,8 +103,16 @@ pub(super) fn create(
     for feature in wanted {
         features.enable(&mos, &tx, feature)?;
     }
-    create_vdev_zaps(&mos, &tx, &mut config)?;
+    for guid in needed {
+        features.change(&mos, &tx, guid, 1)?;
+    }
+    create_vdev_zaps(&mos, &tx, &mut config, &built.biases)?;
     let config_object = config::create(&mos, &tx)?;
+    for (which, list) in [(Aux::Spares, built.spares), (Aux::Caches, built.caches)] {
+        if !list.is_empty() {
+            aux_devices::write(&mos, &tx, which, list)?;
+        }
+    }
     directory::add_bytes(&mos, &tx, "org.illumos:checksum_salt", &salt)?;
     let space = Metaslabs::open(Arc::clone(&mos), &config.layouts()?)?;
     let uberblock = first_uberblock();
@@ -164,12 +122,31 @@ pub(super) fn create(
     fill(&spa, &tx, options, quiesced)
 }
 
-/// Labels without an uberblock: what was on the devices before cannot be mistaken for this pool.
-fn init_labels(config: &Config, members: &[Member]) -> Result<()> {
-    for (guid, device) in members {
-        label::create(&**device, &config.for_label(*guid, *guid, 0, &[]))?;
+/// Features that the vdevs make active, once for each user. They must be among those that are `wanted`.
+fn needed_features(built: &Built, wanted: &[&Feature]) -> Result<Vec<&'static str>> {
+    let classes = built.biases.iter().filter(|bias| matches!(bias, Bias::Special | Bias::Dedup));
+    let draids = built.tops.iter().filter(|top| top.get_str("type") == Some("draid"));
+    let needed: Vec<&str> = classes
+        .map(|_| "org.zfsonlinux:allocation_classes")
+        .chain(draids.map(|_| "org.openzfs:draid"))
+        .collect();
+    for guid in &needed {
+        if !wanted.iter().any(|feature| feature.guid == *guid) {
+            return Err(Error::unsupported(alloc::format!("such a vdev without feature {guid}")));
+        }
     }
-    Ok(())
+    Ok(needed)
+}
+
+/// Labels without an uberblock: what was on the devices before cannot be mistaken for this pool.
+fn init_labels(config: &Config, vdevs: &VdevTree, built: &Built) -> Result<()> {
+    for leaf in vdevs.leaves() {
+        if let Some(device) = &leaf.device {
+            label::create(&**device, &config.for_label(leaf.top_guid, leaf.guid, 0, &[]))?;
+        }
+    }
+    built.spare_members.iter().try_for_each(|member| aux_devices::create_label(Aux::Spares, member))?;
+    built.cache_members.iter().try_for_each(|member| aux_devices::create_label(Aux::Caches, member))
 }
 
 fn first_uberblock() -> Uberblock {
@@ -188,21 +165,46 @@ fn first_uberblock() -> Uberblock {
     }
 }
 
-/// A ZAP for each vdev and one that lists them (`vdev_construct_zaps`).
-fn create_vdev_zaps(mos: &Arc<Objset>, tx: &Tx, config: &mut Config) -> Result<()> {
+/// A ZAP for each leaf and each top-level vdev, and one that lists them (`vdev_construct_zaps`).
+fn create_vdev_zaps(mos: &Arc<Objset>, tx: &Tx, config: &mut Config, biases: &[Bias]) -> Result<()> {
     let list =
         mos.hold(directory::create_zap(mos, tx, "com.delphix:vdev_zap_map", ObjectType::OTN_ZAP_METADATA)?)?;
     let mut tops = config.tops().to_vec();
-    for top in &mut tops {
-        for name in ["com.delphix:vdev_zap_leaf", "com.delphix:vdev_zap_top"] {
-            let zap =
-                zap::create(mos, tx, ObjectType::OTN_ZAP_METADATA, &zap::CreateOptions::default())?.object();
-            zap::add_u64(&list, tx, zap::int_name(zap).as_str(), zap)?;
-            top.insert(name, zap);
+    for (top, bias) in tops.iter_mut().zip(biases) {
+        if top.get_nvlists("children").is_none() {
+            vdev_zap(mos, tx, &list, top, "com.delphix:vdev_zap_leaf")?;
+        }
+        let zap = vdev_zap(mos, tx, &list, top, "com.delphix:vdev_zap_top")?;
+        if let Some(name) = bias.name() {
+            let text: Vec<u8> = name.bytes().chain([0]).collect();
+            zap::add(&zap, tx, ALLOCATION_BIAS, &zap::Value::bytes(&text))?;
+        }
+        if let Some(children) = top.get_nvlists("children") {
+            let mut children = children.to_vec();
+            for child in &mut children {
+                vdev_zap(mos, tx, &list, child, "com.delphix:vdev_zap_leaf")?;
+            }
+            // Last, as OpenZFS has it.
+            top.remove("children");
+            top.insert("children", children);
         }
     }
     config.root.insert("children", tops);
     Ok(())
+}
+
+/// Makes a ZAP of a vdev, listed in `list` and named in the vdev's own.
+fn vdev_zap(
+    mos: &Arc<Objset>,
+    tx: &Tx,
+    list: &Arc<Dnode>,
+    vdev: &mut NvList,
+    name: &str,
+) -> Result<Arc<Dnode>> {
+    let zap = zap::create(mos, tx, ObjectType::OTN_ZAP_METADATA, &zap::CreateOptions::default())?;
+    zap::add_u64(list, tx, zap::int_name(zap.object()).as_str(), zap.object())?;
+    vdev.insert(name, zap.object());
+    Ok(zap)
 }
 
 /// The rest of the first txg: datasets, history, properties; then it is synced.
@@ -247,7 +249,6 @@ fn is_structural(name: &str) -> bool {
     name.starts_with("feature@") || name == "ashift" || name == "version"
 }
 
-/// Names that a test may want.
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -261,13 +262,5 @@ mod tests {
             assert!(check_name(bad).is_err(), "{bad}");
         }
         assert_eq!(check_name(&"a".repeat(201)), Err(Error::NameTooLong));
-    }
-
-    #[test]
-    fn metaslabs_get_openzfs_sizes() {
-        assert_eq!(metaslab_shift(163_053_568), 24);
-        assert_eq!(metaslab_shift(1 << 30), 27);
-        assert_eq!(metaslab_shift(16 << 30), 29);
-        assert_eq!(metaslab_shift(1 << 40), 33);
     }
 }

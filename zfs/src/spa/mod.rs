@@ -13,6 +13,7 @@
 //! # Lock order
 //! The config lock of `dsl` → the allocator → a feature table. None is held while waiting for a txg.
 
+mod aux_devices;
 mod config;
 mod core;
 mod create;
@@ -32,8 +33,10 @@ mod space_map;
 mod sync;
 #[cfg(test)]
 mod tests;
+mod topology;
 mod verify;
 
 pub use options::{CreateOptions, ImportOptions};
 pub use pool::{FeatureState, Pool, PoolState, Space};
 pub use report::{DamagedFile, HistoryRecord, Progress, VerifyReport};
+pub use topology::{NewDevice, NewVdev, Topology};

@@ -1,9 +1,11 @@
 //! The pool as everybody above holds it.
 
+use super::aux_devices::{self, Aux};
 use super::config::STATE_EXPORTED;
 use super::core::Core;
 use super::options::{CreateOptions, ImportOptions};
 use super::report::{DamagedFile, HistoryRecord, Progress, VerifyReport};
+use super::topology::Topology;
 use super::{create, history, import, props};
 use crate::dmu::{Objset, Tx, Txgs};
 use crate::dsl::{DslPool, Slop, SpaHost};
@@ -68,9 +70,10 @@ impl Drop for Pool {
 }
 
 impl Pool {
-    /// Makes a pool on devices (each a top-level vdev) and fills its root file system. Everything on them is lost.
-    pub fn create(devices: Vec<Arc<dyn BlockDevice>>, env: Env, options: CreateOptions) -> Result<Arc<Pool>> {
-        Ok(Arc::new(Pool { core: create::create(devices, env, options)? }))
+    /// Makes a pool of a topology, or of devices (each a top-level vdev), and fills its root file system. Everything on the
+    /// devices is lost.
+    pub fn create(topology: impl Into<Topology>, env: Env, options: CreateOptions) -> Result<Arc<Pool>> {
+        Ok(Arc::new(Pool { core: create::create(&topology.into(), env, options)? }))
     }
 
     /// Imports the pool that lies on `devices`.
@@ -134,6 +137,14 @@ impl Pool {
         let features = self.core.spa.features.for_labels();
         let state = self.core.spa.state.lock();
         state.config.for_mos(state.uberblock.txg, &features)
+    }
+    /// Its hot spares, as the MOS lists them (`guid`, `path`, …); draid's distributed ones are of type `dspare`.
+    pub fn spares(&self) -> Result<Vec<NvList>> {
+        aux_devices::read(&self.core.spa.mos, Aux::Spares)
+    }
+    /// Its cache devices, as the MOS lists them. They are not used.
+    pub fn caches(&self) -> Result<Vec<NvList>> {
+        aux_devices::read(&self.core.spa.mos, Aux::Caches)
     }
     /// Every feature that this engine writes or the pool has: short name (guid name if it is unknown) and state.
     pub fn features(&self) -> Vec<(String, FeatureState)> {

@@ -4,6 +4,7 @@
 //! a mirror (and of `replacing` and `spare`, which are mirrors). Other kinds have no sides and say so when they are
 //! read; raidz will bring its own mapping here.
 
+pub mod draid;
 pub mod label;
 pub mod queue;
 

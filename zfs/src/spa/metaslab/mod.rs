@@ -399,3 +399,16 @@ impl AllocateBlocks for Metaslabs {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn metaslabs_get_openzfs_sizes() {
+        assert_eq!(metaslab_shift(163_053_568), 24);
+        assert_eq!(metaslab_shift(1 << 30), 27);
+        assert_eq!(metaslab_shift(16 << 30), 29);
+        assert_eq!(metaslab_shift(1 << 40), 33);
+    }
+}
