@@ -30,6 +30,8 @@ pub trait Scheduler: Send + Sync {
     fn cpus(&self) -> usize;
     /// Nanoseconds since some fixed point, for timeouts.
     fn monotonic_ns(&self) -> u64;
+    /// See [`use_vectors`]. Only a machine that shares its registers with an application has something to do.
+    fn use_vectors(&self) {}
 }
 
 static SCHEDULER: Once<&'static dyn Scheduler> = Once::new();
@@ -90,6 +92,14 @@ const _: &dyn Scheduler = &Spinning;
 /// Starts a detached thread on the installed scheduler.
 pub fn spawn(name: &str, main: impl FnOnce() + Send + 'static) {
     scheduler().spawn(name, Box::new(main));
+}
+
+/// To be called before code that picks wider instructions than the base set's SSE2 at run time (AVX by cpuid: hash
+/// and cipher crates), each time. In the kernel those registers may still hold an application's values, which are put
+/// in safety now; that costs nothing when it was done already.
+#[inline]
+pub fn use_vectors() {
+    scheduler().use_vectors();
 }
 
 /// How many threads can really run at once.

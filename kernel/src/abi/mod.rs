@@ -28,7 +28,7 @@ pub mod user;
 pub use traps::return_to_app;
 
 use crate::arch::port::{rdmsr, wrmsr};
-use crate::arch::trap::TrapFrame;
+use crate::arch::trap::{SavedSse, TrapFrame, push_further_registers, restore_sse, save_sse};
 use crate::arch::{cpu, fpu, gdt, trap};
 use crate::log;
 use crate::process::{self, Task};
@@ -113,62 +113,15 @@ unsafe extern "C" fn syscall_entry() {
         "push rdi",
         "push rsi",
         "push rdx",
-        "push rcx",
-        "push rax",
-        "push r8",
-        "push r9",
-        "push r10",
-        "push r11",
-        "push rbx",
-        "push rbp",
-        "push r12",
-        "push r13",
-        "push r14",
-        "push r15",
+        push_further_registers!(),
         "mov rdi, rsp",
-        "sub rsp, 272",
-        "and rsp, -16",
-        "movaps [rsp+0], xmm0",
-        "movaps [rsp+16], xmm1",
-        "movaps [rsp+32], xmm2",
-        "movaps [rsp+48], xmm3",
-        "movaps [rsp+64], xmm4",
-        "movaps [rsp+80], xmm5",
-        "movaps [rsp+96], xmm6",
-        "movaps [rsp+112], xmm7",
-        "movaps [rsp+128], xmm8",
-        "movaps [rsp+144], xmm9",
-        "movaps [rsp+160], xmm10",
-        "movaps [rsp+176], xmm11",
-        "movaps [rsp+192], xmm12",
-        "movaps [rsp+208], xmm13",
-        "movaps [rsp+224], xmm14",
-        "movaps [rsp+240], xmm15",
-        "stmxcsr [rsp+256]",
+        save_sse!(),
         "cld",
-        "mov rbx, rdi",
         "mov rsi, rsp",
         "sti",
         "call {dispatch}",
         "cli",
-        "ldmxcsr [rsp+256]",
-        "movaps xmm0, [rsp+0]",
-        "movaps xmm1, [rsp+16]",
-        "movaps xmm2, [rsp+32]",
-        "movaps xmm3, [rsp+48]",
-        "movaps xmm4, [rsp+64]",
-        "movaps xmm5, [rsp+80]",
-        "movaps xmm6, [rsp+96]",
-        "movaps xmm7, [rsp+112]",
-        "movaps xmm8, [rsp+128]",
-        "movaps xmm9, [rsp+144]",
-        "movaps xmm10, [rsp+160]",
-        "movaps xmm11, [rsp+176]",
-        "movaps xmm12, [rsp+192]",
-        "movaps xmm13, [rsp+208]",
-        "movaps xmm14, [rsp+224]",
-        "movaps xmm15, [rsp+240]",
-        "mov rsp, rbx",
+        restore_sse!(),
         "jmp {ret}",
         scratch = const cpu::SCRATCH_OFFSET,
         kernel_stack = const cpu::KERNEL_STACK_OFFSET,
@@ -180,21 +133,15 @@ unsafe extern "C" fn syscall_entry() {
     )
 }
 
-/// The SSE registers as the entry saved them.
-#[repr(C, align(16))]
-struct SavedSse {
-    xmm: [u128; 16],
-    mxcsr: u32,
-}
-
 extern "C" fn dispatch(frame: &mut TrapFrame, sse: &mut SavedSse) {
     let task = process::current();
     let number = frame.rax;
     let mut call = Call { task, frame, registers_set: false };
     let result = if matches!(number, NR_RT_SIGRETURN) {
         // The one call that replaces the vector registers.
-        with_fpu(sse, || signal_frame::sigreturn(&mut call))
+        sse.with_whole_state(|| signal_frame::sigreturn(&mut call))
     } else {
+        fpu::enter_call();
         serve(&mut call, number)
     };
     if !call.registers_set {
@@ -202,20 +149,15 @@ extern "C" fn dispatch(frame: &mut TrapFrame, sse: &mut SavedSse) {
             Ok(value) => value,
             Err(error) => i64::from(-error.number()) as u64,
         };
+    } else if number != NR_RT_SIGRETURN {
+        // Another program begins (`execve`).
+        fpu::replace_in_call();
+        *sse = SavedSse::INITIAL;
     }
+    fpu::leave_call();
     if task.attention.load(Ordering::SeqCst) {
-        with_fpu(sse, || return_to_app(frame));
+        sse.with_whole_state(|| return_to_app(frame));
     }
-}
-
-/// Runs `hook` with the program's whole FPU state at hand, and puts back what it leaves there.
-fn with_fpu<R>(sse: &mut SavedSse, hook: impl FnOnce() -> R) -> R {
-    let mut state = fpu::save();
-    state.set_sse(&sse.xmm, sse.mxcsr);
-    let result = fpu::publish(&mut state, hook);
-    fpu::restore(&state);
-    (sse.xmm, sse.mxcsr) = state.sse();
-    result
 }
 
 fn serve(call: &mut Call<'_>, number: u64) -> SysResult {

@@ -1,14 +1,19 @@
 //! The floating-point and vector state.
 //!
-//! Kernel code changes only legacy SSE registers (which every trap saves in its frame) — but for checksum code that
-//! uses AVX after asking cpuid. So the *whole* state is saved where the application's code, or any interrupted code,
-//! makes room for arbitrary kernel code: at system calls, at page faults, at preemption. A voluntary switch between
-//! threads is a function call and saves only the control words.
+//! - **Traps** (exceptions, preemption) may come anywhere: they save the *whole* state before other code runs.
+//! - **System calls** save the legacy SSE registers, which all kernel code may change. The others (x87, the upper halves
+//!   of ymm, AVX-512 …) stay where they are, and most calls never touch them. They are put in safety by [`vacate`]
+//!   at the moment somebody needs them, and come back at the end of the call. Two need them: another thread that
+//!   gets the processor while this one waits, and hash or cipher code that uses AVX after asking cpuid
+//!   ([`platform::thread::use_vectors`]).
+//! - A voluntary switch between threads is a function call and saves only the control words.
 
 use super::cpuid;
+use alloc::boxed::Box;
 use core::arch::asm;
+use core::cell::UnsafeCell;
 use core::mem::MaybeUninit;
-use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use core::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering};
 
 /// All SSE exceptions masked, round to nearest.
 pub const DEFAULT_MXCSR: u32 = 0x1f80;
@@ -151,6 +156,93 @@ impl FpuState {
         }
         (xmm, self.mxcsr())
     }
+}
+
+/// Where the registers that the application had beyond SSE are while its thread is in a system call.
+#[repr(u8)]
+enum Place {
+    /// No system call is under way: they belong to whoever runs.
+    Nowhere,
+    /// In the registers.
+    Registers,
+    /// In the thread's own memory.
+    Memory,
+}
+
+/// What an application thread keeps for [`vacate`]. Touched by the thread itself alone, or by its processor with
+/// interrupts off while it is switched away.
+#[derive(Default)]
+pub struct Beyond {
+    place: AtomicU8,
+    state: UnsafeCell<Option<Box<FpuState>>>,
+}
+
+/// All components but SSE, which the entry of a system call saves.
+fn beyond_sse() -> u64 {
+    features() & !2
+}
+
+/// A system call begins: what the application has in its registers beyond SSE stays there for now.
+#[inline]
+pub fn enter_call() {
+    crate::sched::current_thread().beyond.place.store(Place::Registers as u8, Ordering::Relaxed);
+}
+
+/// A system call ends: the application's registers beyond SSE are as they were.
+#[inline]
+pub fn leave_call() {
+    let beyond = &crate::sched::current_thread().beyond;
+    if beyond.place.swap(Place::Nowhere as u8, Ordering::Relaxed) != Place::Memory as u8 {
+        return;
+    }
+    // SAFETY: only this thread changes it, and not now.
+    let Some(state) = (unsafe { (*beyond.state.get()).as_deref() }) else { return };
+    let mask = beyond_sse();
+    // SAFETY: saved by `vacate`, or made by `FpuState::initial`.
+    unsafe {
+        if mask != 0 {
+            asm!("xrstor64 [{}]", in(reg) &raw const state.area, in("eax") mask as u32, in("edx") (mask >> 32) as u32,
+                options(nostack));
+        } else {
+            asm!("fxrstor64 [{}]", in(reg) &raw const state.area, options(nostack));
+        }
+    }
+}
+
+/// The call will not go back to what the application had: its registers beyond SSE become those of a program that
+/// starts.
+pub fn replace_in_call() {
+    let beyond = &crate::sched::current_thread().beyond;
+    // SAFETY: by the thread itself; preemption does not look at it.
+    unsafe { *beyond.state.get() = Some(Box::new(FpuState::initial())) };
+    beyond.place.store(Place::Memory as u8, Ordering::Relaxed);
+}
+
+/// Puts the application's registers beyond SSE in safety, if they are still live in the running thread.
+#[inline]
+pub fn vacate() {
+    let beyond = &crate::sched::current_thread().beyond;
+    if beyond.place.load(Ordering::Relaxed) == Place::Registers as u8 {
+        vacate_now(beyond);
+    }
+}
+
+#[cold]
+fn vacate_now(beyond: &Beyond) {
+    let _irq = super::IrqGuard::new();
+    // Zeroed: XSAVE reads the header it writes, and leaves out what is in its initial state.
+    // SAFETY: by the thread itself or as it is switched away, and nobody comes between.
+    let state = unsafe { (*beyond.state.get()).get_or_insert_with(|| Box::new(FpuState::zeroed())) };
+    let (area, mask) = (state.area.as_mut_ptr(), beyond_sse());
+    // SAFETY: as in `save`.
+    unsafe {
+        if mask != 0 {
+            asm!("xsave64 [{}]", in(reg) area, in("eax") mask as u32, in("edx") (mask >> 32) as u32, options(nostack));
+        } else {
+            asm!("fxsave64 [{}]", in(reg) area, options(nostack));
+        }
+    }
+    beyond.place.store(Place::Memory as u8, Ordering::Relaxed);
 }
 
 /// Runs `hook` while `state` is what [`saved`] gives.

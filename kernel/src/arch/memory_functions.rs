@@ -6,6 +6,18 @@
 
 use core::arch::naked_asm;
 
+/// Assembly that copies 64 bytes from `rsi` to `rdi` and advances both; changes xmm0-3.
+macro_rules! copy_64 {
+    () => {
+        concat!(
+            "movups xmm0, [rsi]\n movups xmm1, [rsi+16]\n movups xmm2, [rsi+32]\n movups xmm3, [rsi+48]\n",
+            "movups [rdi], xmm0\n movups [rdi+16], xmm1\n movups [rdi+32], xmm2\n movups [rdi+48], xmm3\n",
+            "add rsi, 64\n add rdi, 64\n",
+        )
+    };
+}
+pub(crate) use copy_64;
+
 /// `memcpy(3)`; as good as `memmove`, so it is the same code.
 ///
 /// # Safety
@@ -57,16 +69,8 @@ pub unsafe extern "C" fn memmove(d: *mut u8, s: *const u8, n: usize) -> *mut u8 
         "movups xmm6, [rsi+rdx-32]",
         "movups xmm7, [rsi+rdx-16]",
         "lea r8, [rdi+rdx-64]",
-        "3: movups xmm0, [rsi]",
-        "movups xmm1, [rsi+16]",
-        "movups xmm2, [rsi+32]",
-        "movups xmm3, [rsi+48]",
-        "movups [rdi], xmm0",
-        "movups [rdi+16], xmm1",
-        "movups [rdi+32], xmm2",
-        "movups [rdi+48], xmm3",
-        "add rsi, 64",
-        "add rdi, 64",
+        "3:",
+        copy_64!(),
         "cmp rdi, r8",
         "jb 3b",
         "movups [r8], xmm4",

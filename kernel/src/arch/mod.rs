@@ -14,7 +14,7 @@ pub mod fpu;
 pub mod gdt;
 pub mod ioapic;
 pub mod irq;
-mod memory_functions;
+pub mod memory_functions;
 pub mod paging;
 pub mod port;
 pub mod random;

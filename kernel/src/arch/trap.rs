@@ -79,6 +79,98 @@ impl fmt::Display for TrapFrame {
     }
 }
 
+/// Assembly that pushes the registers of a [`TrapFrame`] from `rcx` on; `rdi`, `rsi` and `rdx` are pushed already.
+macro_rules! push_further_registers {
+    () => {
+        concat!(
+            "push rcx\n push rax\n push r8\n push r9\n push r10\n push r11\n",
+            "push rbx\n push rbp\n push r12\n push r13\n push r14\n push r15\n",
+        )
+    };
+}
+pub(crate) use push_further_registers;
+
+/// Assembly that makes a [`SavedSse`] on the stack, which is aligned to 16 bytes.
+macro_rules! save_sse {
+    () => {
+        concat!(
+            "sub rsp, 272\n",
+            "movaps [rsp+0], xmm0\n",
+            "movaps [rsp+16], xmm1\n",
+            "movaps [rsp+32], xmm2\n",
+            "movaps [rsp+48], xmm3\n",
+            "movaps [rsp+64], xmm4\n",
+            "movaps [rsp+80], xmm5\n",
+            "movaps [rsp+96], xmm6\n",
+            "movaps [rsp+112], xmm7\n",
+            "movaps [rsp+128], xmm8\n",
+            "movaps [rsp+144], xmm9\n",
+            "movaps [rsp+160], xmm10\n",
+            "movaps [rsp+176], xmm11\n",
+            "movaps [rsp+192], xmm12\n",
+            "movaps [rsp+208], xmm13\n",
+            "movaps [rsp+224], xmm14\n",
+            "movaps [rsp+240], xmm15\n",
+            "stmxcsr [rsp+256]\n",
+        )
+    };
+}
+pub(crate) use save_sse;
+
+/// Assembly that takes a [`SavedSse`] off the stack into the registers.
+macro_rules! restore_sse {
+    () => {
+        concat!(
+            "ldmxcsr [rsp+256]\n",
+            "movaps xmm0, [rsp+0]\n",
+            "movaps xmm1, [rsp+16]\n",
+            "movaps xmm2, [rsp+32]\n",
+            "movaps xmm3, [rsp+48]\n",
+            "movaps xmm4, [rsp+64]\n",
+            "movaps xmm5, [rsp+80]\n",
+            "movaps xmm6, [rsp+96]\n",
+            "movaps xmm7, [rsp+112]\n",
+            "movaps xmm8, [rsp+128]\n",
+            "movaps xmm9, [rsp+144]\n",
+            "movaps xmm10, [rsp+160]\n",
+            "movaps xmm11, [rsp+176]\n",
+            "movaps xmm12, [rsp+192]\n",
+            "movaps xmm13, [rsp+208]\n",
+            "movaps xmm14, [rsp+224]\n",
+            "movaps xmm15, [rsp+240]\n",
+            "add rsp, 272\n",
+        )
+    };
+}
+pub(crate) use restore_sse;
+
+/// The SSE registers of the interrupted code, as [`save_sse`] leaves them on the stack.
+#[repr(C, align(16))]
+pub struct SavedSse {
+    xmm: [u128; 16],
+    mxcsr: u32,
+    pad: [u32; 3],
+}
+
+const _: () = assert!(size_of::<SavedSse>() == 272);
+
+impl SavedSse {
+    /// Those of a program that starts.
+    pub const INITIAL: SavedSse = SavedSse { xmm: [0; 16], mxcsr: fpu::DEFAULT_MXCSR, pad: [0; 3] };
+
+    /// Runs `hook` with the interrupted code's whole FPU state at hand (see [`fpu::saved`]), and puts back what it
+    /// leaves there.
+    pub fn with_whole_state<R>(&mut self, hook: impl FnOnce() -> R) -> R {
+        let mut state = fpu::save();
+        // Our own code has used SSE registers in the meantime; those of the interrupted code are here.
+        state.set_sse(&self.xmm, self.mxcsr);
+        let result = fpu::publish(&mut state, hook);
+        fpu::restore(&state);
+        (self.xmm, self.mxcsr) = state.sse();
+        result
+    }
+}
+
 /// What the layers above do with traps. Both run on the thread's kernel stack with interrupts off (they may switch
 /// them on if the interrupted code had them on, and may sleep then); the FPU state is saved around them.
 #[derive(Clone, Copy)]
@@ -175,59 +267,14 @@ unsafe extern "C" fn trap_common() {
         "mov [rdi-80], rdx",
         "lea rsp, [rdi-80]",
         "mov rdx, [rsp]",
-        "push rcx",
-        "push rax",
-        "push r8",
-        "push r9",
-        "push r10",
-        "push r11",
-        "push rbx",
-        "push rbp",
-        "push r12",
-        "push r13",
-        "push r14",
-        "push r15",
+        push_further_registers!(),
         "mov rdi, rsp",
-        "sub rsp, 272",
-        "movups [rsp+0], xmm0",
-        "movups [rsp+16], xmm1",
-        "movups [rsp+32], xmm2",
-        "movups [rsp+48], xmm3",
-        "movups [rsp+64], xmm4",
-        "movups [rsp+80], xmm5",
-        "movups [rsp+96], xmm6",
-        "movups [rsp+112], xmm7",
-        "movups [rsp+128], xmm8",
-        "movups [rsp+144], xmm9",
-        "movups [rsp+160], xmm10",
-        "movups [rsp+176], xmm11",
-        "movups [rsp+192], xmm12",
-        "movups [rsp+208], xmm13",
-        "movups [rsp+224], xmm14",
-        "movups [rsp+240], xmm15",
-        "stmxcsr [rsp+256]",
+        save_sse!(),
         "cld",
         "mov rsi, rsp",
         "call {dispatch}",
         "cli",
-        "ldmxcsr [rsp+256]",
-        "movups xmm0, [rsp+0]",
-        "movups xmm1, [rsp+16]",
-        "movups xmm2, [rsp+32]",
-        "movups xmm3, [rsp+48]",
-        "movups xmm4, [rsp+64]",
-        "movups xmm5, [rsp+80]",
-        "movups xmm6, [rsp+96]",
-        "movups xmm7, [rsp+112]",
-        "movups xmm8, [rsp+128]",
-        "movups xmm9, [rsp+144]",
-        "movups xmm10, [rsp+160]",
-        "movups xmm11, [rsp+176]",
-        "movups xmm12, [rsp+192]",
-        "movups xmm13, [rsp+208]",
-        "movups xmm14, [rsp+224]",
-        "movups xmm15, [rsp+240]",
-        "add rsp, 272",
+        restore_sse!(),
         "jmp {ret}",
         kernel_stack = const super::cpu::KERNEL_STACK_OFFSET,
         dispatch = sym dispatch,
@@ -242,18 +289,7 @@ unsafe extern "C" fn double_fault() {
         "push rdi",
         "push rsi",
         "push rdx",
-        "push rcx",
-        "push rax",
-        "push r8",
-        "push r9",
-        "push r10",
-        "push r11",
-        "push rbx",
-        "push rbp",
-        "push r12",
-        "push r13",
-        "push r14",
-        "push r15",
+        push_further_registers!(),
         "cld",
         "mov rdi, rsp",
         "xor esi, esi",
@@ -300,14 +336,6 @@ pub unsafe fn enter_app(frame: &TrapFrame) -> ! {
     }
 }
 
-/// The SSE registers that the entry saved, as in `trap_common`.
-#[repr(C)]
-struct SavedSse {
-    xmm: [u128; 16],
-    mxcsr: u32,
-    pad: [u32; 3],
-}
-
 extern "C" fn dispatch(frame: &mut TrapFrame, sse: &mut SavedSse) {
     let vector = frame.vector as u8;
     if vector >= FIRST_IRQ {
@@ -326,20 +354,8 @@ extern "C" fn dispatch(frame: &mut TrapFrame, sse: &mut SavedSse) {
         && let Some(hooks) = HOOKS.get()
         && (hooks.wants_return)()
     {
-        with_saved_fpu(sse, || (hooks.return_to_app)(frame));
+        sse.with_whole_state(|| (hooks.return_to_app)(frame));
     }
-}
-
-/// Runs `hook` while the interrupted FPU state is safe, and visible to the hook by [`fpu::saved`].
-fn with_saved_fpu<R>(sse: &mut SavedSse, hook: impl FnOnce() -> R) -> R {
-    let mut state = fpu::save();
-    // The handlers have used SSE registers in the meantime; those of the interrupted code are in `sse`.
-    state.set_sse(&sse.xmm, sse.mxcsr);
-    let result = fpu::publish(&mut state, hook);
-    super::interrupts_off();
-    fpu::restore(&state);
-    (sse.xmm, sse.mxcsr) = state.sse();
-    result
 }
 
 fn exception(frame: &mut TrapFrame, sse: &mut SavedSse) {
@@ -350,7 +366,7 @@ fn exception(frame: &mut TrapFrame, sse: &mut SavedSse) {
     }
     if let Some(hooks) = HOOKS.get()
         && !crate::mm::stack::is_guard(address)
-        && with_saved_fpu(sse, || (hooks.exception)(frame, address))
+        && sse.with_whole_state(|| (hooks.exception)(frame, address))
     {
         return;
     }

@@ -1,8 +1,10 @@
 //! Copies between the kernel and the application's memory, which may be missing at any moment.
 //!
 //! A fault inside [`copy`] that the address space cannot resolve ends it with an error instead of stopping the kernel:
-//! the exception hook asks [`fixup`]. The caller holds no lock that a page fault takes (address space, file pages).
+//! the exception hook asks [`fixup`]. It is not `memmove`, because here a word of four or eight bytes must be one access:
+//! it may be a futex that other threads change. The caller holds no lock that a page fault takes (address space, file pages).
 
+use crate::arch::memory_functions::copy_64;
 use core::arch::naked_asm;
 use vfs::Errno;
 
@@ -20,16 +22,8 @@ unsafe extern "C" fn copy_raw(to: *mut u8, from: *const u8, len: usize) -> u64 {
         "tarn_user_copy_start:",
         "cmp rdx, 64",
         "jb 2f",
-        "1: movups xmm0, [rsi]",
-        "movups xmm1, [rsi+16]",
-        "movups xmm2, [rsi+32]",
-        "movups xmm3, [rsi+48]",
-        "movups [rdi], xmm0",
-        "movups [rdi+16], xmm1",
-        "movups [rdi+32], xmm2",
-        "movups [rdi+48], xmm3",
-        "add rsi, 64",
-        "add rdi, 64",
+        "1:",
+        copy_64!(),
         "sub rdx, 64",
         "cmp rdx, 64",
         "jae 1b",

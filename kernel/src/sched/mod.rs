@@ -180,4 +180,9 @@ impl Scheduler for KernelScheduler {
     fn monotonic_ns(&self) -> u64 {
         time::monotonic_ns()
     }
+    fn use_vectors(&self) {
+        if is_running() {
+            fpu::vacate();
+        }
+    }
 }

@@ -1,7 +1,7 @@
 //! Who runs where: the processors' queues, stealing, the time slice.
 
 use super::{Thread, switch as stacks, timers};
-use crate::arch::{self, IrqGuard, apic, cpu, paging};
+use crate::arch::{self, IrqGuard, apic, cpu, fpu, paging};
 use crate::sync::IrqLock;
 use crate::time;
 use alloc::collections::VecDeque;
@@ -144,6 +144,7 @@ pub(super) fn switch(requeue: bool) {
 fn switch_to(current: &'static Thread, next: &'static Thread) {
     let cpu = cpu::this();
     let queue = mine();
+    fpu::vacate();
     let now = time::monotonic_ns();
     current.ran_ns.fetch_add(now.saturating_sub(current.since_ns.load(Ordering::Relaxed)), Ordering::Relaxed);
     next.since_ns.store(now, Ordering::Relaxed);

@@ -1,7 +1,7 @@
 //! The thread object.
 
 use super::{run_queue, switch};
-use crate::arch::fpu::FpuState;
+use crate::arch::fpu::{Beyond, FpuState};
 use crate::arch::{IrqGuard, apic, cpu};
 use crate::mm::phys;
 use crate::mm::stack::Stack;
@@ -44,6 +44,8 @@ pub struct Thread {
     main: UnsafeCell<Option<Main>>,
     /// See [`fpu::saved`](crate::arch::fpu::saved).
     pub saved_fpu: AtomicPtr<FpuState>,
+    /// See [`fpu::vacate`](crate::arch::fpu::vacate).
+    pub beyond: Beyond,
     fs_base: AtomicU64,
     root: AtomicU64,
     app: UnsafeCell<Option<AppData>>,
@@ -52,7 +54,7 @@ pub struct Thread {
     pub(super) since_ns: AtomicU64,
 }
 
-// SAFETY: `rsp`, `stack` and `main` are touched only by the processor that switches the thread in or out, of which
+// SAFETY: `rsp`, `stack`, `main` and `beyond` are touched only by the processor that switches the thread in or out, of which
 // there is one at a time (`on_cpu`); `app` only before the thread runs and by the thread itself; the rest is atomic.
 unsafe impl Sync for Thread {}
 // SAFETY: as above; what `main` and `app` hold is Send.
@@ -88,6 +90,7 @@ impl Thread {
             stack_top,
             main: UnsafeCell::new(main),
             saved_fpu: AtomicPtr::new(core::ptr::null_mut()),
+            beyond: Beyond::default(),
             fs_base: AtomicU64::new(0),
             root: AtomicU64::new(0),
             app: UnsafeCell::new(None),

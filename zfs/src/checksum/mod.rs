@@ -8,6 +8,7 @@ pub mod fletcher;
 mod skein;
 
 use crate::error::{Error, Result};
+use platform::thread::use_vectors;
 use sha2::{Digest, Sha256, Sha512_256};
 
 /// A checksum function, as numbered on disk (`enum zio_checksum`). Which a property may choose: `dsl` knows.
@@ -118,10 +119,16 @@ impl Salted {
             Checksum::Label | Checksum::GangHeader | Checksum::Sha256 => sha256(data),
             Checksum::Fletcher2 | Checksum::Zilog => fletcher::fletcher2(data),
             Checksum::Fletcher4 | Checksum::Zilog2 => fletcher::fletcher4(data),
-            Checksum::Sha512 => words(&Sha512_256::digest(data), u64::from_le_bytes),
+            Checksum::Sha512 => {
+                use_vectors();
+                words(&Sha512_256::digest(data), u64::from_le_bytes)
+            }
             Checksum::Skein => self.skein.checksum(data),
             Checksum::Edonr => self.edonr.checksum(data),
-            Checksum::Blake3 => words(blake3::keyed_hash(&self.blake3, data).as_bytes(), u64::from_le_bytes),
+            Checksum::Blake3 => {
+                use_vectors();
+                words(blake3::keyed_hash(&self.blake3, data).as_bytes(), u64::from_le_bytes)
+            }
         }
     }
 }
@@ -129,6 +136,7 @@ impl Salted {
 /// SHA-256 as four big-endian words, the way ZFS has always kept it.
 #[must_use]
 pub fn sha256(data: &[u8]) -> [u64; 4] {
+    use_vectors();
     words(&Sha256::digest(data), u64::from_be_bytes)
 }
 
