@@ -9,7 +9,7 @@ use alloc::vec::Vec;
 pub enum Trigger {
     /// Rising edge (ISA).
     Edge,
-    /// Level, active high (virtio-mmio on microvm).
+    /// Level, active high (virtio-mmio on microvm; PCI lines routed to interrupts of the ISA range).
     LevelHigh,
 }
 

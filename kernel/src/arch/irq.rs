@@ -5,6 +5,8 @@
 use super::{apic, cpu, ioapic, trap::FIRST_IRQ};
 use crate::sync::IrqLock;
 use alloc::boxed::Box;
+use alloc::sync::Arc;
+use alloc::vec::Vec;
 use core::sync::atomic::{AtomicPtr, Ordering};
 
 /// A handler: its argument was given at registration.
@@ -30,9 +32,27 @@ pub fn allocate(handler: impl Fn() + Send + Sync + 'static) -> Option<u8> {
     Some(vector)
 }
 
-/// Routes a global system interrupt (an IOAPIC pin) to `handler` on the boot processor.
+/// Who listens to a global system interrupt: devices on a PCI bus share lines.
+struct Line {
+    gsi: u32,
+    handlers: Arc<IrqLock<Vec<Handler>>>,
+}
+
+static LINES: IrqLock<Vec<Line>> = IrqLock::new(Vec::new());
+
+/// Routes a global system interrupt (an IOAPIC pin) to `handler` on the boot processor. A handler is called for the
+/// interrupts of other devices on the line, too.
 pub fn connect_gsi(gsi: u32, trigger: ioapic::Trigger, handler: impl Fn() + Send + Sync + 'static) -> bool {
-    let Some(vector) = allocate(handler) else { return false };
+    let mut lines = LINES.lock();
+    if let Some(line) = lines.iter().find(|line| line.gsi == gsi) {
+        line.handlers.lock().push(Box::new(handler));
+        return true;
+    }
+    let handlers: Arc<IrqLock<Vec<Handler>>> = Arc::new(IrqLock::new(alloc::vec![Box::new(handler)]));
+    lines.push(Line { gsi, handlers: Arc::clone(&handlers) });
+    let Some(vector) = allocate(move || handlers.lock().iter().for_each(|handler| handler())) else {
+        return false;
+    };
     ioapic::route(gsi, vector, cpu::get(0).map_or(0, |c| c.apic_id), trigger)
 }
 

@@ -1,4 +1,4 @@
-//! PCI: finding functions, their capabilities and BARs, and MSI-X.
+//! PCI: finding functions, their capabilities and BARs, MSI-X, and interrupt lines.
 
 use super::acpi;
 use super::mmio::Registers;
@@ -15,6 +15,8 @@ const HEADER: u16 = 0x0c;
 const BAR0: u16 = 0x10;
 const SECONDARY_BUS: u16 = 0x18;
 const CAPABILITIES: u16 = 0x34;
+
+const INTERRUPT: u16 = 0x3c;
 
 const CAP_MSIX: u8 = 0x11;
 const MSIX_ENABLE: u32 = 1 << 31;
@@ -147,14 +149,29 @@ fn scan_device(bus: u8, device: u8, found: &mut Vec<Function>, buses: &mut Vec<u
     }
 }
 
+const NO_INTX: u32 = 1 << 10;
+
 impl Function {
-    /// Lets the function be reached in memory and do DMA.
+    /// Lets the function be reached in memory and do DMA. Its interrupt line stays silent.
     pub fn enable(&self) {
         const MEMORY: u32 = 2;
         const BUS_MASTER: u32 = 4;
-        const NO_INTX: u32 = 1 << 10;
         let command = read(self.address, COMMAND) & 0xffff;
         write(self.address, COMMAND, command | MEMORY | BUS_MASTER | NO_INTX);
+    }
+
+    /// Lets the function use its interrupt line, which other functions may share; the global system interrupt that it
+    /// arrives at. The line is where the firmware has routed it, an interrupt of the ISA range that the IOAPIC has, too.
+    /// `None` if there is none.
+    pub fn use_interrupt_line(&self) -> Option<u32> {
+        let word = read(self.address, INTERRUPT);
+        let (line, pin) = (word & 0xff, word >> 8 & 0xff);
+        if pin == 0 || line == 0 || line >= 16 {
+            return None;
+        }
+        let command = read(self.address, COMMAND) & 0xffff;
+        write(self.address, COMMAND, command & !NO_INTX);
+        Some(line)
     }
 
     /// The capability list; bounded, whatever the device says.

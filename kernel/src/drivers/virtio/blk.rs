@@ -7,11 +7,12 @@
 //! limits a piece's size) and a status byte.
 
 use super::queue::{DESCRIPTOR_SIZE, Queue, Segment};
-use super::{Transport, config, feature, negotiate, start};
+use super::{Interrupts, Transport, config, feature, negotiate, start};
 use crate::log;
 use crate::mm::{frame, phys};
 use crate::sched::{self, Thread};
 use crate::sync::IrqLock;
+use crate::time;
 use alloc::boxed::Box;
 use alloc::collections::VecDeque;
 use alloc::sync::Arc;
@@ -98,6 +99,7 @@ pub struct Disk {
     polled: core::sync::atomic::AtomicBool,
     deepest: AtomicU64,
     completed: AtomicU64,
+    unheard: AtomicU64,
 }
 
 /// What a disk has done, for tests and statistics.
@@ -107,6 +109,8 @@ pub struct DiskStats {
     pub deepest: u64,
     /// Requests completed.
     pub completed: u64,
+    /// How often the driver found completions that no interrupt had told it of.
+    pub unheard: u64,
 }
 
 impl Disk {
@@ -147,6 +151,7 @@ impl Disk {
             polled: core::sync::atomic::AtomicBool::new(false),
             deepest: AtomicU64::new(0),
             completed: AtomicU64::new(0),
+            unheard: AtomicU64::new(0),
             transport,
         });
         disk.run();
@@ -157,8 +162,8 @@ impl Disk {
         let worker = Arc::clone(self);
         let driver = sched::spawn_urgent("virtio-blk", Box::new(move || worker.drive()));
         self.driver.call_once(|| Arc::clone(&driver));
-        let connected = self.transport.connect(0, Arc::new(move || driver.unpark()));
-        self.polled.store(!connected, Ordering::Relaxed);
+        let interrupts = self.transport.connect(0, Arc::new(move || driver.unpark()));
+        self.polled.store(interrupts == Interrupts::None, Ordering::Relaxed);
         self.transport.enable_queue(0, &self.state.lock().queue);
         start(&*self.transport);
         log!(
@@ -170,7 +175,11 @@ impl Disk {
             self.info.queue_depth,
             if self.info.read_only { ", read-only" } else { "" },
             if self.info.discard { ", discard" } else { "" },
-            if connected { "" } else { ", polled" },
+            match interrupts {
+                Interrupts::Message => "",
+                Interrupts::Line => ", interrupts by a line",
+                Interrupts::None => ", polled",
+            },
         );
     }
 
@@ -179,6 +188,7 @@ impl Disk {
         DiskStats {
             deepest: self.deepest.load(Ordering::Relaxed),
             completed: self.completed.load(Ordering::Relaxed),
+            unheard: self.unheard.load(Ordering::Relaxed),
         }
     }
 
@@ -289,6 +299,7 @@ impl Disk {
     /// The driver thread.
     fn drive(&self) {
         let mut finished = Vec::new();
+        let mut slept_long = false;
         loop {
             let (notify, busy) = {
                 let mut state = self.state.lock();
@@ -306,6 +317,9 @@ impl Disk {
                 self.transport.notify(0);
             }
             if !finished.is_empty() {
+                if slept_long {
+                    self.unheard.fetch_add(1, Ordering::Relaxed);
+                }
                 for (request, outcome) in finished.drain(..) {
                     self.completed.fetch_add(1, Ordering::Relaxed);
                     complete(request, outcome);
@@ -315,8 +329,12 @@ impl Disk {
             } else if self.polled.load(Ordering::Relaxed) {
                 sched::park_timeout(POLL_NS);
             } else {
+                let start = time::monotonic_ns();
                 sched::park_timeout(WATCHDOG_NS);
+                slept_long = time::monotonic_ns() - start >= WATCHDOG_NS;
+                continue;
             }
+            slept_long = false;
         }
     }
 

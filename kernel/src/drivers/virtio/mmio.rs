@@ -1,7 +1,7 @@
 //! virtio over memory-mapped registers: version 2, and version 1 ("legacy"), which QEMU's microvm still defaults to.
 
 use super::queue::{LEGACY_ALIGN, Queue};
-use super::{Transport, VirtioMmio};
+use super::{Interrupts, Transport, VirtioMmio};
 use crate::arch::ioapic::Trigger;
 use crate::arch::irq;
 use crate::drivers::mmio::Registers;
@@ -116,13 +116,13 @@ impl Transport for Mmio {
         if CONFIG + offset < self.registers.len() { self.registers.read(CONFIG + offset) } else { 0 }
     }
 
-    fn connect(&self, _index: u16, handler: Arc<dyn Fn() + Send + Sync>) -> bool {
+    fn connect(&self, _index: u16, handler: Arc<dyn Fn() + Send + Sync>) -> Interrupts {
         let registers = self.registers;
-        irq::connect_gsi(self.place.gsi, Trigger::LevelHigh, move || {
+        Interrupts::line(irq::connect_gsi(self.place.gsi, Trigger::LevelHigh, move || {
             let pending: u32 = registers.read(INTERRUPT_STATUS);
             registers.write(INTERRUPT_ACK, pending);
             handler();
-        })
+        }))
     }
 
     fn legacy(&self) -> bool {

@@ -33,6 +33,24 @@ mod feature {
     pub(super) const ACCESS_PLATFORM: u64 = 1 << 33;
 }
 
+/// How a device makes itself heard.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Interrupts {
+    /// By a message of its own (MSI-X).
+    Message,
+    /// By a line that it may share.
+    Line,
+    /// Not at all: the driver must poll.
+    None,
+}
+
+impl Interrupts {
+    /// Those of a line, if it could be connected.
+    fn line(connected: bool) -> Self {
+        if connected { Interrupts::Line } else { Interrupts::None }
+    }
+}
+
 /// How to reach a device. Offsets and sizes in bytes.
 pub trait Transport: Send + Sync {
     /// The virtio device id.
@@ -55,8 +73,8 @@ pub trait Transport: Send + Sync {
     fn notify(&self, index: u16);
     /// A byte of the device's configuration.
     fn config_u8(&self, offset: u64) -> u8;
-    /// Calls `handler` (in interrupt context) when queue `index` has completions. `false`: the driver must poll.
-    fn connect(&self, index: u16, handler: Arc<dyn Fn() + Send + Sync>) -> bool;
+    /// Calls `handler` (in interrupt context) when queue `index` has completions.
+    fn connect(&self, index: u16, handler: Arc<dyn Fn() + Send + Sync>) -> Interrupts;
     /// Whether the device is of the kind before virtio 1.0.
     fn legacy(&self) -> bool {
         false

@@ -1,13 +1,17 @@
-//! virtio over PCI, modern layout (also of transitional devices), interrupts by MSI-X.
+//! virtio over PCI, modern layout (also of transitional devices), interrupts by MSI-X, else by
+//! the function's interrupt line.
 
-use super::Transport;
 use super::queue::Queue;
+use super::{Interrupts, Transport};
+use crate::arch::ioapic::Trigger;
 use crate::arch::{cpu, irq};
 use crate::drivers::mmio::Registers;
 use crate::drivers::pci::{self, Function, Msix};
+use crate::sync::IrqLock;
 use alloc::format;
 use alloc::string::String;
 use alloc::sync::Arc;
+use alloc::vec::Vec;
 
 const VENDOR: u16 = 0x1af4;
 const CAP_VENDOR: u8 = 0x09;
@@ -15,6 +19,7 @@ const CAP_VENDOR: u8 = 0x09;
 /// Kinds of virtio capability.
 const COMMON: u8 = 1;
 const NOTIFY: u8 = 2;
+const ISR: u8 = 3;
 const DEVICE: u8 = 4;
 
 /// Offsets in the common configuration.
@@ -36,6 +41,8 @@ mod common {
 }
 
 const NO_VECTOR: u16 = 0xffff;
+/// In the ISR status: a queue has completions.
+const ISR_QUEUE: u8 = 1;
 const MAX_QUEUES: usize = 8;
 
 struct Pci {
@@ -45,6 +52,9 @@ struct Pci {
     notify: Registers,
     notify_multiplier: u64,
     device: Option<Registers>,
+    isr: Option<Registers>,
+    /// Who is told by the interrupt line.
+    on_line: Arc<IrqLock<Vec<Arc<dyn Fn() + Send + Sync>>>>,
     msix: Option<Msix>,
     // Read once, so that `notify` does not touch the shared queue selector.
     notify_offsets: [u64; MAX_QUEUES],
@@ -66,7 +76,7 @@ pub(super) fn open(function: Function) -> Option<impl Transport> {
         _ => return None,
     };
     function.enable();
-    let (mut common, mut notify, mut device) = (None, None, None);
+    let (mut common, mut notify, mut device, mut isr) = (None, None, None, None);
     for capability in function.capabilities().iter().filter(|c| c.id == CAP_VENDOR) {
         let word = |at: u16| pci::read(function.address, capability.at + at);
         let (kind, bar) = ((word(0) >> 24) as u8, word(4) as u8);
@@ -78,6 +88,7 @@ pub(super) fn open(function: Function) -> Option<impl Transport> {
         match kind {
             COMMON if common.is_none() => common = part(),
             NOTIFY if notify.is_none() => notify = part().map(|p| (p, u64::from(word(16)))),
+            ISR if isr.is_none() => isr = part(),
             DEVICE if device.is_none() => device = part(),
             _ => {}
         }
@@ -91,6 +102,8 @@ pub(super) fn open(function: Function) -> Option<impl Transport> {
         notify,
         notify_multiplier,
         device,
+        isr,
+        on_line: Arc::new(IrqLock::new(Vec::new())),
         msix: function.msix(),
         notify_offsets: [0; MAX_QUEUES],
     };
@@ -100,6 +113,38 @@ pub(super) fn open(function: Function) -> Option<impl Transport> {
         transport.notify_offsets[index] = u64::from(offset) * transport.notify_multiplier;
     }
     Some(transport)
+}
+
+impl Pci {
+    /// Interrupts by the function's line, for all queues together. Reading the ISR status acknowledges them.
+    fn connect_line(&self, handler: Arc<dyn Fn() + Send + Sync>) -> Interrupts {
+        let Some(isr) = self.isr else { return Interrupts::None };
+        let mut queues = self.on_line.lock();
+        queues.push(handler);
+        if queues.len() > 1 {
+            return Interrupts::Line;
+        }
+        drop(queues);
+        let Some(gsi) = self.function.use_interrupt_line() else { return Interrupts::None };
+        let queues = Arc::clone(&self.on_line);
+        Interrupts::line(irq::connect_gsi(gsi, Trigger::LevelHigh, move || {
+            if isr.read::<u8>(0) & ISR_QUEUE != 0 {
+                queues.lock().iter().for_each(|handler| handler());
+            }
+        }))
+    }
+
+    fn connect_message(&self, msix: &Msix, index: u16, handler: Arc<dyn Fn() + Send + Sync>) -> Option<()> {
+        let vector = irq::allocate(move || handler())?;
+        let cpu = cpu::get(usize::from(index) % cpu::count().max(1))?;
+        if !msix.set(u32::from(index), irq::message(vector, cpu)) {
+            return None;
+        }
+        self.common.write(common::CONFIG_VECTOR, NO_VECTOR);
+        self.common.write(common::QUEUE_SELECT, index);
+        self.common.write(common::QUEUE_VECTOR, index);
+        (self.common.read::<u16>(common::QUEUE_VECTOR) == index).then_some(())
+    }
 }
 
 impl Transport for Pci {
@@ -167,16 +212,13 @@ impl Transport for Pci {
         }
     }
 
-    fn connect(&self, index: u16, handler: Arc<dyn Fn() + Send + Sync>) -> bool {
-        let Some(msix) = &self.msix else { return false };
-        let Some(vector) = irq::allocate(move || handler()) else { return false };
-        let Some(cpu) = cpu::get(usize::from(index) % cpu::count().max(1)) else { return false };
-        if !msix.set(u32::from(index), irq::message(vector, cpu)) {
-            return false;
+    fn connect(&self, index: u16, handler: Arc<dyn Fn() + Send + Sync>) -> Interrupts {
+        match &self.msix {
+            Some(msix) => match self.connect_message(msix, index, handler) {
+                Some(()) => Interrupts::Message,
+                None => Interrupts::None,
+            },
+            None => self.connect_line(handler),
         }
-        self.common.write(common::CONFIG_VECTOR, NO_VECTOR);
-        self.common.write(common::QUEUE_SELECT, index);
-        self.common.write(common::QUEUE_VECTOR, index);
-        self.common.read::<u16>(common::QUEUE_VECTOR) == index
     }
 }
