@@ -7,7 +7,7 @@ use crate::errno::{Errno, Result};
 use crate::inode::{Inode, Ready, Stream};
 use crate::mapped::Mapped;
 use crate::path::Place;
-use crate::types::{DirEntry, FileType, OpenFlags, Sync};
+use crate::types::{Allocate, DirEntry, FileType, OpenFlags, Sync};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
@@ -269,6 +269,17 @@ impl File {
                 self.inode().fsync()
             }
         }
+    }
+
+    /// `fallocate`, seen by the file's mappings, too.
+    pub fn allocate(&self, what: Allocate, offset: u64, len: u64) -> Result<()> {
+        self.inode().allocate(what, offset, len)?;
+        if !matches!(what, Allocate::Reserve { .. })
+            && let Some(mapped) = Mapped::find(&**self.inode())
+        {
+            mapped.emptied(offset, len);
+        }
+        Ok(())
     }
 
     /// `ftruncate`.

@@ -13,6 +13,7 @@ use crate::wait::Waiters;
 use alloc::string::String;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
+use bytes::Bytes;
 use core::any::Any;
 
 /// A mounted file system.
@@ -106,6 +107,13 @@ pub trait Inode: Any + Send + core::marker::Sync {
     fn read_at(&self, offset: u64, buf: &mut [u8]) -> Result<usize> {
         let _ = (offset, buf);
         Err(Errno::EINVAL)
+    }
+    /// The cached block that `offset` lies in: the offset of its first byte, and its bytes, which end with the file.
+    /// They are the cache's own and never change: what is written later does not show in them. `None` behind the end, and
+    /// for files whose content is not kept in such blocks.
+    fn read_shared(&self, offset: u64) -> Result<Option<(u64, Bytes)>> {
+        let _ = offset;
+        Ok(None)
     }
     /// Writes all of `data` at `offset`.
     fn write_at(&self, offset: u64, data: &[u8], sync: Sync) -> Result<()> {

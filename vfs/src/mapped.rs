@@ -15,6 +15,8 @@ use platform::sync::Mutex;
 pub trait Pages: core::any::Any + Send + Sync {
     /// `data` was written at `offset`: pages that are present take it over.
     fn written(&self, offset: u64, data: &[u8]);
+    /// The range was made zeros (or a hole): pages that are present take it over.
+    fn emptied(&self, offset: u64, len: u64);
     /// `buf` was read from the file at `offset`: bytes of changed pages replace it.
     fn overlay(&self, offset: u64, buf: &mut [u8]);
     /// Writes changed pages in the byte range `start..end` to the file.

@@ -236,7 +236,7 @@ pub(super) fn fallocate(call: &mut Call<'_>) -> SysResult {
         0x11 => Allocate::Zero { keep_size: true },
         _ => return Err(Errno::EOPNOTSUPP),
     };
-    file.inode().allocate(what, start, len).map(|()| 0)
+    file.allocate(what, start, len).map(|()| 0)
 }
 
 /// Copies between files inside the kernel. `from`: an offset that is advanced, or the file's position.

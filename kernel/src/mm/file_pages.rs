@@ -131,7 +131,7 @@ impl Pages {
         if len == 0 {
             return;
         }
-        let end = start + len as u64;
+        let end = start.saturating_add(len as u64);
         let state = self.state.lock();
         for (index, page) in state.pages.range(start / PAGE..end.div_ceil(PAGE)) {
             let from = start.max(index * PAGE);
@@ -159,6 +159,14 @@ impl vfs::mapped::Pages for Pages {
         self.overlapping(offset, data.len(), |bytes, at, _| {
             // SAFETY: a part of a frame of ours; sizes agree. The application races with itself only.
             unsafe { bytes.cast::<u8>().copy_from_nonoverlapping(data[at..].as_ptr(), bytes.len()) }
+        });
+    }
+
+    fn emptied(&self, offset: u64, len: u64) {
+        self.state.lock().version += 1;
+        self.overlapping(offset, usize::try_from(len).unwrap_or(usize::MAX), |bytes, _, _| {
+            // SAFETY: as above.
+            unsafe { bytes.cast::<u8>().write_bytes(0, bytes.len()) }
         });
     }
 

@@ -7,6 +7,7 @@ use crate::types::{Allocate, DirEntry, FileType, NAME_MAX, New, RenameFlags, Set
 use ::zfs::zpl::{self, Attr, Durability, FileKind, XattrMode};
 use alloc::sync::{Arc, Weak};
 use alloc::vec::Vec;
+use bytes::Bytes;
 use core::any::Any;
 
 /// Entries that are read from the engine at once.
@@ -275,6 +276,10 @@ impl Inode for ZfsInode {
             return Err(Errno::EISDIR);
         }
         Ok(self.fs().read(self.object, offset, buf)?)
+    }
+
+    fn read_shared(&self, offset: u64) -> Result<Option<(u64, Bytes)>> {
+        Ok(self.fs().read_block(self.object, offset)?)
     }
 
     fn write_at(&self, offset: u64, data: &[u8], sync: Sync) -> Result<()> {

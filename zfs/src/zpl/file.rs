@@ -11,6 +11,7 @@ use crate::ondisk::zil::Record;
 use crate::ondisk::znode::ZNODE_PHYS_SIZE;
 use crate::zil::Payload;
 use alloc::vec::Vec;
+use bytes::Bytes;
 
 /// Largest file offset: what a signed 64-bit integer holds.
 const MAX_OFFSET: u64 = i64::MAX as u64;
@@ -52,6 +53,26 @@ impl Filesystem {
             self.touch_atime(&znode)?;
         }
         Ok(got)
+    }
+
+    /// The block that byte `offset` lies in, shared with the cache: the offset of its first byte, and its bytes, which
+    /// end with the file. `None` at or behind the end. Counts as a read, but leaves the access time alone.
+    pub fn read_block(&self, object: u64, offset: u64) -> Result<Option<(u64, Bytes)>> {
+        let znode = self.znode(object)?;
+        if znode.kind() != FileKind::Regular {
+            return Err(Error::Invalid("not a regular file"));
+        }
+        let _range = znode.ranges.shared(offset, offset.saturating_add(1));
+        let size = znode.size();
+        if offset >= size {
+            return Ok(None);
+        }
+        // The block size cannot change while the range is held: that takes the whole file.
+        let block_size = u64::from(znode.dnode.block_size());
+        let start = offset - offset % block_size;
+        let block = znode.dnode.read_block(offset / block_size)?;
+        let len = (block.len() as u64).min(size - start);
+        Ok(Some((start, block.slice(..len as usize))))
     }
 
     /// Reads under a shared range lock.
