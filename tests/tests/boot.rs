@@ -9,6 +9,12 @@ use testkit::rootfs;
 use tests::tool::{tarn, tarn_ok, zdb_check};
 
 const BUSYBOX: &str = "/bin/busybox";
+const CHECKS: &str = "/usr/bin/guest-checks";
+
+/// Adds the program of [`Guest::checks`] to a root folder.
+fn add_checks(root: &Path) {
+    std::fs::copy(rootfs::workload("guest-checks").unwrap(), root.join(&CHECKS[1..])).unwrap();
+}
 
 struct Guest {
     folder: tempfile::TempDir,
@@ -18,6 +24,11 @@ struct Guest {
 impl Guest {
     /// An image with SQLite, busybox and what `prepare` adds to its root folder.
     fn new(prepare: impl FnOnce(&Path)) -> Self {
+        Self::with(&["--size", "512M"], prepare)
+    }
+
+    /// As [`Guest::new`], with these options of `create`.
+    fn with(options: &[&str], prepare: impl FnOnce(&Path)) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let root = folder.path().join("root");
         let sqlite = rootfs::sqlite(&root).unwrap();
@@ -25,7 +36,9 @@ impl Guest {
         std::fs::create_dir(folder.path().join("disk")).unwrap();
         let guest = Guest { folder, sqlite };
         let root = root.to_string_lossy().into_owned();
-        tarn_ok(&["create", &guest.image(), "--from", &root, "--size", "512M", "--pool", "guest"]).unwrap();
+        let image = guest.image();
+        let create = ["create", &image, "--from", &root, "--pool", "guest"];
+        tarn_ok(&[&create, options].concat()).unwrap();
         guest
     }
 
@@ -50,6 +63,15 @@ impl Guest {
             String::from_utf8_lossy(&output.stderr)
         );
         text
+    }
+
+    /// Runs checks of the program `tests/workloads/guest-checks`, which must be in the image.
+    fn checks(&self, options: &[&str], names: &[&str]) {
+        let text = self.ok(options, &[&[CHECKS], names].concat());
+        for name in names {
+            assert!(text.lines().any(|line| line.starts_with(&format!("{name}: ok"))), "{text}");
+        }
+        self.zdb();
     }
 
     fn zdb(&self) {
@@ -167,4 +189,63 @@ fn a_missing_program_and_a_missing_interpreter_are_named() {
         let said = String::from_utf8_lossy(&output.stderr) + String::from_utf8_lossy(&output.stdout);
         assert!(!output.status.success() && said.contains(named), "{program}: {}\n{said}", output.status);
     }
+}
+
+#[test]
+fn vector_registers_survive_system_calls() {
+    // sha512 has code for AVX, which the kernel runs on the threads that read and write.
+    let guest = Guest::with(&["--size", "256M", "-O", "checksum=sha512"], |root| {
+        add_checks(root);
+        std::fs::create_dir(root.join("data/vectors")).unwrap();
+    });
+    guest.checks(&["--cpus", "2"], &["vectors"]);
+}
+
+#[test]
+fn disks_interrupt_by_messages_and_by_lines() {
+    let guest = Guest::new(|_| {});
+    for machine in ["q35", "pc"] {
+        // Without vectors the device has no MSI-X. A second disk may share the line.
+        for (arguments, says) in
+            [(&[][..], None), (&["-global", "virtio-blk-pci.vectors=0"], Some("interrupts by a line"))]
+        {
+            let mut options = vec!["--machine", machine, "--verbose", "--append=tarn.selftest=disk"];
+            let image = guest.image();
+            options.extend(["--snapshot", "--disk", &image]);
+            let words: Vec<String> = arguments.iter().map(|a| format!("--qemu-arg={a}")).collect();
+            options.extend(words.iter().map(String::as_str));
+            let text = guest.ok(&options, &[]);
+            assert!(text.contains("selftest: all passed"), "{text}");
+            assert_eq!(text.contains("interrupts by a line"), says.is_some(), "{text}");
+            assert!(!text.contains("polled"), "{text}");
+        }
+    }
+}
+
+#[test]
+fn a_full_pool_is_an_error_that_deleting_mends() {
+    let guest = Guest::with(&["--size", "96M", "-O", "compression=off"], |_| {});
+    let program = guest.sqlite.program.clone();
+    let fill = [BUSYBOX, "dd", "if=/dev/urandom", "of=/data/fill", "bs=128k"];
+    let output = guest.boot(&[], &fill);
+    let said = String::from_utf8_lossy(&output.stderr) + String::from_utf8_lossy(&output.stdout);
+    assert!(!output.status.success() && said.contains("No space left on device"), "{said}");
+    guest.zdb();
+    // The next boot finds it as full as it was left.
+    let insert = "CREATE TABLE t(a); INSERT INTO t VALUES(randomblob(8000000));";
+    let output = guest.boot(&[], &[&program, "/data/a.db", insert]);
+    let said = String::from_utf8_lossy(&output.stderr) + String::from_utf8_lossy(&output.stdout);
+    assert!(!output.status.success() && said.contains("database or disk is full"), "{said}");
+    guest.zdb();
+    guest.ok(&[], &[BUSYBOX, "rm", "/data/fill"]);
+    let text = guest.ok(
+        &[],
+        &[
+            &program,
+            "/data/b.db",
+            &format!("{insert} SELECT 'rows '||count(*) FROM t; PRAGMA integrity_check;"),
+        ],
+    );
+    assert!(text.contains("rows 1") && text.lines().any(|l| l.trim() == "ok"), "{text}");
+    guest.zdb();
 }

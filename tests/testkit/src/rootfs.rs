@@ -55,14 +55,19 @@ pub fn sqlite(folder: &Path) -> Result<Sqlite> {
 
 /// Builds the statically linked SQLite workload (a static PIE).
 pub fn static_sqlite() -> Result<PathBuf> {
-    let folder = target().join("sqlite-static");
+    workload("sqlite-static")
+}
+
+/// Builds a program of `tests/workloads` as a static PIE.
+pub fn workload(name: &str) -> Result<PathBuf> {
+    let folder = target().join(name);
     let mut build = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-    build.current_dir(root().join("tests/workloads/sqlite-static"));
+    build.current_dir(root().join("tests/workloads").join(name));
     build
         .args(["build", "--release", "--quiet", "--target", "x86_64-unknown-linux-gnu", "--target-dir"])
         .arg(&folder);
     run(build.env("RUSTFLAGS", "-C target-feature=+crt-static"))?;
-    Ok(folder.join("x86_64-unknown-linux-gnu/release/sqlite-static"))
+    Ok(folder.join("x86_64-unknown-linux-gnu/release").join(name))
 }
 
 /// Copies a program and every library that the machine's loader would load for it, at the same paths.

@@ -1,0 +1,28 @@
+//! `guest-checks VERB…`: checks of the kernel that need a program of their own. Each verb prints one line and ends with
+//! status 0, or says what is wrong and ends with status 1.
+
+mod vectors;
+
+use std::process::ExitCode;
+
+type Check = fn() -> Result<String, String>;
+
+const CHECKS: &[(&str, Check)] = &[("vectors", vectors::run)];
+
+fn main() -> ExitCode {
+    let mut status = ExitCode::SUCCESS;
+    for verb in std::env::args().skip(1) {
+        let Some((_, check)) = CHECKS.iter().find(|(name, _)| *name == verb) else {
+            eprintln!("guest-checks: no check is called {verb}");
+            return ExitCode::from(2);
+        };
+        match check() {
+            Ok(said) => println!("{verb}: ok, {said}"),
+            Err(wrong) => {
+                println!("{verb}: WRONG: {wrong}");
+                status = ExitCode::FAILURE;
+            }
+        }
+    }
+    status
+}
