@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::sync::Arc;
 use tests::fixtures;
-use tests::tool::{tarn, tarn_ok};
+use tests::tool::{tarn, tarn_ok, zdb_check};
 use zfs::dmu::{Traverse, Visit, traverse};
 use zfs::ondisk::blkptr::{Blkptr, Dva};
 use zfs::ondisk::bookmark::Bookmark;
@@ -53,6 +53,7 @@ impl Folder {
         let image = self.path(name);
         let (from, to) = (self.text("source"), self.text(name));
         tarn_ok(&["create", &to, "--from", &from, "--size", "128M", "--pool", "bad", "-q"]).unwrap();
+        zdb_check(self.0.path(), "bad").unwrap();
         image
     }
 }
@@ -384,4 +385,5 @@ fn requests_that_make_no_sense_change_nothing() {
     refused(&["zfs", "--disk", &path, "snapshot", "bad/root@two"], &["in use"]);
     assert!(tarn_ok(&["zfs", "--disk", &path, "list"]).unwrap().contains("bad/root"));
     drop(lock);
+    zdb_check(folder.0.path(), "bad").unwrap();
 }

@@ -39,6 +39,7 @@ impl Guest {
         let image = guest.image();
         let create = ["create", &image, "--from", &root, "--pool", "guest"];
         tarn_ok(&[&create, options].concat()).unwrap();
+        guest.zdb();
         guest
     }
 
@@ -101,6 +102,7 @@ fn the_exit_status_is_the_applications() {
     assert_eq!(guest.boot(&[], &[BUSYBOX, "false"]).status.code(), Some(1));
     assert_eq!(guest.boot(&[], &[BUSYBOX, "test", "-e", "/nothing"]).status.code(), Some(1));
     assert_eq!(guest.boot(&[], &[BUSYBOX, "test", "-e", "/bin/busybox"]).status.code(), Some(0));
+    guest.zdb();
 }
 
 #[test]
@@ -109,6 +111,7 @@ fn commands_run_one_after_another() {
     let text =
         guest.ok(&[], &[BUSYBOX, "echo", "one", "&&", BUSYBOX, "echo", "two words", ";", BUSYBOX, "uname"]);
     assert_eq!(text.lines().map(str::trim).collect::<Vec<_>>(), ["one", "two words", "Linux"]);
+    guest.zdb();
 }
 
 #[test]
@@ -124,6 +127,7 @@ fn what_the_guest_wrote_is_there_for_the_host_and_the_next_boot() {
     assert!(text.contains("sum 6") && text.lines().any(|l| l.trim() == "ok"), "{text}");
     let listing = tarn_ok(&["ls", &format!("{}:/data", guest.image())]).unwrap();
     assert!(listing.contains("a.db"), "{listing}");
+    guest.zdb();
 }
 
 #[test]
@@ -152,6 +156,7 @@ fn a_snapshot_taken_in_the_guest_keeps_the_old_state() {
     tarn_ok(&["zfs", "--disk", &image, "rollback", "guest/root@before"]).unwrap();
     guest.zdb();
     assert_eq!(guest.ok(&[], &[BUSYBOX, "cat", "/data/file"]).trim(), "old");
+    guest.zdb();
 }
 
 #[test]
@@ -189,6 +194,7 @@ fn a_missing_program_and_a_missing_interpreter_are_named() {
         let said = String::from_utf8_lossy(&output.stderr) + String::from_utf8_lossy(&output.stdout);
         assert!(!output.status.success() && said.contains(named), "{program}: {}\n{said}", output.status);
     }
+    guest.zdb();
 }
 
 #[test]

@@ -106,6 +106,18 @@ fn a_tar_comes_back() {
 }
 
 #[test]
+fn holes_are_no_data() {
+    let image = Image::new();
+    let file = std::fs::File::create(Path::new(&image.path("source")).join("sparse")).unwrap();
+    file.set_len(1 << 40).unwrap();
+    std::os::unix::fs::FileExt::write_all_at(&file, &vec![7; 3 << 20], 1 << 39).unwrap();
+    let (to, source) = (image.path("disk/t.img"), image.path("source"));
+    let said = tarn_ok(&["create", &to, "--from", &source, "--pool", "t"]).unwrap();
+    assert!(said.contains(" 1 files, 3.0 MiB of data in "), "{said}");
+    zdb_check(Path::new(&image.path("disk")), "t").unwrap();
+}
+
+#[test]
 fn the_same_seed_gives_the_same_bytes() {
     let image = Image::new();
     let source = image.path("source");
@@ -118,7 +130,8 @@ fn the_same_seed_gives_the_same_bytes() {
         assert!(create.status().unwrap().success());
         Sha256::digest(std::fs::read(&path).unwrap())
     };
-    let first = build("one.img", "42");
+    let first = build("disk/one.img", "42");
+    zdb_check(Path::new(&image.path("disk")), "t").unwrap();
     assert_eq!(first, build("two.img", "42"), "the same seed, other bytes");
     assert_ne!(first, build("three.img", "43"), "another seed, the same bytes: guids would clash");
 }

@@ -102,6 +102,7 @@ impl Machine {
         let image = folder.join("cut.img");
         let (image_arg, root_arg) = (image.to_string_lossy(), root.to_string_lossy());
         tarn_ok(&["create", &image_arg, "--from", &root_arg, "--size", "512M", "--pool", POOL]).unwrap();
+        zdb_check(&folder, POOL).unwrap();
         Machine { folder, image, program: sqlite.program, committed: 0 }
     }
 

@@ -22,7 +22,8 @@ usage: cargo xtask <verb>
   kernel               build only the kernel, target/kernel/tarn.elf
   powercut --runs N    kill the machine N times while SQLite commits, and check every row
   interop [--tree DIR] real OpenZFS imports, hashes and scrubs what Tarn wrote (slow)
-  bench [--tree DIR]   figures beside their peers, written to docs/benchmarks.md
+  bench [--host] [--boot] [--tree DIR]
+                       figures beside their peers, written to docs/benchmarks.md
 ";
 
 fn main() -> ExitCode {

@@ -11,17 +11,18 @@ use platform::clock::Timespec;
 use std::sync::Arc;
 use zfs::zpl::{Durability, FileKind, Filesystem, New, SetAttr, Times, XattrMode};
 
-/// Creates every entry in the tree's order, so that object numbers and allocations depend on the tree alone.
-pub(super) fn fill(fs: &Filesystem, tree: &Arc<Tree>, options: &cli::Create, env: &Env) -> Result<()> {
-    let total = tree.totals().bytes;
+/// Creates every entry in the tree's order, so that object numbers and allocations depend on the tree alone. Returns the bytes
+/// of data that were written; holes are none.
+pub(super) fn fill(fs: &Filesystem, tree: &Arc<Tree>, options: &cli::Create, env: &Env) -> Result<u64> {
+    let total = tree.totals().allocated;
     let bar = Bar::bytes_of("building", total, options.quiet);
     let pipeline = Pipeline::start(Arc::clone(tree), platform::thread::cpus().clamp(2, 8))?;
     let objects = vec![0; tree.entries.len()];
-    let mut filler =
-        Filler { fs, tree, options, now: env.clock.now(), objects, pipeline, bar, done: 0, total };
+    let now = env.clock.now();
+    let mut filler = Filler { fs, tree, options, now, objects, pipeline, bar, done: 0, total, written: 0 };
     filler.all()?;
     filler.bar.finish();
-    Ok(())
+    Ok(filler.written)
 }
 
 struct Filler<'a> {
@@ -34,9 +35,11 @@ struct Filler<'a> {
     objects: Vec<u64>,
     pipeline: Pipeline,
     bar: Bar,
-    /// Bytes written, and bytes in all.
+    /// What the source has allocated for the files that are done, and for all files, in bytes.
     done: u64,
     total: u64,
+    /// Bytes of data written.
+    written: u64,
 }
 
 impl Filler<'_> {
@@ -66,10 +69,10 @@ impl Filler<'_> {
         let object = self.fs.create(folder, &entry.name, &self.described(entry))?;
         self.objects[index] = object;
         self.attributes(object, &entry.meta)?;
-        if let Kind::File { size, .. } = entry.kind
+        if let Kind::File { size, allocated, .. } = entry.kind
             && size > 0
         {
-            self.content(index, object, size)?;
+            self.content(index, object, size, allocated.min(size))?;
             self.times(object, &entry.meta)?;
         } else if !entry.meta.xattrs.is_empty() && entry.kind != Kind::Directory {
             self.times(object, &entry.meta)?;
@@ -111,8 +114,9 @@ impl Filler<'_> {
         Ok(())
     }
 
-    fn content(&mut self, index: usize, object: u64, size: u64) -> Result<()> {
-        let mut end = 0;
+    /// `allocated` is what the file counts in the progress: with holes it is far less than `size`.
+    fn content(&mut self, index: usize, object: u64, size: u64, allocated: u64) -> Result<()> {
+        let (mut end, mut data_len) = (0, 0_u64);
         loop {
             let Some(piece) = self.pipeline.take() else { bail!("the readers ended early") };
             let piece = piece?;
@@ -122,7 +126,10 @@ impl Filler<'_> {
             for (offset, data) in &piece.data {
                 self.fs.write(object, *offset, data, Durability::Later)?;
                 end = offset + data.len() as u64;
+                data_len += data.len() as u64;
             }
+            // A source that compresses has allocated less than we read.
+            self.bar.set(self.done + data_len.min(allocated), self.total);
             if piece.last {
                 break;
             }
@@ -131,7 +138,8 @@ impl Filler<'_> {
             // It ends in a hole.
             self.fs.truncate(object, size)?;
         }
-        self.done += size;
+        self.done += allocated;
+        self.written += data_len;
         self.bar.set(self.done, self.total);
         Ok(())
     }

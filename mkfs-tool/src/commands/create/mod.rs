@@ -41,7 +41,7 @@ pub(crate) fn run(options: &cli::Create) -> Result<ExitCode> {
     let devices = images.iter().map(NewImage::device).collect::<Result<Vec<_>>>()?;
     let env = environment(options.seed)?;
     let built = build(options, &tree, devices, &env);
-    built.map_err(|e| match e.downcast_ref::<zfs::Error>() {
+    let written = built.map_err(|e| match e.downcast_ref::<zfs::Error>() {
         Some(zfs::Error::NoSpace) if options.size.is_some() => e.context(format!(
             "{}: the files do not fit into {}: choose a larger --size",
             options.images[0].display(),
@@ -54,9 +54,9 @@ pub(crate) fn run(options: &cli::Create) -> Result<ExitCode> {
     }
     if !options.quiet {
         let seconds = started.elapsed().as_secs_f64().max(0.001);
-        let megabytes = totals.bytes as f64 / f64::from(1 << 20);
+        let megabytes = written as f64 / f64::from(1 << 20);
         println!(
-            "{}: pool {}, {} files, {megabytes:.1} MiB in {seconds:.1} s ({:.0} files/s, {:.1} MiB/s)",
+            "{}: pool {}, {} files, {megabytes:.1} MiB of data in {seconds:.1} s ({:.0} files/s, {:.1} MiB/s)",
             options.images[0].display(),
             options.pool,
             totals.entries - 1,
@@ -69,7 +69,7 @@ pub(crate) fn run(options: &cli::Create) -> Result<ExitCode> {
 
 type Devices = Vec<Arc<dyn platform::block::BlockDevice>>;
 
-fn build(options: &cli::Create, tree: &Arc<Tree>, devices: Devices, env: &Env) -> Result<()> {
+fn build(options: &cli::Create, tree: &Arc<Tree>, devices: Devices, env: &Env) -> Result<u64> {
     let pool = Pool::create(devices, env.clone(), pool_options(options, env)?)?;
     let name = format!("{}/{ROOT}", options.pool);
     let properties = [("mountpoint", "/"), ("canmount", "noauto")].map(|(k, v)| (k.to_owned(), v.to_owned()));
@@ -84,7 +84,7 @@ fn build(options: &cli::Create, tree: &Arc<Tree>, devices: Devices, env: &Env) -
     let filled = fill::fill(&fs, tree, options, env);
     // Also after an error: a mounted file system keeps the pool from being closed.
     let unmounted = fs.unmount();
-    filled?;
+    let written = filled?;
     unmounted?;
     drop(fs);
     let mut user: Vec<(&str, String)> = Vec::new();
@@ -104,7 +104,7 @@ fn build(options: &cli::Create, tree: &Arc<Tree>, devices: Devices, env: &Env) -
     }
     pool.set_property("bootfs", &name)?;
     pool.export()?;
-    Ok(())
+    Ok(written)
 }
 
 fn pool_options(options: &cli::Create, env: &Env) -> Result<CreateOptions> {

@@ -1,0 +1,141 @@
+//! `cargo xtask bench`: each figure beside its peer, taken in the same run; written to `docs/benchmarks.md`.
+//!
+//! Nothing here passes or fails by a time. Every figure is the best of [`ROUNDS`] runs, the peers taking turns, so that a busy
+//! moment of the machine does not fall on one of them alone. Each group of figures has its own section of the page, and a run
+//! replaces only the sections that it took.
+
+mod boot;
+mod host;
+
+use crate::build;
+use crate::machine::{install_all, output, root, run, target};
+use anyhow::{Result, bail};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::Instant;
+
+const ROUNDS: usize = 3;
+const TITLE: &str = "# Benchmarks\n\nWritten by `cargo xtask bench`. The accelerator of the virtual machines is TCG where the CPU has no \
+                     virtualisation: compare only within a table.\n";
+
+/// What the groups share.
+struct Bench {
+    tarn: PathBuf,
+    kernel: PathBuf,
+    folder: PathBuf,
+}
+
+/// The benchmarks.
+pub(crate) fn run_bench(rest: &[String]) -> Result<()> {
+    let mut tree = PathBuf::from("/usr/share");
+    let (mut host, mut boot) = (false, false);
+    let mut words = rest.iter();
+    while let Some(word) = words.next() {
+        match (word.as_str(), words.as_slice().first()) {
+            ("--tree", Some(dir)) => {
+                tree = PathBuf::from(dir);
+                words.next();
+            }
+            ("--host", _) => host = true,
+            ("--boot", _) => boot = true,
+            _ => bail!("usage: cargo xtask bench [--host] [--boot] [--tree DIR]"),
+        }
+    }
+    let all = !host && !boot;
+    install_all()?;
+    let kernel = build::kernel()?;
+    let tarn = build::tarn()?;
+    let folder = target().join("bench");
+    if folder.exists() {
+        std::fs::remove_dir_all(&folder)?;
+    }
+    std::fs::create_dir_all(&folder)?;
+    let bench = Bench { tarn, kernel, folder };
+    if all || host {
+        publish("host", &(provenance()? + &bench.host(&tree)?))?;
+    }
+    if all || boot {
+        publish("boot", &(provenance()? + &bench.boot()?))?;
+    }
+    std::fs::remove_dir_all(&bench.folder)?;
+    Ok(())
+}
+
+/// Seconds of the fastest of the runs so far.
+#[derive(Clone, Copy)]
+struct Best(f64);
+
+impl Best {
+    const NONE: Best = Best(f64::INFINITY);
+
+    fn time<T>(&mut self, work: impl FnOnce() -> Result<T>) -> Result<T> {
+        let start = Instant::now();
+        let value = work()?;
+        self.note(start.elapsed().as_secs_f64());
+        Ok(value)
+    }
+
+    fn note(&mut self, seconds: f64) {
+        self.0 = self.0.min(seconds);
+    }
+}
+
+impl Bench {
+    /// Builds an image of `tree` without a word.
+    fn create(&self, image: &Path, tree: &Path, size: &str, compression: &str, pool: &str) -> Result<()> {
+        let mut create = Command::new(&self.tarn);
+        create.arg("create").arg(image).arg("--from").arg(tree).args(["--size", size, "--pool", pool, "-q"]);
+        run(create.args(["-O", &format!("compression={compression}")]).stdout(Stdio::null()))
+    }
+}
+
+/// What was measured, and where.
+fn provenance() -> Result<String> {
+    let cpu = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let model = cpu
+        .lines()
+        .find_map(|l| l.strip_prefix("model name"))
+        .unwrap_or("")
+        .trim_start_matches([' ', '\t', ':']);
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let commit = output(Command::new("git").current_dir(root()).args(["describe", "--always", "--dirty"]))?;
+    Ok(format!(
+        "Taken at commit {} on {cores} cores ({model}); each figure is the best of {ROUNDS} runs.\n",
+        commit.trim()
+    ))
+}
+
+/// Puts a section into the page, in the place of its predecessor.
+fn publish(section: &str, text: &str) -> Result<()> {
+    let path = root().join("docs/benchmarks.md");
+    let page = std::fs::read_to_string(&path).unwrap_or_default();
+    std::fs::write(&path, replace_section(&page, section, text))?;
+    println!("{text}\nwritten to {}", path.display());
+    Ok(())
+}
+
+fn replace_section(page: &str, section: &str, text: &str) -> String {
+    let (begin, end) = (format!("<!-- {section} -->\n"), format!("<!-- end of {section} -->\n"));
+    let new = format!("{begin}\n{text}\n{end}");
+    let page = if page.starts_with(TITLE) { page } else { TITLE };
+    match (page.split_once(&begin), page.split_once(&end)) {
+        (Some((before, _)), Some((_, after))) => format!("{before}{new}{after}"),
+        _ => format!("{page}\n{new}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_section_replaces_only_its_predecessor() {
+        let page = replace_section("an older page", "a", "one\n");
+        let page = replace_section(&page, "b", "two\n");
+        assert!(page.starts_with(TITLE) && page.contains("one") && page.contains("two"));
+        let page = replace_section(&page, "a", "three\n");
+        assert!(!page.contains("one") && page.contains("two") && page.contains("three"), "{page}");
+        assert!(page.find("three") < page.find("two"));
+        assert_eq!(page, replace_section(&page, "a", "three\n"));
+    }
+}
