@@ -8,6 +8,7 @@
 //! - [`mod@source`] – what an image is made from, as a sorted tree with parallel readers.
 //! - [`mod@image`] – finding, locking and opening image files. **Nothing is opened for writing unless its verb writes.**
 //! - [`mod@location`] – `IMG:DATASET@SNAP:/path`.
+//! - [`mod@vdev_spec`] – the vdevs of a pool as people write them.
 //! - [`mod@run`] – QEMU.
 //!
 //! # Errors
@@ -23,6 +24,7 @@ pub mod output;
 pub mod quantity;
 pub mod run;
 pub mod source;
+pub mod vdev_spec;
 
 use anyhow::Error;
 use clap::Parser;

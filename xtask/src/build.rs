@@ -15,7 +15,11 @@ pub(crate) fn kernel() -> Result<PathBuf> {
     run(&mut command)?;
     let built = folder.join("x86_64-unknown-linux-gnu/release/kernel");
     let elf = folder.join("tarn.elf");
-    std::fs::copy(&built, &elf).with_context(|| built.display().to_string())?;
+    // Left as it is if nothing changed: a newer file would have the tool built again.
+    let kernel = std::fs::read(&built).with_context(|| built.display().to_string())?;
+    if std::fs::read(&elf).ok().as_ref() != Some(&kernel) {
+        std::fs::write(&elf, kernel)?;
+    }
     Ok(elf)
 }
 

@@ -7,6 +7,7 @@ mod create;
 mod extract;
 mod inspect;
 mod ls;
+mod new_pool;
 mod open;
 mod progress;
 mod stat;

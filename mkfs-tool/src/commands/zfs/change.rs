@@ -41,7 +41,7 @@ pub(super) fn create(opened: &OpenPool, options: &Create) -> Result<String> {
         bail!("{}: making volumes (-V) is not supported yet", options.dataset);
     }
     let env = opened.pool.env().clone();
-    let fixed: Vec<(&'static str, u64)> = crate::commands::create::fixed_properties(&options.properties);
+    let fixed: Vec<(&'static str, u64)> = crate::commands::new_pool::fixed_properties(&options.properties);
     let now = env.clock.now();
     let init = move |fixed: Vec<(&'static str, u64)>| -> InitFs {
         Box::new(move |os, tx| {
