@@ -55,6 +55,12 @@ pub fn disk(name: &str, n: usize) -> Result<Arc<MemDisk>> {
     Ok(Arc::new(MemDisk::from_vec(image(name, n)?)))
 }
 
+/// All disks of a fixture, in memory.
+pub fn disks(name: &str) -> Result<Vec<Arc<MemDisk>>> {
+    let sums = std::fs::read_to_string(folder(name).join("images.sha256"))?;
+    (0..sums.lines().count()).map(|n| disk(name, n)).collect()
+}
+
 /// Writes disk `n` of a fixture to a file.
 pub fn write_image(name: &str, n: usize, to: &Path) -> Result<()> {
     Ok(std::fs::write(to, image(name, n)?)?)
@@ -135,17 +141,22 @@ pub struct Xattr {
     pub sha256: Option<String>,
 }
 
-/// A manifest: its sections (dataset or snapshot name) with their entries.
+/// The manifest of a fixture: see [`sections`].
 pub fn manifest(name: &str, suffix: &str) -> Result<Vec<(String, Vec<Entry>)>> {
+    sections(&text(name, suffix)?).with_context(|| name.to_owned())
+}
+
+/// A manifest: its sections (dataset or snapshot name) with their entries.
+pub fn sections(manifest: &str) -> Result<Vec<(String, Vec<Entry>)>> {
     let mut sections: Vec<(String, Vec<Entry>)> = Vec::new();
-    for line in text(name, suffix)?.lines().filter(|l| !l.trim().is_empty()) {
+    for line in manifest.lines().filter(|l| !l.trim().is_empty()) {
         let entry: Entry = serde_json::from_str(line).with_context(|| line.to_owned())?;
         match (&entry.dataset, sections.last_mut()) {
             (Some(dataset), _) => sections.push((dataset.clone(), Vec::new())),
             // With snapdir=visible OpenZFS lists its control directory, which is no part of the tree.
             (None, Some(_)) if entry.path.starts_with("/.zfs") => {}
             (None, Some((_, entries))) => entries.push(entry),
-            (None, None) => anyhow::bail!("{name}: an entry before the first section"),
+            (None, None) => anyhow::bail!("an entry before the first section"),
         }
     }
     Ok(sections)

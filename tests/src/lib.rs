@@ -5,6 +5,7 @@
 
 pub mod elf;
 pub mod fixtures;
+pub mod manifest;
 pub mod model;
 pub mod tool;
 pub mod tree;
