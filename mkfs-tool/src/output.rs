@@ -1,7 +1,8 @@
 //! Printing: tables as `zfs` prints them, JSON, and file names that no terminal can be harmed by.
 
 use serde_json::{Map, Value};
-use std::io::{self, Write};
+use std::io::{self, BufWriter, Write};
+use std::process::ExitCode;
 
 /// How a column is laid out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -73,6 +74,14 @@ impl Table {
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.rows.is_empty()
+    }
+
+    /// Prints it on standard output: what a verb that lists ends with.
+    pub fn show(&self, style: Style) -> anyhow::Result<ExitCode> {
+        let mut out = BufWriter::new(io::stdout().lock());
+        self.print(style, &mut out)?;
+        out.flush()?;
+        Ok(ExitCode::SUCCESS)
     }
 
     /// Prints it.

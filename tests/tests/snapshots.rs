@@ -149,13 +149,13 @@ fn zdb_agrees_after_every_kind_of_operation() {
     pool = bench.judge(pool);
     pool.dsl().rename("t/c", "t/d", false).unwrap();
     pool.dsl().rename("t/d@5", "t/d@six", false).unwrap();
-    pool.dsl().hold("t/d@six", "tag").unwrap();
+    pool.dsl().hold(&["t/d@six"], "tag").unwrap();
     pool.dsl().destroy("t/d@six", false, true).unwrap();
     let properties = [("compression", "zstd"), ("refreservation", "20M"), ("a:b", "c")];
     pool.dsl().set_properties("t/d", &properties).unwrap();
     bench.write_files(&pool, "t/d", 4);
     pool = bench.judge(pool);
-    pool.dsl().release("t/d@six", "tag").unwrap();
+    pool.dsl().release(&["t/d@six"], "tag").unwrap();
     assert!(pool.dsl().lookup("t/d@six").is_err());
     assert!(listing(&pool, "t/d@0") == states[0]);
     pool.dsl().destroy("t/d", true, false).unwrap();

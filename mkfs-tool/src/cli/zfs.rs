@@ -14,6 +14,8 @@ use clap::{Args, Subcommand};
         tarn zfs --disk app.img set compression=zstd tarn/root\n  \
         tarn zfs --disk app.img snapshot -r tarn@before\n  \
         tarn zfs --disk app.img diff tarn/root@before tarn/root\n  \
+        tarn zfs --disk app.img create -V 1G tarn/volume\n  \
+        tarn zfs --disk app.img bookmark tarn/root@before tarn/root#before\n  \
         tarn zfs --disk app.img rollback tarn/root@before\n  \
         tarn zfs --disk app.img destroy tarn/root@before"
 )]
@@ -48,6 +50,16 @@ pub enum Verb {
     Destroy(Destroy),
     /// Make a writable copy of a snapshot that shares its blocks
     Clone(Clone),
+    /// Make a clone the owner of the snapshots that it shares with its origin
+    Promote(Promote),
+    /// Remember a snapshot for incremental sends, without its blocks
+    Bookmark(Bookmark),
+    /// Keep snapshots from being destroyed
+    Hold(Hold),
+    /// Release holds on snapshots
+    Release(Release),
+    /// Holds on snapshots
+    Holds(Holds),
     /// Give a dataset or snapshot another name
     Rename(Rename),
     /// What differs between a snapshot and a later state
@@ -74,10 +86,10 @@ pub struct List {
     pub depth: Option<usize>,
     /// Sort by this property, smallest first
     #[arg(short = 's', value_name = "PROPERTY")]
-    pub sort: Option<String>,
-    /// Sort by this property, largest first
-    #[arg(short = 'S', value_name = "PROPERTY", conflicts_with = "sort")]
-    pub sort_descending: Option<String>,
+    pub sort: Vec<String>,
+    /// Sort by this property, largest first; `-s` and `-S` are repeatable, the first counts most
+    #[arg(short = 'S', value_name = "PROPERTY")]
+    pub sort_descending: Vec<String>,
     /// Datasets; without any, all
     pub datasets: Vec<String>,
 }
@@ -91,7 +103,7 @@ pub struct Get {
     /// Columns: name, property, value, source
     #[arg(short = 'o', value_delimiter = ',', value_name = "COLUMN,…")]
     pub columns: Vec<String>,
-    /// Only values from these: local, default, inherited, none
+    /// Only values from these: local, default, inherited, received, temporary, none
     #[arg(short = 's', value_delimiter = ',', value_name = "SOURCE,…")]
     pub sources: Vec<String>,
     /// Types: filesystem, volume, snapshot, all
@@ -100,6 +112,9 @@ pub struct Get {
     /// Children too
     #[arg(short = 'r')]
     pub recursive: bool,
+    /// Children down to this depth
+    #[arg(short = 'd', value_name = "DEPTH")]
+    pub depth: Option<usize>,
     /// Properties with commas between, or all
     #[arg(value_name = "PROPERTY,…")]
     pub properties: String,
@@ -121,6 +136,9 @@ pub struct Inherit {
     /// Children too
     #[arg(short = 'r')]
     pub recursive: bool,
+    /// Back to the value that came with a received stream, if there is one
+    #[arg(short = 'S')]
+    pub received: bool,
     /// The property
     pub property: String,
     /// The datasets
@@ -135,8 +153,26 @@ pub struct Create {
     #[arg(short = 'p')]
     pub parents: bool,
     /// A volume of this size
-    #[arg(short = 'V', value_parser = |t: &str| quantity::parse_size(t).map_err(|e| e.to_string()))]
+    #[arg(short = 'V', value_name = "SIZE", value_parser = |t: &str| quantity::parse_size(t).map_err(|e| e.to_string()))]
     pub volume: Option<u64>,
+    /// Of a volume: reserve no space
+    #[arg(short = 's', requires = "volume")]
+    pub sparse: bool,
+    /// Of a volume: its block size
+    #[arg(short = 'b', value_name = "SIZE", requires = "volume", value_parser = |t: &str| quantity::parse_size(t).map_err(|e| e.to_string()))]
+    pub block_size: Option<u64>,
+    /// Only say what would be made
+    #[arg(short = 'n')]
+    pub dry_run: bool,
+    /// Say what is made
+    #[arg(short = 'v')]
+    pub verbose: bool,
+    /// Say it for scripts: keys and values with tabs between
+    #[arg(short = 'P')]
+    pub parsable: bool,
+    /// Do not mount it (nothing is mounted here)
+    #[arg(short = 'u')]
+    pub unmounted: bool,
     /// Property; repeatable
     #[arg(short = 'o', value_name = "PROPERTY=VALUE", value_parser = pair)]
     pub properties: Vec<(String, String)>,
@@ -150,6 +186,9 @@ pub struct Snapshot {
     /// Of all children too
     #[arg(short = 'r')]
     pub recursive: bool,
+    /// User property of the snapshots; repeatable
+    #[arg(short = 'o', value_name = "PROPERTY=VALUE", value_parser = pair)]
+    pub properties: Vec<(String, String)>,
     /// DATASET@NAME
     #[arg(required = true)]
     pub snapshots: Vec<String>,
@@ -158,9 +197,15 @@ pub struct Snapshot {
 /// `zfs rollback`.
 #[derive(Debug, Args)]
 pub struct Rollback {
-    /// Destroy the snapshots that are newer
+    /// Destroy the snapshots and bookmarks that are newer
     #[arg(short = 'r')]
     pub destroy_newer: bool,
+    /// The same, and the clones of these snapshots with all below them
+    #[arg(short = 'R')]
+    pub destroy_clones: bool,
+    /// Unmount clones by force (nothing is mounted here)
+    #[arg(short = 'f')]
+    pub force: bool,
     /// DATASET@NAME
     pub snapshot: String,
 }
@@ -171,6 +216,15 @@ pub struct Destroy {
     /// Children (of a snapshot: the snapshots of that name on all children) too
     #[arg(short = 'r')]
     pub recursive: bool,
+    /// All that depends on it too: clones wherever they are, with all below them
+    #[arg(short = 'R')]
+    pub dependents: bool,
+    /// Unmount by force (nothing is mounted here)
+    #[arg(short = 'f')]
+    pub force: bool,
+    /// Say what is done, for scripts
+    #[arg(short = 'p')]
+    pub parsable: bool,
     /// Destroy a snapshot later, when its last clone or hold is gone
     #[arg(short = 'd')]
     pub defer: bool,
@@ -180,13 +234,16 @@ pub struct Destroy {
     /// Say what is done
     #[arg(short = 'v')]
     pub verbose: bool,
-    /// DATASET, or DATASET@SNAP[,SNAP…][%SNAP]
+    /// DATASET, DATASET@SNAP[%SNAP][,SNAP[%SNAP]]… or DATASET#BOOKMARK
     pub dataset: String,
 }
 
 /// `zfs clone`.
 #[derive(Debug, Args)]
 pub struct Clone {
+    /// Make missing parents
+    #[arg(short = 'p')]
+    pub parents: bool,
     /// Property; repeatable
     #[arg(short = 'o', value_name = "PROPERTY=VALUE", value_parser = pair)]
     pub properties: Vec<(String, String)>,
@@ -202,21 +259,96 @@ pub struct Rename {
     /// Snapshots of that name on all children too
     #[arg(short = 'r')]
     pub recursive: bool,
+    /// Make missing parents
+    #[arg(short = 'p')]
+    pub parents: bool,
+    /// Do not mount it anew (nothing is mounted here)
+    #[arg(short = 'u')]
+    pub unmounted: bool,
+    /// Unmount by force (nothing is mounted here)
+    #[arg(short = 'f')]
+    pub force: bool,
     /// The name now
     pub from: String,
     /// The name to be
     pub to: String,
 }
 
+/// `zfs promote`.
+#[derive(Debug, Args)]
+pub struct Promote {
+    /// The clone
+    pub clone: String,
+}
+
+/// `zfs bookmark`.
+#[derive(Debug, Args)]
+pub struct Bookmark {
+    /// DATASET@SNAP or DATASET#BOOKMARK
+    pub source: String,
+    /// DATASET#NAME
+    pub bookmark: String,
+}
+
+/// `zfs hold`.
+#[derive(Debug, Args)]
+pub struct Hold {
+    /// The snapshots of that name on all children too
+    #[arg(short = 'r')]
+    pub recursive: bool,
+    /// Why they are held
+    pub tag: String,
+    /// DATASET@NAME
+    #[arg(required = true)]
+    pub snapshots: Vec<String>,
+}
+
+/// `zfs release`.
+#[derive(Debug, Args)]
+pub struct Release {
+    /// The snapshots of that name on all children too
+    #[arg(short = 'r')]
+    pub recursive: bool,
+    /// The hold's tag
+    pub tag: String,
+    /// DATASET@NAME
+    #[arg(required = true)]
+    pub snapshots: Vec<String>,
+}
+
+/// `zfs holds`.
+#[derive(Debug, Args)]
+pub struct Holds {
+    /// How it is printed.
+    #[command(flatten)]
+    pub listing: Listing,
+    /// The snapshots of that name on all children too
+    #[arg(short = 'r')]
+    pub recursive: bool,
+    /// DATASET@NAME
+    #[arg(required = true)]
+    pub snapshots: Vec<String>,
+}
+
 /// `zfs diff`.
 #[derive(Debug, Args)]
+#[command(disable_help_flag = true)]
 pub struct Diff {
+    /// Print help
+    #[arg(long, action = clap::ArgAction::Help)]
+    pub help: Option<bool>,
     /// For scripts: tabs between columns
     #[arg(short = 'H')]
     pub script: bool,
     /// Show the type of each file
     #[arg(short = 'F')]
     pub classify: bool,
+    /// Show when each change was made: the inode's change time
+    #[arg(short = 't')]
+    pub time: bool,
+    /// Names as they are, without escapes
+    #[arg(short = 'h')]
+    pub raw_names: bool,
     /// Only how many were added, removed, modified and renamed
     #[arg(short = 'c', long)]
     pub count: bool,

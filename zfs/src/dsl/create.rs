@@ -343,6 +343,7 @@ impl DslPool {
         self.start_counts(tx, &dir)?;
         let dataset = self.create_content(tx, &dir, kind, settings, init)?;
         self.host().log_internal(tx, "create", dataset.object, path, " ")?;
+        settings.iter().try_for_each(|setting| self.log_set(tx, &dataset, setting))?;
         Ok(dataset)
     }
 
@@ -371,6 +372,7 @@ impl DslPool {
             pool.zero_zil(tx, &clone)?;
             let text = alloc::format!("origin={snapshot} ({})", origin.object);
             pool.host().log_internal(tx, "clone", clone.object, &name, &text)?;
+            settings.iter().try_for_each(|setting| pool.log_set(tx, &clone, setting))?;
             Ok(clone)
         })
     }

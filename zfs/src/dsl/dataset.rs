@@ -1,11 +1,12 @@
 //! A dataset: a file system, a volume or a snapshot. Source: `dsl_dataset_t` (`module/zfs/dsl_dataset.c`).
 
+use super::bookmark::Marks;
 use super::dir::Dir;
 use super::pool::DslPool;
 use crate::dmu::Objset;
 use crate::error::{Error, Result};
 use crate::ondisk::blkptr::Blkptr;
-use crate::ondisk::dsl::{DS_FLAG_INCONSISTENT, DatasetPhys};
+use crate::ondisk::dsl::{DS_FLAG_INCONSISTENT, DatasetPhys, Space};
 use crate::ondisk::objset::ObjsetKind;
 use alloc::collections::BTreeSet;
 use alloc::format;
@@ -74,10 +75,10 @@ pub struct Bookmark {
     pub creation_txg: u64,
     /// The snapshot's creation time, in seconds since 1970.
     pub creation_time: u64,
-    /// Bytes that the snapshot referred to; 0 if the bookmark does not know.
-    pub referenced: u64,
-    /// The same before compression.
-    pub logical_referenced: u64,
+    /// Of an encrypted dataset, the id of the snapshot's set of IVs; else 0.
+    pub ivset_guid: u64,
+    /// What the snapshot referred to, if the bookmark knows.
+    pub referenced: Option<Space>,
 }
 
 /// A dataset. Handles of one dataset are the same `Arc`.
@@ -98,6 +99,8 @@ pub(crate) struct State {
     /// The cached properties `refreservation` and `refquota`.
     pub(crate) reserved: u64,
     pub(crate) quota: u64,
+    /// Of a head, its bookmarks, once somebody asked.
+    pub(crate) marks: Option<Marks>,
     objset: Option<Arc<Objset>>,
     /// Who keeps it from being destroyed; one of them may be its owner.
     holds: usize,
@@ -125,6 +128,7 @@ impl Dataset {
             features: BTreeSet::new(),
             reserved: 0,
             quota: 0,
+            marks: None,
             objset: None,
             holds: 0,
             owned: false,

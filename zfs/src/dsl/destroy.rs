@@ -19,12 +19,9 @@ use crate::ondisk::bookmark::Bookmark;
 use crate::ondisk::dsl::{DS_FLAG_DEFER_DESTROY, DS_FLAG_UNIQUE_ACCURATE, DatasetPhys, Space, Used};
 use crate::ondisk::zil::Header;
 use crate::zil;
-use alloc::string::ToString;
+use alloc::string::{String, ToString};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
-
-const BOOKMARKS_FIELD: &str = "com.delphix:bookmarks";
-const FEATURE_BOOKMARKS: &str = "com.delphix:bookmarks";
 
 /// Frees all blocks of a tree.
 struct Killer<'a> {
@@ -57,7 +54,7 @@ impl DslPool {
         }
         self.run_task(Slop::ExtraReserved, move |pool, tx| {
             if name.contains('@') {
-                return pool.destroy_snapshots(tx, &name, recursive, defer);
+                return pool.destroy_named(tx, &name, recursive, defer);
             }
             let head = pool.find(&name)?;
             if head.dir().parent().is_none() {
@@ -75,6 +72,44 @@ impl DslPool {
             }
             Ok(())
         })
+    }
+
+    /// Destroys snapshots, in one txg, all or none. `defer`: those that are held or cloned go when the last of these goes.
+    ///
+    /// [`Error::NotFound`], [`Error::Busy`] if one is mounted or held, [`Error::Invalid`] if one has clones.
+    pub fn destroy_snapshots(&self, names: &[&str], defer: bool) -> Result<()> {
+        names.iter().try_for_each(|name| names::split_snapshot(name).map(|_| ()))?;
+        let names: Vec<String> = names.iter().map(|name| (*name).to_string()).collect();
+        self.run_task(Slop::ExtraReserved, move |pool, tx| {
+            let doomed = names.iter().map(|name| pool.find(name)).collect::<Result<Vec<_>>>()?;
+            pool.destroy_found(tx, doomed, defer)
+        })
+    }
+
+    /// Bytes that destroying snapshots of one file system would free: those from `first` to `last`, in the order in which they were taken
+    /// (`dsl_dataset_space_wouldfree`).
+    pub fn space_would_free(&self, first: &str, last: &str) -> Result<u64> {
+        let _config = self.read_config();
+        let (first, last) = (self.find(first)?, self.find(last)?);
+        if !first.is_snapshot() || !last.is_snapshot() || first.dir().object != last.dir().object {
+            return Err(Error::Invalid("two snapshots of one file system are needed"));
+        }
+        // What was born after the one before the first, and died in what follows.
+        let since = first.phys().prev_snap_txg;
+        let mut at = self.hold_dataset(last.phys().next_snap_obj)?;
+        let mut freed = 0u64;
+        loop {
+            let phys = at.phys();
+            let dead = Deadlist::open(&self.meta, phys.deadlist_obj)?.space_range(since, u64::MAX)?;
+            freed = freed.wrapping_add(dead.used);
+            if phys.prev_snap_obj == first.object {
+                return Ok(freed);
+            }
+            if phys.prev_snap_obj == 0 || phys.prev_snap_txg < first.creation_txg() {
+                return Err(Error::Invalid("the first snapshot is not older than the last"));
+            }
+            at = self.hold_dataset(phys.prev_snap_obj)?;
+        }
     }
 
     /// Whether heads, with their snapshots, can go. Clones outside of the set forbid it.
@@ -95,7 +130,7 @@ impl DslPool {
         Ok(())
     }
 
-    fn destroy_snapshots(&self, tx: &Tx, name: &str, recursive: bool, defer: bool) -> Result<()> {
+    fn destroy_named(&self, tx: &Tx, name: &str, recursive: bool, defer: bool) -> Result<()> {
         let (path, snap) = names::split_snapshot(name)?;
         let head = self.find(path)?;
         let heads = if recursive { self.below(&head)? } else { alloc::vec![head] };
@@ -106,6 +141,10 @@ impl DslPool {
         if doomed.is_empty() {
             return Err(Error::NotFound);
         }
+        self.destroy_found(tx, doomed, defer)
+    }
+
+    fn destroy_found(&self, tx: &Tx, doomed: Vec<Arc<Dataset>>, defer: bool) -> Result<()> {
         for snapshot in &doomed {
             if snapshot.is_held() {
                 return Err(Error::Busy);
@@ -132,6 +171,7 @@ impl DslPool {
         let full_name = snapshot.name();
         let (_, name) = full_name.split_once('@').ok_or(Error::Invalid("not a snapshot"))?;
         self.host().log_internal(tx, "destroy", snapshot.object, &full_name, " ")?;
+        let bookmarked = self.marks_snapshot_destroyed(tx, snapshot)?;
         snapshot.deactivate_features(self, tx)?;
         let next = self.hold_dataset(phys.next_snap_obj)?;
         let previous = match phys.prev_snap_obj {
@@ -150,7 +190,9 @@ impl DslPool {
         })?;
         let own_previous = previous.as_ref().filter(|_| !after_branch);
         self.settle_deadlists(tx, &phys, &dir, &next, own_previous)?;
-        self.remove_clones_key(tx, &dir, phys.creation_txg)?;
+        if !bookmarked {
+            self.remove_clones_key(tx, &dir, phys.creation_txg)?;
+        }
         let head = self.head_of(&dir)?;
         if next.is_snapshot() {
             // What this snapshot shared with the next alone is the next's own now: it died before the one after that.
@@ -158,7 +200,9 @@ impl DslPool {
             let shared = Deadlist::open(&self.meta, after.phys().deadlist_obj)?
                 .space_range(phys.prev_snap_txg, phys.creation_txg)?;
             next.update(self, tx, |n| n.unique_bytes = n.unique_bytes.wrapping_add(shared.used))?;
-            Deadlist::open(&self.meta, head.phys().deadlist_obj)?.remove_key(tx, phys.creation_txg)?;
+            if !bookmarked {
+                Deadlist::open(&self.meta, head.phys().deadlist_obj)?.remove_key(tx, phys.creation_txg)?;
+            }
         } else {
             self.recompute_unique(tx, &next)?;
             let (reserved, unique) = next.with(|s| (s.reserved, s.phys.unique_bytes));
@@ -224,7 +268,7 @@ impl DslPool {
     }
 
     /// Removes a key from the deadlists of all clones of a dir, and of their clones (`dsl_dir_remove_clones_key`).
-    fn remove_clones_key(&self, tx: &Tx, dir: &Arc<Dir>, txg: u64) -> Result<()> {
+    pub(crate) fn remove_clones_key(&self, tx: &Tx, dir: &Arc<Dir>, txg: u64) -> Result<()> {
         let mut stack = alloc::vec![Arc::clone(dir)];
         while let Some(dir) = stack.pop() {
             let clones = dir.phys().clones;
@@ -276,7 +320,7 @@ impl DslPool {
         let reserved = head.with(|s| core::mem::take(&mut s.reserved));
         let unused = reserved.saturating_sub(phys.unique_bytes) as i64;
         dir.diduse(&self.meta, tx, Used::RefReservation, Delta::used(-unused))?;
-        let bookmarks = self.meta.field(head.object, BOOKMARKS_FIELD)?;
+        self.destroy_marks(tx, head)?;
         head.deactivate_features(self, tx)?;
         let mut origin = None;
         if phys.prev_snap_obj != 0 {
@@ -303,10 +347,6 @@ impl DslPool {
         dir.diduse(&self.meta, tx, Used::Head, Delta::minus(all))?;
         dir.update(&self.meta, tx, |d| d.head_dataset_obj = 0)?;
         self.meta.os.free(tx, phys.snapnames_zapobj)?;
-        if let Some(bookmarks) = bookmarks {
-            self.meta.os.free(tx, bookmarks)?;
-            self.host().feature_decr(tx, FEATURE_BOOKMARKS)?;
-        }
         self.clear_bootfs(tx, head.object)?;
         self.forget_dataset(head.object);
         self.meta.free_zapified(tx, head.object)?;

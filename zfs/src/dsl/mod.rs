@@ -12,6 +12,7 @@
 //! `DslPool::config` (names; written only by sync tasks) → the caches of dirs and datasets → one dataset's or dir's state. None is held
 //! while waiting for a txg.
 
+mod bookmark;
 mod bpobj;
 mod create;
 mod dataset;
@@ -34,6 +35,7 @@ mod setprop;
 mod snapshot;
 mod sync;
 mod task;
+pub(crate) mod volume;
 
 pub use bpobj::Bpobj;
 pub use create::CreateFs;

@@ -3,9 +3,10 @@
 use crate::error::{Error, Result};
 
 /// Longest full name with its terminating zero (`ZFS_MAX_DATASET_NAME_LEN`).
-const MAX_NAME: usize = 256;
+pub(crate) const MAX_NAME: usize = 256;
 
-fn component(name: &str) -> Result<()> {
+/// One component of a name, or what follows an `@` or `#`.
+pub(crate) fn component(name: &str) -> Result<()> {
     let allowed = |c: u8| c.is_ascii_alphanumeric() || b"-_.: ".contains(&c);
     if name.is_empty() || name == "." || name == ".." || !name.bytes().all(allowed) {
         return Err(Error::Invalid("name: only letters, digits and -_.: are allowed"));

@@ -77,6 +77,9 @@ impl DslPool {
         let unique = Deadlist::open(&self.meta, oldest.phys().deadlist_obj)?
             .space_range(origin.phys().prev_snap_txg, u64::MAX)?
             .used;
+        if self.marks_collide(&clone, &origin_head, origin.creation_txg())? {
+            return Err(Error::Exists);
+        }
         let moves = self.space_moved(&clone, &origin, &origin_origin, &shared)?;
         let origin_txg = origin_dir.origin_txg();
         let breakdown = |dir: &Dir| dir.phys().flags & DD_FLAG_USED_BREAKDOWN != 0;
@@ -171,6 +174,8 @@ impl DslPool {
         self.add_dir_clone(tx, &above_dir, clone.object)?;
         self.meta.zap_remove_int(tx, above_dir.phys().clones, origin_head.object)?;
         self.add_dir_clone(tx, &dir, origin_head.object)?;
+        self.move_marks(tx, origin_head, clone, origin.creation_txg())?;
+        self.marks_next_changed(tx, clone, origin)?;
         for snapshot in &plan.shared {
             self.move_snapshot(tx, snapshot, (origin_head, &origin_dir), (clone, &dir), old_next)?;
         }

@@ -1,11 +1,12 @@
 //! Reading properties: local, inherited and received values, and the statistics that are shown among them.
 //! Source: `module/zfs/dsl_prop.c`, `lib/libzfs/libzfs_dataset.c`.
 
-use super::dataset::{Bookmark, Dataset, Hold, Kind};
+use super::dataset::{Dataset, Hold, Kind};
 use super::dir::Dir;
 use super::pool::DslPool;
 use super::prop::{Property, Source, Value, human_bytes, human_time};
 use super::prop_table::{self as table, Definition, Form, Rule};
+use super::volume;
 use crate::error::{Error, Result};
 use crate::ondisk::dsl::DS_FLAG_DEFER_DESTROY;
 use crate::zap;
@@ -16,11 +17,8 @@ use alloc::vec::Vec;
 
 const INHERIT_SUFFIX: &str = "$inherit";
 const RECEIVED_SUFFIX: &str = "$recvd";
-const BOOKMARKS_FIELD: &str = "com.delphix:bookmarks";
-/// The ZPL's master node, and the volume's properties (`MASTER_NODE_OBJ`, `ZVOL_ZAP_OBJ`).
+/// The ZPL's master node (`MASTER_NODE_OBJ`).
 const MASTER_NODE: u64 = 1;
-const ZVOL_OBJECT: u64 = 1;
-const ZVOL_PROPERTIES: u64 = 2;
 
 /// A value found, and on which dataset.
 enum Found {
@@ -184,9 +182,11 @@ impl DslPool {
                 other => super::mos::absent(other),
             };
         Ok(match d.name {
-            "volsize" => zap_number(ZVOL_PROPERTIES, "size")?.map(|n| (Value::Number(n), Source::Local)),
+            "volsize" => {
+                zap_number(volume::ZAP_OBJECT, volume::SIZE)?.map(|n| (Value::Number(n), Source::Local))
+            }
             "volblocksize" => {
-                let size = u64::from(objset.hold(ZVOL_OBJECT)?.block_size());
+                let size = u64::from(objset.hold(volume::DATA_OBJECT)?.block_size());
                 let source = if size == d.default { Source::Default } else { Source::None };
                 Some((Value::Number(size), source))
             }
@@ -310,27 +310,6 @@ impl Dataset {
         let _config = pool.read_config();
         properties.append(&mut pool.user_properties(self)?);
         Ok(properties)
-    }
-
-    /// Its bookmarks, oldest first.
-    pub fn bookmarks(&self) -> Result<Vec<Bookmark>> {
-        let pool = self.pool()?;
-        let _config = pool.read_config();
-        let Some(zap) = pool.meta().field(self.object, BOOKMARKS_FIELD)? else { return Ok(Vec::new()) };
-        let mut bookmarks = Vec::new();
-        for (name, value) in pool.meta().zap_values(zap)? {
-            let word = |i: usize| value.ints.get(i).copied().unwrap_or(0);
-            bookmarks.push(Bookmark {
-                name: format!("{}#{name}", self.dir().name()),
-                guid: word(0),
-                creation_txg: word(1),
-                creation_time: word(2),
-                referenced: word(5),
-                logical_referenced: word(7),
-            });
-        }
-        bookmarks.sort_by(|a, b| (a.creation_txg, &a.name).cmp(&(b.creation_txg, &b.name)));
-        Ok(bookmarks)
     }
 
     /// Holds on this snapshot, by tag.

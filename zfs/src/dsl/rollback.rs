@@ -20,7 +20,7 @@ const TEMPORARY: &str = "%rollback";
 
 impl DslPool {
     /// Puts the file system or volume back to its latest snapshot, or, with `destroy_newer`, to any of its snapshots.
-    /// [`Error::Busy`] while it is mounted, [`Error::NotEmpty`] if there are newer snapshots and `destroy_newer` is not set.
+    /// [`Error::Busy`] while it is mounted, [`Error::NotEmpty`] if there are newer snapshots or bookmarks and `destroy_newer` is not set.
     pub fn rollback(&self, name: &str, snap: &str, destroy_newer: bool) -> Result<()> {
         names::check_dataset(name)?;
         let (name, snap) = (name.to_string(), snap.to_string());
@@ -39,10 +39,15 @@ impl DslPool {
                 return Err(Error::NotEmpty);
             }
             newer.iter().try_for_each(|s| check_snapshot(s))?;
+            let marks = pool.marks_after(&head, target.creation_txg())?;
+            if !marks.is_empty() && !destroy_newer {
+                return Err(Error::NotEmpty);
+            }
             // A snapshot taken in this very txg shares its birth with what would be undone.
             if head.phys().prev_snap_txg >= tx.txg() {
                 return Err(Error::Busy);
             }
+            pool.destroy_marks_of(tx, &head, &marks)?;
             for snapshot in newer.iter().rev() {
                 pool.destroy_snapshot(tx, snapshot)?;
             }
@@ -87,6 +92,7 @@ impl DslPool {
         let reserved = head.with(|s| s.reserved);
         head.update(self, tx, |h| take_content(h, &theirs))?;
         clone.update(self, tx, |c| take_content(c, &mine))?;
+        self.marks_next_changed(tx, head, origin)?;
         let unused = reserved.min(mine.unique_bytes) as i64 - reserved.min(theirs.unique_bytes) as i64;
         head.dir().diduse(&self.meta, tx, Used::RefReservation, Delta::used(unused))
     }

@@ -6,6 +6,7 @@ use super::host::Slop;
 use super::pool::DslPool;
 use super::prop::Value;
 use super::prop_table::{self as table, Definition, Form, Rule};
+use super::volume;
 use crate::dmu::Tx;
 use crate::error::{Error, Result};
 use crate::ondisk::dsl::Used;
@@ -131,19 +132,44 @@ impl DslPool {
             let kind = if dataset.is_snapshot() { Kind::Snapshot } else { dataset.content_kind()? };
             let mut settings = Vec::new();
             for (property, text) in &given {
-                if matches!(property.as_str(), "volsize" | "version") {
-                    return Err(Error::unsupported(format!("changing the property {property}")));
+                if property == "version" {
+                    return Err(Error::unsupported("changing the property version"));
                 }
-                let setting = Setting::read(pool, property, text, kind, false)?;
-                pool.check_setting(&dataset, &setting)?;
-                settings.push(setting);
+                settings.push(Setting::read(pool, property, text, kind, false)?);
             }
-            for (setting, (property, text)) in settings.iter().zip(&given) {
+            pool.fix_reservation(&dataset, &mut settings)?;
+            settings.iter().try_for_each(|setting| pool.check_setting(&dataset, setting))?;
+            for setting in &settings {
                 pool.apply_setting(tx, &dataset, setting)?;
-                pool.host().log_internal(tx, "set", dataset.object, &name, &format!("{property}={text}"))?;
+                pool.log_set(tx, &dataset, setting)?;
             }
             pool.refresh_settings()
         })
+    }
+
+    /// The history's line of a change (`dsl_prop_set_sync_impl`): values as they are stored.
+    pub(crate) fn log_set(&self, tx: &Tx, dataset: &Dataset, setting: &Setting) -> Result<()> {
+        let text = match &setting.value {
+            Value::Number(number) => format!("{}={number}", setting.name),
+            Value::Text(text) => format!("{}={text}", setting.name),
+        };
+        self.host().log_internal(tx, "set", dataset.object, &dataset.name(), &text)
+    }
+
+    /// A volume's refreservation follows its size, if it was what the old size asked for and nobody sets another (`zfs_add_synthetic_resv`).
+    fn fix_reservation(&self, dataset: &Arc<Dataset>, settings: &mut Vec<Setting>) -> Result<()> {
+        let size = settings.iter().find(|s| s.native && s.name == "volsize").map(Setting::number);
+        if settings.iter().any(|s| s.native && s.name == "refreservation") {
+            return Ok(());
+        }
+        let Some(size) = size else { return Ok(()) };
+        let (old, block_size) = self.volume_geometry(dataset)?;
+        let copies = self.number_of(dataset, "copies")?.clamp(1, 3);
+        if dataset.with(|s| s.reserved) == self.volume_reservation(old, block_size, copies) {
+            let value = Value::Number(self.volume_reservation(size, block_size, copies));
+            settings.push(Setting { name: "refreservation".to_string(), value, native: true });
+        }
+        Ok(())
     }
 
     fn check_setting(&self, dataset: &Arc<Dataset>, setting: &Setting) -> Result<()> {
@@ -165,6 +191,7 @@ impl DslPool {
                 let (old, unique) = dataset.with(|s| (s.reserved, s.phys.unique_bytes));
                 value.saturating_sub(old.max(unique)) <= available() && (dir.quota == 0 || value <= dir.quota)
             }
+            "volsize" => return self.check_volume_size(dataset, value),
             _ => true,
         };
         if fits { Ok(()) } else { Err(Error::NoSpace) }
@@ -172,6 +199,9 @@ impl DslPool {
 
     /// Stores a property and does what belongs to it.
     pub(crate) fn apply_setting(&self, tx: &Tx, dataset: &Arc<Dataset>, setting: &Setting) -> Result<()> {
+        if setting.native && setting.name == "volsize" {
+            return volume::resize(&dataset.objset()?, tx, setting.number());
+        }
         let zap = self.properties_zap(tx, dataset)?;
         self.meta.zap_remove_if_any(tx, zap, &format!("{}$inherit", setting.name))?;
         self.meta.zap_set_value(tx, zap, &setting.name, &setting.stored())?;
@@ -210,8 +240,14 @@ impl DslPool {
         Ok(zap)
     }
 
-    /// Back to the inherited or default value.
-    pub fn inherit_property(&self, name: &str, property: &str, recursive: bool) -> Result<()> {
+    /// Back to the inherited or default value; with `received`, to the value that came with a received stream, if there is one.
+    pub fn inherit_property(
+        &self,
+        name: &str,
+        property: &str,
+        recursive: bool,
+        received: bool,
+    ) -> Result<()> {
         let definition = table::find(property);
         match definition {
             Some(d) if matches!(d.rule, Rule::ReadOnly | Rule::Once) => {
@@ -232,22 +268,33 @@ impl DslPool {
                 alloc::vec![dataset]
             };
             for dataset in all {
-                pool.clear_setting(tx, &dataset, &property)?;
-                pool.host().log_internal(tx, "inherit", dataset.object, &dataset.name(), &property)?;
+                pool.clear_setting(tx, &dataset, &property, received)?;
+                let text = format!("{property}=");
+                pool.host().log_internal(tx, "inherit", dataset.object, &dataset.name(), &text)?;
             }
             pool.refresh_settings()
         })
     }
 
-    fn clear_setting(&self, tx: &Tx, dataset: &Arc<Dataset>, property: &str) -> Result<()> {
+    fn clear_setting(&self, tx: &Tx, dataset: &Arc<Dataset>, property: &str, received: bool) -> Result<()> {
         let phys = dataset.phys();
         if phys.is_snapshot() && phys.props_obj == 0 {
             return Ok(());
         }
         let zap = self.properties_zap(tx, dataset)?;
         self.meta.zap_remove_if_any(tx, zap, property)?;
-        if self.meta.zap_value(zap, &format!("{property}$recvd"))?.is_some() {
-            self.meta.zap_set_value(tx, zap, &format!("{property}$inherit"), &zap::Value::bytes(&[0]))?;
+        let came = self.meta.zap_value(zap, &format!("{property}$recvd"))?;
+        let inherit = format!("{property}$inherit");
+        match came {
+            Some(value) if received => {
+                self.meta.zap_remove_if_any(tx, zap, &inherit)?;
+                if let Some(Form::Bytes) = table::find(property).map(|d| d.form) {
+                    return self.apply_special(tx, dataset, property, value.first());
+                }
+                return Ok(());
+            }
+            Some(_) => self.meta.zap_set_value(tx, zap, &inherit, &zap::Value::bytes(&[0]))?,
+            None => {}
         }
         match table::find(property) {
             Some(d) if matches!(d.form, Form::Bytes) => self.apply_special(tx, dataset, property, d.default),

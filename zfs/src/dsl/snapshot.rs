@@ -1,12 +1,13 @@
 //! Taking snapshots. Source: `dsl_dataset_snapshot_check`, `dsl_dataset_snapshot_sync_impl` (`module/zfs/dsl_dataset.c`).
 
 use super::create::SNAPSHOT_COUNT;
-use super::dataset::Dataset;
+use super::dataset::{Dataset, Kind};
 use super::deadlist::Deadlist;
 use super::dir::Delta;
 use super::host::Slop;
 use super::names;
 use super::pool::DslPool;
+use super::setprop::Setting;
 use crate::dmu::Tx;
 use crate::error::{Error, Result};
 use crate::ondisk::dsl::{DS_FLAG_UNIQUE_ACCURATE, DatasetPhys, Used};
@@ -29,6 +30,11 @@ enum Check {
 impl DslPool {
     /// Takes snapshots, all in one txg or none. What was written before the call is in them.
     pub fn create_snapshots(&self, names: &[&str]) -> Result<()> {
+        self.create_snapshots_with(names, &[])
+    }
+
+    /// The same with user properties on each of them.
+    pub fn create_snapshots_with(&self, names: &[&str], properties: &[(&str, &str)]) -> Result<()> {
         let mut wanted: Vec<(String, String)> = Vec::new();
         for name in names {
             let (path, snap) = names::split_snapshot(name)?;
@@ -40,14 +46,24 @@ impl DslPool {
             }
             wanted.push((path.to_string(), snap.to_string()));
         }
-        self.snapshot_all(move |_| Ok(wanted.clone()))
+        self.snapshot_all(properties, move |_| Ok(wanted.clone()))
     }
 
     /// Takes the snapshot `@snap` of `name` and of everything below it, all in one txg.
     pub fn create_snapshots_recursive(&self, name: &str, snap: &str) -> Result<()> {
+        self.create_snapshots_recursive_with(name, snap, &[])
+    }
+
+    /// The same with user properties on each of them.
+    pub fn create_snapshots_recursive_with(
+        &self,
+        name: &str,
+        snap: &str,
+        properties: &[(&str, &str)],
+    ) -> Result<()> {
         names::split_snapshot(&format!("{name}@{snap}"))?;
         let (name, snap) = (name.to_string(), snap.to_string());
-        self.snapshot_all(move |pool| {
+        self.snapshot_all(properties, move |pool| {
             let all = pool.below(&pool.find(&name)?)?;
             Ok(all.iter().map(|d| (d.name(), snap.clone())).collect())
         })
@@ -55,17 +71,24 @@ impl DslPool {
 
     fn snapshot_all(
         &self,
+        properties: &[(&str, &str)],
         wanted: impl Fn(&DslPool) -> Result<Vec<(String, String)>> + Clone + Send + 'static,
     ) -> Result<()> {
+        let given: Vec<(String, String)> =
+            properties.iter().map(|(n, v)| ((*n).to_string(), (*v).to_string())).collect();
         for _ in 0..ATTEMPTS {
-            let wanted = wanted.clone();
+            let (wanted, given) = (wanted.clone(), given.clone());
             let done = self.run_task(Slop::Reserved, move |pool, tx| {
                 match pool.check_snapshots(tx, &wanted(pool)?)? {
                     Check::NextTxg => Ok(false),
                     Check::Good(heads) => {
+                        let settings = Setting::read_all(pool, &given, Kind::Snapshot)?;
                         let now = pool.now();
                         for (head, snap) in heads {
-                            pool.snapshot_head(tx, &head, &snap, now, None)?;
+                            let snapshot = pool.snapshot_head(tx, &head, &snap, now, None)?;
+                            for setting in &settings {
+                                pool.apply_setting(tx, &snapshot, setting)?;
+                            }
                         }
                         Ok(true)
                     }
@@ -164,6 +187,7 @@ impl DslPool {
         }
         let deadlist = Deadlist::open(&self.meta, before.deadlist_obj)?.clone_keys(tx, u64::MAX, &keys)?;
         Deadlist::open(&self.meta, deadlist)?.add_key(tx, before.prev_snap_txg)?;
+        self.marks_snapshotted(tx, head, deadlist, before.prev_snap_txg)?;
         head.update(self, tx, |phys| {
             phys.deadlist_obj = deadlist;
             phys.prev_snap_obj = object;

@@ -34,6 +34,8 @@ struct Tally {
     /// Killed and in a snapshot.
     dead: Vec<Blkptr>,
     features: BTreeSet<&'static str>,
+    /// Killed, per txg of a bookmark that had it.
+    lost: Vec<(u64, Space)>,
 }
 
 /// Hears of the blocks of one dataset while it is synced.
@@ -67,8 +69,13 @@ impl BlockOwner for DatasetOwner<'_> {
     }
 
     fn killed(&self, bp: &Blkptr) {
+        let space = space_of(self.pool.host(), bp);
+        for (txg, lost) in &mut self.tally.lock().lost {
+            if bp.birth() <= *txg {
+                *lost += space;
+            }
+        }
         if bp.birth() > self.prev_snap_txg {
-            let space = space_of(self.pool.host(), bp);
             if !bp.is_embedded() {
                 self.pool.host().free_block(self.tx, bp);
             }
@@ -174,11 +181,12 @@ impl DslPool {
         if !current || dataset.is_snapshot() {
             return Ok(());
         }
+        let lost = self.open_marks(&dataset)?.into_iter().map(|txg| (txg, Space::default())).collect();
         let owner = DatasetOwner {
             pool: self,
             tx,
             prev_snap_txg: dataset.phys().prev_snap_txg,
-            tally: Mutex::default(),
+            tally: Mutex::new(Tally { lost, ..Tally::default() }),
         };
         let ctx = SyncContext { txg: tx.txg(), pass, alloc, owner: &owner };
         let root = objset.sync(&ctx)?;
@@ -187,6 +195,9 @@ impl DslPool {
             tally.features.insert("org.zfsonlinux:large_dnode");
         }
         self.account(tx, &dataset, root, &tally)?;
+        if tally.lost.iter().any(|(_, space)| *space != Space::default()) {
+            self.marks_lost(tx, &dataset, &tally.lost)?;
+        }
         for feature in tally.features {
             dataset.activate_feature(self, tx, feature)?;
         }

@@ -398,6 +398,75 @@ impl BpobjPhys {
     }
 }
 
+/// The bookmark counts what was freed before the next snapshot (`ZBM_FLAG_HAS_FBN`).
+pub const BOOKMARK_FLAG_FREED_BEFORE_NEXT: u64 = 1;
+/// The bookmark's snapshot still exists (`ZBM_FLAG_SNAPSHOT_EXISTS`).
+pub const BOOKMARK_FLAG_SNAPSHOT_EXISTS: u64 = 2;
+/// Words of a bookmark that knows only which snapshot it was made of (`BOOKMARK_PHYS_SIZE_V1`).
+pub const BOOKMARK_WORDS_V1: usize = 3;
+/// Words of a bookmark in full (`BOOKMARK_PHYS_SIZE_V2`).
+pub const BOOKMARK_WORDS_V2: usize = 12;
+
+/// What is left of a snapshot for incremental sends (`zfs_bookmark_phys_t`, `include/sys/dsl_bookmark.h`): the value of an entry of the
+/// ZAP of bookmarks, 3 or 12 words.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct BookmarkPhys {
+    /// The snapshot's guid.
+    pub guid: u64,
+    /// The snapshot's creation txg.
+    pub creation_txg: u64,
+    /// The snapshot's creation time, in seconds since 1970.
+    pub creation_time: u64,
+    /// The redaction list; 0 if there is none.
+    pub redaction_obj: u64,
+    /// `BOOKMARK_FLAG_*`.
+    pub flags: u64,
+    /// What the snapshot referred to.
+    pub referenced: Space,
+    /// What of that has died before the next snapshot, or until now if there is none.
+    pub freed: Space,
+    /// Of an encrypted dataset, the id of the snapshot's set of IVs.
+    pub ivset_guid: u64,
+}
+
+impl BookmarkPhys {
+    /// Reads a value of either length; words that are not there are 0.
+    #[must_use]
+    pub fn parse(words: &[u64]) -> Self {
+        let w = |i: usize| words.get(i).copied().unwrap_or(0);
+        let space = |i| Space { used: w(i), compressed: w(i + 1), uncompressed: w(i + 2) };
+        BookmarkPhys {
+            guid: w(0),
+            creation_txg: w(1),
+            creation_time: w(2),
+            redaction_obj: w(3),
+            flags: w(4),
+            referenced: space(5),
+            freed: space(8),
+            ivset_guid: w(11),
+        }
+    }
+
+    /// The words as they stand on disk: only the first three if the others are 0.
+    #[must_use]
+    pub fn emit(&self) -> alloc::vec::Vec<u64> {
+        let (r, f) = (self.referenced, self.freed);
+        let mut words = alloc::vec![self.guid, self.creation_txg, self.creation_time];
+        let more = [self.redaction_obj, self.flags, r.used, r.compressed, r.uncompressed];
+        let more = more.into_iter().chain([f.used, f.compressed, f.uncompressed, self.ivset_guid]);
+        if more.clone().any(|word| word != 0) {
+            words.extend(more);
+        }
+        words
+    }
+
+    /// Whether it counts what was freed before the next snapshot.
+    #[must_use]
+    pub fn counts_freed(&self) -> bool {
+        self.flags & BOOKMARK_FLAG_FREED_BEFORE_NEXT != 0
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -422,6 +491,14 @@ mod tests {
         assert_eq!(DatasetPhys::parse(&bytes).unwrap().emit().as_slice(), bytes);
         let short = Error::corrupt("dsl_dataset: bonus shorter than 320 bytes", None);
         assert_eq!(DatasetPhys::parse(&bytes[..319]), Err(short));
+    }
+
+    #[test]
+    fn a_bookmark_is_as_long_as_it_must_be() {
+        let words: Vec<u64> = (1..=BOOKMARK_WORDS_V2 as u64).collect();
+        assert_eq!(BookmarkPhys::parse(&words).emit(), words);
+        let short = BookmarkPhys::parse(&words[..BOOKMARK_WORDS_V1]);
+        assert_eq!((short.emit(), short.counts_freed()), (words[..BOOKMARK_WORDS_V1].to_vec(), false));
     }
 
     #[test]

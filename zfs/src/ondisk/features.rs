@@ -245,7 +245,7 @@ pub const FEATURES: &[Feature] = &[
         "bookmark_written",
         "Bookmarks know the space written since.",
         0,
-        Support::Read,
+        Support::Write,
         &["com.datto:bookmark_v2", "com.delphix:extensible_dataset", "com.delphix:bookmarks"],
     ),
     feature(
@@ -277,7 +277,7 @@ pub const FEATURES: &[Feature] = &[
         "bookmark_v2",
         "Larger bookmarks.",
         0,
-        Support::Read,
+        Support::Write,
         &["com.delphix:extensible_dataset", "com.delphix:bookmarks"],
     ),
     feature(

@@ -52,6 +52,11 @@ impl Filesystem {
         Ok((stored, Dirent::from_raw(raw)))
     }
 
+    /// The directory that an object was last linked into; of an extended attribute's directory the file that it belongs to. The root's is itself.
+    pub fn parent_of(&self, object: u64) -> Result<u64> {
+        Ok(self.znode(object)?.word(Zpl::Parent))
+    }
+
     /// The object that `name` leads to in directory `dir`. `.` and `..` work; `..` of the root is the root.
     pub fn lookup(&self, dir: u64, name: &[u8]) -> Result<u64> {
         let dir = self.directory(dir)?;

@@ -1,18 +1,22 @@
 //! Block volumes. Source: `module/zfs/zvol.c`.
 //!
-//! A volume is an objset with one object of data (1) and one ZAP that holds its size (2). Reading only, so far.
+//! A volume is an objset with one object of data (1) and one ZAP that holds its size (2). It is made, resized and read; its data is not written.
 
-use crate::dmu::{Dnode, Objset};
+use crate::dmu::{Allocate, Dnode, Objset, Tx};
+use crate::dsl::volume::{DATA_OBJECT, SIZE, ZAP_OBJECT};
 use crate::error::{Error, Result};
 use crate::ondisk::object_type::ObjectType;
 use crate::ondisk::objset::ObjsetKind;
 use crate::zap;
 use alloc::sync::Arc;
 
-/// The object that holds the data (`ZVOL_OBJ`).
-const DATA_OBJECT: u64 = 1;
-/// The ZAP that holds the size (`ZVOL_ZAP_OBJ`).
-const ZAP_OBJECT: u64 = 2;
+/// Makes an empty objset a volume (`zvol_create_cb`). `size` is a multiple of `block_size`, in bytes.
+pub fn init(os: &Arc<Objset>, tx: &Tx, size: u64, block_size: u32) -> Result<()> {
+    os.claim(tx, DATA_OBJECT, &Allocate::plain(ObjectType::ZVOL, block_size))?;
+    let zap = os.claim(tx, ZAP_OBJECT, &Allocate::plain(ObjectType::ZVOL_PROP, 512))?;
+    zap::format(&zap, tx, &zap::CreateOptions::default())?;
+    zap::update_u64(&zap, tx, SIZE, size)
+}
 
 /// A volume, open for reading.
 pub struct Zvol {
@@ -27,7 +31,7 @@ impl Zvol {
             return Err(Error::Invalid("not a volume"));
         }
         let data = os.hold_typed(DATA_OBJECT, ObjectType::ZVOL)?;
-        let size = zap::lookup_u64(&os.hold(ZAP_OBJECT)?, "size")?;
+        let size = zap::lookup_u64(&os.hold(ZAP_OBJECT)?, SIZE)?;
         Ok(Zvol { data, size })
     }
 

@@ -1,79 +1,60 @@
-//! `tarn zfs set`, `inherit`, `create` and `rename`. Each returns its line for the pool's history.
+//! `tarn zfs set`, `inherit`, `rename` and `promote`.
 
+use super::create::ancestors;
 use super::select::dataset;
-use crate::cli::zfs::{Create, Inherit, Rename, Set};
+use crate::cli::zfs::{Inherit, Promote, Rename, Set};
 use crate::commands::open::OpenPool;
-use anyhow::{Context, Result, bail, ensure};
-use zfs::dsl::{CreateFs, InitFs, Kind};
-use zfs::zpl;
+use anyhow::{Context, Result, ensure};
 
 /// `zfs set`: pairs first, then datasets.
-pub(super) fn set(opened: &OpenPool, options: &Set) -> Result<String> {
+pub(super) fn set(opened: &OpenPool, options: &Set) -> Result<()> {
     let pairs: Vec<(&str, &str)> = options.words.iter().map_while(|word| word.split_once('=')).collect();
     let datasets = &options.words[pairs.len()..];
     ensure!(!pairs.is_empty(), "{}: not PROPERTY=VALUE", options.words[0]);
     ensure!(!datasets.is_empty(), "name a dataset after the properties");
     for name in datasets {
         dataset(opened, name)?;
-        opened
-            .pool
-            .dsl()
-            .set_properties(name, &pairs)
-            .with_context(|| format!("cannot set properties of {name}"))?;
+        let done = opened.pool.dsl().set_properties(name, &pairs);
+        done.with_context(|| format!("cannot set properties of {name}"))?;
     }
-    Ok(format!("zfs set {}", options.words.join(" ")))
+    Ok(())
 }
 
 /// `zfs inherit`.
-pub(super) fn inherit(opened: &OpenPool, options: &Inherit) -> Result<String> {
+pub(super) fn inherit(opened: &OpenPool, options: &Inherit) -> Result<()> {
     for name in &options.datasets {
         dataset(opened, name)?;
-        let done = opened.pool.dsl().inherit_property(name, &options.property, options.recursive);
+        let dsl = opened.pool.dsl();
+        let done = dsl.inherit_property(name, &options.property, options.recursive, options.received);
         done.with_context(|| format!("cannot inherit {} of {name}", options.property))?;
     }
-    let flag = if options.recursive { "-r " } else { "" };
-    Ok(format!("zfs inherit {flag}{} {}", options.property, options.datasets.join(" ")))
-}
-
-/// `zfs create`.
-pub(super) fn create(opened: &OpenPool, options: &Create) -> Result<String> {
-    if options.volume.is_some() {
-        bail!("{}: making volumes (-V) is not supported yet", options.dataset);
-    }
-    let env = opened.pool.env().clone();
-    let fixed: Vec<(&'static str, u64)> = crate::commands::new_pool::fixed_properties(&options.properties);
-    let now = env.clock.now();
-    let init = move |fixed: Vec<(&'static str, u64)>| -> InitFs {
-        Box::new(move |os, tx| {
-            let fixed: Vec<(&str, u64)> = fixed.iter().map(|(name, value)| (*name, *value)).collect();
-            zpl::init(os, tx, &fixed, now)
-        })
-    };
-    let parents: Option<Box<dyn Fn() -> InitFs + Send>> =
-        if options.parents { Some(Box::new(move || init(Vec::new()))) } else { None };
-    let create = CreateFs {
-        kind: Kind::Filesystem,
-        properties: options.properties.clone(),
-        init: init(fixed),
-        parents,
-    };
-    let made = opened.pool.dsl().create_dataset(&options.dataset, create);
-    made.with_context(|| format!("cannot create {}", options.dataset))?;
-    let properties: String = options.properties.iter().map(|(k, v)| format!("-o {k}={v} ")).collect();
-    let flag = if options.parents { "-p " } else { "" };
-    Ok(format!("zfs create {flag}{properties}{}", options.dataset))
+    Ok(())
 }
 
 /// `zfs rename`.
-pub(super) fn rename(opened: &OpenPool, options: &Rename) -> Result<String> {
+pub(super) fn rename(opened: &OpenPool, options: &Rename) -> Result<()> {
     dataset(opened, &options.from)?;
     // `zfs rename fs@a @b` is allowed.
     let to = match (options.to.strip_prefix('@'), options.from.split_once('@')) {
         (Some(snapshot), Some((dataset, _))) => format!("{dataset}@{snapshot}"),
         _ => options.to.clone(),
     };
+    ensure!(
+        options.from.contains('@') || !options.recursive,
+        "-r renames snapshots: what is below {} keeps its names anyway",
+        options.from
+    );
+    if options.parents {
+        ensure!(!options.from.contains('@'), "-p is for file systems and volumes");
+        ancestors(opened, &to)?;
+    }
     let done = opened.pool.dsl().rename(&options.from, &to, options.recursive);
-    done.with_context(|| format!("cannot rename {} to {to}", options.from))?;
-    let flag = if options.recursive { "-r " } else { "" };
-    Ok(format!("zfs rename {flag}{} {to}", options.from))
+    done.with_context(|| format!("cannot rename {} to {to}", options.from))
+}
+
+/// `zfs promote`.
+pub(super) fn promote(opened: &OpenPool, options: &Promote) -> Result<()> {
+    dataset(opened, &options.clone)?;
+    let done = opened.pool.dsl().promote(&options.clone);
+    done.with_context(|| format!("cannot promote {}", options.clone))
 }

@@ -3,20 +3,29 @@
 use super::select::{Item, Types, select};
 use crate::cli::zfs::{Get, List};
 use crate::commands::open::OpenPool;
-use crate::commands::view::show_time;
 use crate::output::{Align, Column, Table};
 use anyhow::{Context, Result, ensure};
 use std::cmp::Ordering;
-use std::io::{BufWriter, Write};
 use std::process::ExitCode;
 use zfs::Error;
-use zfs::dsl::{Bookmark, Property, Source, Value};
+use zfs::dsl::{Bookmark, Property, Source, Value, human_bytes, human_time};
 
 /// What `zfs list` shows if nobody says.
 const DEFAULT: [&str; 5] = ["name", "used", "available", "referenced", "mountpoint"];
 
+/// What `-o space` stands for.
+const SPACE: [&str; 7] = [
+    "name",
+    "available",
+    "used",
+    "usedbysnapshots",
+    "usedbydataset",
+    "usedbyrefreservation",
+    "usedbychildren",
+];
+
 /// Short names and headings of columns, as `zfs list -o` knows them: name, full name, heading.
-const SHORT: [(&str, &str, &str); 10] = [
+const SHORT: [(&str, &str, &str); 17] = [
     ("avail", "available", "AVAIL"),
     ("refer", "referenced", "REFER"),
     ("compress", "compression", "COMPRESS"),
@@ -27,6 +36,13 @@ const SHORT: [(&str, &str, &str); 10] = [
     ("volblock", "volblocksize", "VOLBLOCK"),
     ("usedsnap", "usedbysnapshots", "USEDSNAP"),
     ("usedds", "usedbydataset", "USEDDS"),
+    ("usedrefreserv", "usedbyrefreservation", "USEDREFRESERV"),
+    ("usedchild", "usedbychildren", "USEDCHILD"),
+    ("lused", "logicalused", "LUSED"),
+    ("lrefer", "logicalreferenced", "LREFER"),
+    ("refratio", "refcompressratio", "REFRATIO"),
+    ("rdonly", "readonly", "RDONLY"),
+    ("dnsize", "dnodesize", "DNSIZE"),
 ];
 
 /// Properties that snapshots do not have, however they are asked for.
@@ -40,6 +56,10 @@ const HEADS_ONLY: [&str; 8] = [
     "refreservation",
     "recordsize",
 ];
+
+/// Properties of bookmarks.
+const OF_BOOKMARKS: [&str; 7] =
+    ["type", "creation", "referenced", "guid", "createtxg", "logicalreferenced", "ivsetguid"];
 
 fn full_name(name: &str) -> &str {
     SHORT.iter().find(|(short, ..)| *short == name).map_or(name, |(_, full, _)| full)
@@ -69,34 +89,60 @@ impl Item {
 }
 
 fn bookmark_property(bookmark: &Bookmark, name: &str) -> Option<Property> {
+    let space = bookmark.referenced;
     let number = match name {
+        "type" => {
+            let value = Value::Text("bookmark".to_owned());
+            let text = "bookmark".to_owned();
+            return Some(Property {
+                name: name.to_owned(),
+                value,
+                human: text.clone(),
+                text,
+                source: Source::None,
+            });
+        }
         "guid" => bookmark.guid,
         "createtxg" => bookmark.creation_txg,
         "creation" => bookmark.creation_time,
+        "ivsetguid" => Some(bookmark.ivset_guid).filter(|guid| *guid != 0)?,
+        "referenced" => space?.used,
+        "logicalreferenced" => space?.uncompressed,
         _ => return None,
     };
     let human = match name {
-        "creation" => i64::try_from(number).map_or_else(|_| number.to_string(), |t| show_time(t, 0, false)),
+        "creation" => human_time(number),
+        "referenced" | "logicalreferenced" => human_bytes(number),
         _ => number.to_string(),
     };
     let (text, value) = (number.to_string(), Value::Number(number));
     Some(Property { name: name.to_owned(), value, text, human, source: Source::None })
 }
 
+/// The columns that are meant: `space` stands for several.
+fn columns_of(given: &[String]) -> Vec<&str> {
+    let full = given.iter().flat_map(|name| match name.as_str() {
+        "space" => SPACE.to_vec(),
+        name => vec![full_name(name)],
+    });
+    if given.is_empty() { DEFAULT.to_vec() } else { full.collect() }
+}
+
 /// `zfs list`.
 pub(super) fn list(opened: &OpenPool, options: &List) -> Result<ExitCode> {
-    let names: Vec<&str> = match options.columns.is_empty() {
-        true => DEFAULT.to_vec(),
-        false => options.columns.iter().map(|name| full_name(name)).collect(),
-    };
+    let names = columns_of(&options.columns);
     let depth = match (options.depth, options.recursive) {
         (Some(depth), _) => depth,
         (None, true) => usize::MAX,
         (None, false) => 0,
     };
     let mut items = select(opened, &options.datasets, Types::parse(&options.types)?, depth)?;
-    if let Some(key) = options.sort.as_ref().or(options.sort_descending.as_ref()) {
-        sort(&mut items, full_name(key), options.sort_descending.is_some())?;
+    // The sort is stable: the key that counts most comes last.
+    for key in options.sort_descending.iter().rev() {
+        sort(&mut items, full_name(key), true)?;
+    }
+    for key in options.sort.iter().rev() {
+        sort(&mut items, full_name(key), false)?;
     }
     let columns = names.iter().map(|name| {
         let heading = SHORT.iter().find(|(_, full, _)| full == name).map(|(.., heading)| *heading);
@@ -119,14 +165,11 @@ pub(super) fn list(opened: &OpenPool, options: &List) -> Result<ExitCode> {
         }
         table.push(row);
     }
-    let mut out = BufWriter::new(std::io::stdout().lock());
     if table.is_empty() && options.listing.style() == crate::output::Style::Human {
         eprintln!("no datasets available");
-    } else {
-        table.print(options.listing.style(), &mut out)?;
+        return Ok(ExitCode::SUCCESS);
     }
-    out.flush()?;
-    Ok(ExitCode::SUCCESS)
+    table.show(options.listing.style())
 }
 
 /// Numbers by size, text by letter, what has no such property last.
@@ -191,7 +234,7 @@ pub(super) fn get(opened: &OpenPool, options: &Get) -> Result<ExitCode> {
         ensure!(known.contains(&source.as_str()), "-s {source}: the sources are {}", known.join(", "));
     }
     let mut table = Table::new(columns.iter().map(|c| Column::new(c, Align::Left)).collect());
-    let depth = if options.recursive { usize::MAX } else { 0 };
+    let depth = options.depth.unwrap_or(if options.recursive { usize::MAX } else { 0 });
     let types = Types::parse(&options.types)?;
     // Without names and types, `get` speaks of everything that has properties.
     let everything = Types { snapshots: true, ..Types::DATASETS };
@@ -201,8 +244,13 @@ pub(super) fn get(opened: &OpenPool, options: &Get) -> Result<ExitCode> {
         let mut rows: Vec<Property> = Vec::new();
         for wanted in options.properties.split(',').map(str::trim).filter(|n| !n.is_empty()) {
             if wanted == "all" {
-                if let Item::Dataset(dataset) = &item {
-                    rows.extend(dataset.properties().with_context(|| name.clone())?);
+                match &item {
+                    Item::Dataset(dataset) => {
+                        rows.extend(dataset.properties().with_context(|| name.clone())?);
+                    }
+                    Item::Bookmark(mark) => {
+                        rows.extend(OF_BOOKMARKS.iter().filter_map(|name| bookmark_property(mark, name)));
+                    }
                 }
                 continue;
             }
@@ -227,10 +275,7 @@ pub(super) fn get(opened: &OpenPool, options: &Get) -> Result<ExitCode> {
             table.push(columns.iter().map(|c| cell(c)).collect());
         }
     }
-    let mut out = BufWriter::new(std::io::stdout().lock());
-    table.print(options.listing.style(), &mut out)?;
-    out.flush()?;
-    Ok(ExitCode::SUCCESS)
+    table.show(options.listing.style())
 }
 
 #[cfg(test)]

@@ -1,7 +1,10 @@
 //! `tarn zfs`.
 
 mod change;
+mod create;
+mod destroy;
 mod diff;
+mod holds;
 mod list;
 mod select;
 mod snapshots;
@@ -18,24 +21,59 @@ pub(crate) fn run(options: &Zfs) -> Result<ExitCode> {
         Verb::List(list) => return list::list(&OpenPool::read(disks)?, list),
         Verb::Get(get) => return list::get(&OpenPool::read(disks)?, get),
         Verb::Diff(diff) => return diff::run(&OpenPool::read(disks)?, diff),
+        Verb::Holds(holds) => return holds::list(&OpenPool::read(disks)?, holds),
         Verb::Destroy(destroy) if destroy.dry_run => {
-            return snapshots::destroy(&OpenPool::read(disks)?, destroy).map(|_| ExitCode::SUCCESS);
+            return destroy::run(&OpenPool::read(disks)?, destroy).map(|()| ExitCode::SUCCESS);
+        }
+        Verb::Create(create) if create.dry_run => {
+            return create::run(&OpenPool::read(disks)?, create).map(|()| ExitCode::SUCCESS);
         }
         _ => {}
     }
     let opened = OpenPool::write(disks, options.disks.force_import)?;
-    let line = match &options.verb {
+    match &options.verb {
         Verb::Set(set) => change::set(&opened, set)?,
         Verb::Inherit(inherit) => change::inherit(&opened, inherit)?,
-        Verb::Create(create) => change::create(&opened, create)?,
+        Verb::Create(create) => create::run(&opened, create)?,
         Verb::Rename(rename) => change::rename(&opened, rename)?,
+        Verb::Promote(promote) => change::promote(&opened, promote)?,
         Verb::Clone(clone) => snapshots::clone(&opened, clone)?,
         Verb::Snapshot(snapshot) => snapshots::snapshot(&opened, snapshot)?,
+        Verb::Bookmark(bookmark) => snapshots::bookmark(&opened, bookmark)?,
         Verb::Rollback(rollback) => snapshots::rollback(&opened, rollback)?,
-        Verb::Destroy(destroy) => snapshots::destroy(&opened, destroy)?,
-        Verb::List(_) | Verb::Get(_) | Verb::Diff(_) => String::new(),
-    };
-    opened.pool.log_history(&line)?;
+        Verb::Destroy(destroy) => destroy::run(&opened, destroy)?,
+        Verb::Hold(hold) => holds::hold(&opened, hold)?,
+        Verb::Release(release) => holds::release(&opened, release)?,
+        // Done above: they only look.
+        Verb::List(_) | Verb::Get(_) | Verb::Diff(_) | Verb::Holds(_) => {}
+    }
+    opened.pool.log_history(&history_line(std::env::args()))?;
     opened.close()?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// The command line as the pool's history keeps it: as it would be typed where the pool is imported.
+fn history_line(arguments: impl Iterator<Item = String>) -> String {
+    let mut words = Vec::new();
+    let mut arguments = arguments.skip_while(|word| word != "zfs");
+    while let Some(word) = arguments.next() {
+        match word.as_str() {
+            "--disk" => drop(arguments.next()),
+            "--force-import" => {}
+            other if other.starts_with("--disk=") => {}
+            _ => words.push(word),
+        }
+    }
+    words.join(" ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::history_line;
+
+    #[test]
+    fn the_history_does_not_speak_of_images() {
+        let line = "/usr/bin/tarn zfs --disk a.img snapshot --disk=b.img -r p@s --force-import";
+        assert_eq!(history_line(line.split(' ').map(str::to_owned)), "zfs snapshot -r p@s");
+    }
 }

@@ -62,6 +62,31 @@ pub(super) fn dataset(opened: &OpenPool, name: &str) -> Result<Arc<Dataset>> {
     }
 }
 
+/// A dataset and all below it.
+pub(super) fn with_descendants(dataset: Arc<Dataset>) -> Result<Vec<Arc<Dataset>>> {
+    let mut all = vec![dataset];
+    let mut next = 0;
+    while let Some(dataset) = all.get(next) {
+        let mut children = dataset.children()?;
+        all.append(&mut children);
+        next += 1;
+    }
+    Ok(all)
+}
+
+/// The snapshots of a dataset and of all below it whose name ends like `name`'s after the `@`, by full name.
+pub(super) fn same_named(head: &Arc<Dataset>, name: &str) -> Result<Vec<String>> {
+    let short = name.split_once('@').map_or("", |(_, short)| short);
+    let mut found = Vec::new();
+    for dataset in with_descendants(Arc::clone(head))? {
+        let full = format!("{}@{short}", dataset.name());
+        if dataset.snapshots()?.iter().any(|snapshot| snapshot.name() == full) {
+            found.push(full);
+        }
+    }
+    Ok(found)
+}
+
 /// All items of the given types: those named, or all. `depth` is how far below the named ones to go.
 pub(super) fn select(
     opened: &OpenPool,
@@ -76,6 +101,11 @@ pub(super) fn select(
         return Ok(items);
     }
     for name in names {
+        if name.contains('#') {
+            let found = opened.pool.dsl().lookup_bookmark(name);
+            items.push(Item::Bookmark(found.with_context(|| format!("{name}: on {}", opened.name()))?));
+            continue;
+        }
         let named = dataset(opened, name.trim_end_matches('/'))?;
         if named.is_snapshot() {
             items.push(Item::Dataset(named));

@@ -5,7 +5,6 @@ use crate::commands::open::OpenPool;
 use crate::output::{Align, Column, Table};
 use crate::quantity::human;
 use anyhow::{Result, bail, ensure};
-use std::io::{BufWriter, Write};
 use std::process::ExitCode;
 use zfs::Error;
 
@@ -81,10 +80,7 @@ pub(super) fn list(opened: &OpenPool, options: &List) -> Result<ExitCode> {
         row.push(value(opened, name, options.listing.exact())?.0);
     }
     table.push(row);
-    let mut out = BufWriter::new(std::io::stdout().lock());
-    table.print(options.listing.style(), &mut out)?;
-    out.flush()?;
-    Ok(ExitCode::SUCCESS)
+    table.show(options.listing.style())
 }
 
 /// `zpool get`.
@@ -122,10 +118,7 @@ pub(super) fn get(opened: &OpenPool, options: &Get) -> Result<ExitCode> {
         };
         table.push(columns.iter().map(|c| cell(c)).collect());
     }
-    let mut out = BufWriter::new(std::io::stdout().lock());
-    table.print(options.listing.style(), &mut out)?;
-    out.flush()?;
-    Ok(ExitCode::SUCCESS)
+    table.show(options.listing.style())
 }
 
 #[cfg(test)]

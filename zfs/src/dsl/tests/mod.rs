@@ -157,13 +157,13 @@ fn a_deferred_snapshot_goes_with_its_last_hold_or_clone() {
     let rig = Rig::new(5);
     rig.dsl.create_dataset("p/a", file_system()).unwrap();
     rig.dsl.create_snapshots(&["p/a@s"]).unwrap();
-    rig.dsl.hold("p/a@s", "keep").unwrap();
-    assert_eq!(rig.dsl.hold("p/a@s", "keep"), Err(Error::Exists));
+    rig.dsl.hold(&["p/a@s"], "keep").unwrap();
+    assert_eq!(rig.dsl.hold(&["p/a@s"], "keep"), Err(Error::Exists));
     assert_eq!(rig.dsl.lookup("p/a@s").unwrap().holds().unwrap()[0].tag, "keep");
     assert_eq!(rig.dsl.destroy("p/a@s", false, false), Err(Error::Busy));
     rig.dsl.clone_snapshot("p/a@s", "p/c", &[]).unwrap();
     rig.dsl.destroy("p/a@s", false, true).unwrap();
-    rig.dsl.release("p/a@s", "keep").unwrap();
+    rig.dsl.release(&["p/a@s"], "keep").unwrap();
     assert_eq!(rig.dsl.lookup("p/a@s").unwrap().get("defer_destroy").unwrap().text, "on");
     rig.check();
     rig.dsl.destroy("p/c", false, false).unwrap();
@@ -186,7 +186,7 @@ fn properties_are_inherited_set_and_refused() {
     assert_eq!(get("p/a/b", "compression").source, inherited);
     assert_eq!((get("p/a/b", "mountpoint").text.as_str(), get("p/a/b", "my:p").source), ("/x/b", inherited));
     assert_eq!(get("p", "compression").source, Source::Default);
-    rig.dsl.inherit_property("p/a", "compression", false).unwrap();
+    rig.dsl.inherit_property("p/a", "compression", false, false).unwrap();
     assert_eq!(get("p/a/b", "compression").text, "off");
     let set = |p, v| rig.dsl.set_properties("p/a", &[(p, v)]);
     assert!(set("used", "1").is_err() && set("nonsense", "1").is_err() && set("copies", "4").is_err());
@@ -214,7 +214,7 @@ fn properties_are_inherited_set_and_refused() {
     rig.dsl.rename("p/a/b", "p/b", false).unwrap();
     rig.check();
     assert!(rig.dsl.lookup("p/b").unwrap().dir().phys().used_breakdown[Used::RefReservation as usize] > 0);
-    rig.dsl.inherit_property("p/b", "refreservation", false).unwrap();
+    rig.dsl.inherit_property("p/b", "refreservation", false, false).unwrap();
     rig.dsl.set_properties("p/a", &[("reservation", "none")]).unwrap();
     rig.check();
     let all: Vec<String> =
@@ -267,7 +267,7 @@ fn campaign(seed: u64, steps: usize) {
             rig.dsl.lookup(&head).unwrap().snapshots().unwrap().iter().map(|d| d.name()).collect();
         let snapshot = (!snapshots.is_empty()).then(|| snapshots[pick(snapshots.len())].clone());
         counter += 1;
-        let what = pick(14);
+        let what = pick(17);
         let done: Result<()> = match (what, snapshot) {
             (0, _) if heads.len() < 8 => {
                 rig.dsl.create_dataset(&format!("{head}/f{counter}"), file_system()).map(|_| ())
@@ -282,6 +282,19 @@ fn campaign(seed: u64, steps: usize) {
             (9, Some(s)) => rig.dsl.rollback(&head, s.split_once('@').unwrap().1, pick(2) == 0),
             (10, _) => rig.dsl.promote(&head),
             (11, _) => rig.dsl.rename(&head, &format!("{}/n{counter}", heads[pick(heads.len())]), false),
+            (14, Some(s)) => {
+                let mark = format!("{head}#m{counter}");
+                rig.dsl.create_bookmarks(&[(mark.as_str(), s.as_str())])
+            }
+            (15 | 16, _) => {
+                let marks: Vec<String> =
+                    rig.dsl.lookup(&head).unwrap().bookmarks().unwrap().into_iter().map(|b| b.name).collect();
+                match marks.len() {
+                    0 => Ok(()),
+                    _ if what == 15 => rig.dsl.destroy_bookmarks(&[&marks[pick(marks.len())]]),
+                    n => rig.dsl.create_bookmarks(&[(&format!("{head}#c{counter}"), &marks[pick(n)])]),
+                }
+            }
             (12, _) => {
                 let size = (pick(4) * 100_000).to_string();
                 let property = ["reservation", "refreservation"][pick(2)];
@@ -306,6 +319,56 @@ fn campaign(seed: u64, steps: usize) {
 #[test]
 fn random_operations_keep_the_books() {
     for seed in 0..6 {
-        campaign(seed, 60);
+        campaign(seed, 80);
     }
+}
+
+#[test]
+fn bookmarks_outlive_their_snapshot_and_count_what_was_written_since() {
+    let rig = Rig::new(8);
+    let random = Seeded::new(8);
+    rig.dsl.create_dataset("p/a", file_system()).unwrap();
+    for name in ["p/a@1", "p/a@2", "p/a@3"] {
+        scribble(&rig, "p/a", &random);
+        rig.dsl.create_snapshots(&[name]).unwrap();
+    }
+    rig.dsl.create_bookmarks(&[("p/a#1", "p/a@1"), ("p/a#2", "p/a@2"), ("p/a#3", "p/a@3")]).unwrap();
+    assert_eq!(rig.dsl.create_bookmarks(&[("p/a#1", "p/a@2")]), Err(Error::Exists));
+    assert_eq!(rig.dsl.create_bookmarks(&[("p/a#9", "p/a#8")]), Err(Error::NotFound));
+    rig.dsl.create_bookmarks(&[("p/a#copy", "p/a#2")]).unwrap();
+    rig.dsl.clone_snapshot("p/a@3", "p/c", &[]).unwrap();
+    rig.dsl.create_bookmarks(&[("p/c#origin", "p/a@2")]).unwrap();
+    assert!(rig.dsl.create_bookmarks(&[("p#other", "p/a@2")]).is_err());
+    scribble(&rig, "p/a", &random);
+    scribble(&rig, "p/c", &random);
+    rig.run(None).unwrap();
+    rig.check();
+    for name in ["p/a@2", "p/a@1"] {
+        rig.dsl.destroy(name, false, false).unwrap();
+        scribble(&rig, "p/a", &random);
+        rig.run(None).unwrap();
+        rig.check();
+    }
+    rig.dsl.create_snapshots(&["p/a@4"]).unwrap();
+    scribble(&rig, "p/a", &random);
+    rig.run(None).unwrap();
+    rig.check();
+    rig.dsl.destroy_bookmarks(&["p/a#2"]).unwrap();
+    rig.check();
+    rig.dsl.destroy_bookmarks(&["p/a#copy", "p/a#1"]).unwrap();
+    rig.check();
+    assert_eq!(rig.dsl.destroy_bookmarks(&["p/a#1"]), Err(Error::NotFound));
+    rig.dsl.promote("p/c").unwrap();
+    rig.check();
+    let names = |head: &str| -> Vec<String> {
+        rig.dsl.lookup(head).unwrap().bookmarks().unwrap().into_iter().map(|b| b.name).collect()
+    };
+    assert_eq!((names("p/a"), names("p/c")), (vec![], vec!["p/c#origin".into(), "p/c#3".into()]));
+    rig.dsl.create_bookmarks(&[("p/a#4", "p/a@4")]).unwrap();
+    rig.dsl.destroy("p/a@4", false, false).unwrap();
+    rig.check();
+    rig.dsl.destroy("p/a", true, false).unwrap();
+    rig.dsl.destroy_bookmarks(&["p/c#origin", "p/c#3"]).unwrap();
+    rig.settle();
+    rig.check();
 }

@@ -325,6 +325,13 @@ impl Check<'_> {
             assert_eq!(phys.unique_bytes, unique, "unique of {}", dataset.name());
             own.extend(sets[i].iter().filter(|(key, _)| key.1 > origin_txg).map(|(k, s)| (*k, *s)));
         }
+        for mark in head.bookmarks().unwrap().iter().filter(|m| m.referenced.is_some()) {
+            let since = |key: &(u64, u64)| key.1 > mark.creation_txg;
+            let written: u64 =
+                sets.last().unwrap().iter().filter(|(k, _)| since(k)).map(|(_, s)| s.used).sum();
+            let short = mark.name.split_once('#').unwrap().1;
+            assert_eq!(head.written_since_bookmark(short), Ok(written), "written since {}", mark.name);
+        }
         let of_head: u64 =
             sets.last().unwrap().iter().filter(|(k, _)| k.1 > origin_txg).map(|(_, s)| s.used).sum();
         let total: u64 = own.values().map(|s| s.used).sum();
