@@ -135,6 +135,23 @@ impl Cache {
         drop(freed);
     }
 
+    /// Pushes out `bytes` of blocks, whatever the limit; how many bytes went. None if somebody works on the cache at this
+    /// moment: it never waits, so that an allocator may call it in need.
+    pub fn shrink(&self, bytes: usize) -> usize {
+        let mut freed = Vec::new();
+        let mut size = 0;
+        {
+            let Some(mut state) = self.state.try_lock() else { return 0 };
+            while size < bytes {
+                let Some(data) = state.evict() else { break };
+                size += data.len();
+                freed.push(data);
+            }
+        }
+        drop(freed);
+        size
+    }
+
     /// The figures.
     #[must_use]
     pub fn stats(&self) -> ArcStats {
@@ -235,19 +252,22 @@ impl State {
     fn make_room(&mut self, len: usize) -> Vec<Bytes> {
         let mut freed = Vec::new();
         while self.lists.data_size() + len > self.max {
-            let recent = self.lists.size(Place::Mru);
-            let from = if recent > self.target || self.lists.size(Place::Mfu) == 0 {
-                Place::Mru
-            } else {
-                Place::Mfu
-            };
-            let from = if self.lists.size(from) == 0 { Place::Mfu } else { from };
-            let Some((index, data)) = self.lists.evict(from) else { break };
-            self.lists.shift(index, if from == Place::Mru { Place::MruGhost } else { Place::MfuGhost });
-            self.stats.evictions += 1;
+            let Some(data) = self.evict() else { break };
             freed.push(data);
         }
         freed
+    }
+
+    /// Pushes out the oldest block of the list that is too long.
+    fn evict(&mut self) -> Option<Bytes> {
+        let recent = self.lists.size(Place::Mru);
+        let from =
+            if recent > self.target || self.lists.size(Place::Mfu) == 0 { Place::Mru } else { Place::Mfu };
+        let from = if self.lists.size(from) == 0 { Place::Mfu } else { from };
+        let (index, data) = self.lists.evict(from)?;
+        self.lists.shift(index, if from == Place::Mru { Place::MruGhost } else { Place::MfuGhost });
+        self.stats.evictions += 1;
+        Some(data)
     }
 
     /// Ghosts remember as many bytes again as the cache holds.

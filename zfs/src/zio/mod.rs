@@ -157,6 +157,11 @@ impl Zio {
         self.cache.set_max(bytes);
     }
 
+    /// Gives back cached blocks of `bytes` bytes; how many went. Never waits.
+    pub fn shrink_cache(&self, bytes: usize) -> usize {
+        self.cache.shrink(bytes)
+    }
+
     /// The cache's figures.
     #[must_use]
     pub fn stats(&self) -> ArcStats {
