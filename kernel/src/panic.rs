@@ -3,7 +3,7 @@
 use crate::arch::trap::{self, TrapFrame};
 use crate::arch::{self, cpu};
 use crate::console::Unlocked;
-use crate::mm::{phys, stack};
+use crate::mm::{frame, phys, stack};
 use crate::{power, sched, symbols};
 use core::fmt::Write;
 use core::panic::PanicInfo;
@@ -24,6 +24,12 @@ fn begin() {
 }
 
 fn heading() {
+    let (free, total) = (frame::free_count() * 4, frame::total() * 4);
+    let _ = writeln!(
+        Unlocked,
+        "tarn: {free} KiB of {total} are free, {} KiB in a row at most",
+        frame::largest() * 4
+    );
     let _ = if sched::is_running() {
         writeln!(Unlocked, "tarn: processor {}, {:?}", cpu::this().index, sched::current_thread())
     } else {

@@ -21,6 +21,8 @@ pub trait Pages: core::any::Any + Send + Sync {
     fn overlay(&self, offset: u64, buf: &mut [u8]);
     /// Writes changed pages in the byte range `start..end` to the file.
     fn write_back(&self, start: u64, end: u64) -> Result<()>;
+    /// Writes changed pages back and lets go of all that can be read again.
+    fn reclaim(&self) -> Result<()>;
     /// The file now ends at `size`.
     fn truncated(&self, size: u64);
 }
@@ -65,6 +67,12 @@ impl Mapped {
     pub fn write_back_all() -> Result<()> {
         let all: alloc::vec::Vec<_> = files().lock().values().filter_map(Weak::upgrade).collect();
         all.iter().map(|pages| pages.write_back(0, u64::MAX)).fold(Ok(()), Result::and)
+    }
+
+    /// Lets go of the pages of all files that can be read again: memory is short.
+    pub fn reclaim_all() -> Result<()> {
+        let all: alloc::vec::Vec<_> = files().lock().values().filter_map(Weak::upgrade).collect();
+        all.iter().map(|pages| pages.reclaim()).fold(Ok(()), Result::and)
     }
 
     /// Removes the entries of files that nobody maps any more.

@@ -4,7 +4,7 @@ use super::signal_frame;
 use crate::arch::trap::{self, Hooks, TrapFrame};
 use crate::arch::{interrupts_off, interrupts_on};
 use crate::mm::address_space::{Access, FaultError};
-use crate::mm::usercopy;
+use crate::mm::{frame, usercopy};
 use crate::process::signals::{self, SigInfo};
 use crate::process::{self, Ending, Task};
 use core::sync::atomic::Ordering;
@@ -102,7 +102,14 @@ fn page_fault(task: &Task, frame: &TrapFrame, cr2: u64) -> Result<(), SigInfo> {
         FaultError::Forbidden => SigInfo::fault(signals::SIGSEGV, 2, cr2),
         FaultError::Bus => SigInfo::fault(signals::SIGBUS, 2, cr2),
         FaultError::OutOfMemory => {
-            crate::println!("out of memory: process {} cannot go on", task.process.pid);
+            let name = task.name.lock().clone();
+            crate::println!(
+                "out of memory: process {} ({}) is ended; {} KiB of {} are left",
+                task.process.pid,
+                alloc::string::String::from_utf8_lossy(&name),
+                frame::free_count() * 4,
+                frame::total() * 4
+            );
             task.process.end(Ending::Signal(signals::SIGKILL));
             SigInfo::fault(signals::SIGKILL, 0, cr2)
         }

@@ -1,8 +1,8 @@
 //! The floating-point and vector state.
 //!
-//! - **Traps** (exceptions, preemption) may come anywhere: they save the *whole* state before other code runs.
-//! - **System calls** save the legacy SSE registers, which all kernel code may change. The others (x87, the upper halves
-//!   of ymm, AVX-512 …) stay where they are, and most calls never touch them. They are put in safety by [`vacate`]
+//! - **Preemption** may come anywhere: it saves the *whole* state before other code runs.
+//! - **System calls and exceptions** save the legacy SSE registers, which all kernel code may change. The others (x87, the upper halves
+//!   of ymm, AVX-512 …) stay where they are, and most never touch them. They are put in safety by [`vacate`]
 //!   at the moment somebody needs them, and come back at the end of the call. Two need them: another thread that
 //!   gets the processor while this one waits, and hash or cipher code that uses AVX after asking cpuid
 //!   ([`platform::thread::use_vectors`]).

@@ -171,14 +171,15 @@ impl SavedSse {
     }
 }
 
-/// What the layers above do with traps. Both run on the thread's kernel stack with interrupts off (they may switch
-/// them on if the interrupted code had them on, and may sleep then); the FPU state is saved around them.
+/// What the layers above do with traps. They run on the thread's kernel stack with interrupts off (they may switch
+/// them on if the interrupted code had them on, and may sleep then); the SSE registers are saved around them.
 #[derive(Clone, Copy)]
 pub struct Hooks {
     /// An exception (vector and error code in the frame; the second argument is CR2 for page faults, else 0).
     /// `true`: go on with the frame, which the hook may have changed. `false`: nobody can help, the kernel stops.
     pub exception: fn(&mut TrapFrame, u64) -> bool,
-    /// Called before an interrupt or exception returns to the application: pending signals, exit.
+    /// Called before an interrupt or exception returns to the application: pending signals, exit. The whole FPU state is
+    /// saved around it: see [`fpu::saved`].
     pub return_to_app: fn(&mut TrapFrame),
     /// Whether `return_to_app` has something to do for the running thread. Called with interrupts off; cheap.
     pub wants_return: fn() -> bool,
@@ -348,7 +349,7 @@ extern "C" fn dispatch(frame: &mut TrapFrame, sse: &mut SavedSse) {
         crate::panic::non_maskable_interrupt(frame);
         return;
     } else {
-        exception(frame, sse);
+        exception(frame);
     }
     if frame.from_app()
         && let Some(hooks) = HOOKS.get()
@@ -358,16 +359,23 @@ extern "C" fn dispatch(frame: &mut TrapFrame, sse: &mut SavedSse) {
     }
 }
 
-fn exception(frame: &mut TrapFrame, sse: &mut SavedSse) {
+fn exception(frame: &mut TrapFrame) {
     let mut address = 0u64;
     if frame.vector == 14 {
         // SAFETY: reads the faulting address before anything else can fault.
         unsafe { core::arch::asm!("mov {}, cr2", out(reg) address, options(nomem, nostack, preserves_flags)) }
     }
-    if let Some(hooks) = HOOKS.get()
-        && !crate::mm::stack::is_guard(address)
-        && sse.with_whole_state(|| (hooks.exception)(frame, address))
-    {
+    // As in a system call: what the handler needs of the other registers, it puts in safety.
+    let from_app = frame.from_app();
+    if from_app {
+        fpu::enter_call();
+    }
+    let handled = !crate::mm::stack::is_guard(address)
+        && HOOKS.get().is_some_and(|hooks| (hooks.exception)(frame, address));
+    if from_app {
+        fpu::leave_call();
+    }
+    if handled {
         return;
     }
     crate::panic::kernel_exception(frame, address)

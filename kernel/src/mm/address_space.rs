@@ -2,14 +2,16 @@
 //!
 //! # Invariants
 //! - Every entry of the page tables lies in an area; an area may lack entries, which are made by the first fault.
-//! - A private page belongs to its entry alone. A shared page belongs to its [`Pages`].
+//! - A private page belongs to its entry alone. A shared page belongs to its [`Pages`], a borrowed one to a block that
+//!   `borrowed` keeps; the entries of both say [`SHARED`].
 //! - A frame is freed only after all processors have forgotten it.
 //!
 //! Lock order: `state` → [`Pages`]. `state` is not held while a file is read or written: a fault lets go, reads, and
 //! looks whether the area is still the one it knew (its stamp).
 
-use super::file_pages::{PageError, Pages};
-use super::page_table::{self, NO_EXECUTE, OutOfFrames, PRESENT, PageTable, SHARED, WRITABLE, frame_of};
+pub use super::fault::{Access, FaultError};
+use super::file_pages::Pages;
+use super::page_table::{NO_EXECUTE, OutOfFrames, PRESENT, PageTable, SHARED, WRITABLE, frame_of};
 use super::usercopy::USER_END;
 use super::vma::{self, Areas, Backing, Prot, Vma};
 use super::{frame, phys};
@@ -18,9 +20,10 @@ use alloc::collections::BTreeMap;
 use alloc::string::String;
 use alloc::sync::{Arc, Weak};
 use alloc::vec::Vec;
+use bytes::Bytes;
 use core::fmt::Write;
-use core::sync::atomic::{AtomicU64, Ordering};
-use platform::sync::Mutex;
+use core::sync::atomic::AtomicU64;
+use platform::sync::{Mutex, MutexGuard};
 use vfs::Errno;
 use vfs::mapped::{Mapped, Pages as _};
 
@@ -30,36 +33,14 @@ pub const PAGE: u64 = phys::FRAME_SIZE;
 pub const LOWEST: u64 = 0x1_0000;
 /// Below this, free ranges are looked for.
 const MMAP_TOP: u64 = 0x7fff_f7ff_f000;
-/// How much of a file one fault brings in, in pages.
-const CLUSTER: u64 = 16;
 
-/// Why an access cannot be served.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum FaultError {
-    /// Nothing is mapped there (`SEGV_MAPERR`).
-    NotMapped,
-    /// The area does not allow it (`SEGV_ACCERR`).
-    Forbidden,
-    /// Behind the end of a file, or it cannot be read (`SIGBUS`).
-    Bus,
-    /// The machine has no memory left.
-    OutOfMemory,
-}
-
-/// What an access wants.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Access {
-    /// To read.
-    Read,
-    /// To write.
-    Write,
-    /// To execute.
-    Execute,
-}
-
-struct State {
-    table: PageTable,
-    areas: Areas,
+/// What an address space consists of.
+pub(super) struct State {
+    // Dropped before what its entries point to.
+    pub(super) table: PageTable,
+    pub(super) areas: Areas,
+    /// Blocks of the file system's cache that pages point into: see [`super::fault`].
+    pub(super) borrowed: BTreeMap<u64, Bytes>,
     brk_start: u64,
     brk: u64,
     next_stamp: u64,
@@ -69,12 +50,13 @@ struct State {
 pub struct AddressSpace {
     me: Weak<AddressSpace>,
     root: u64,
-    state: Mutex<State>,
+    pub(super) state: Mutex<State>,
     /// Page faults served, for `/proc`.
     pub faults: AtomicU64,
 }
 
-fn entry_for(frame: u64, prot: Prot, shared: bool, writable: bool) -> u64 {
+/// The entry of a page. `writable`: as far as `prot` allows.
+pub(super) fn entry_for(frame: u64, prot: Prot, shared: bool, writable: bool) -> u64 {
     let mut entry = frame;
     entry |= if prot.any() { PRESENT } else { 0 };
     entry |= if writable && prot.write() { WRITABLE } else { 0 };
@@ -94,6 +76,7 @@ fn range(start: u64, len: u64) -> Result<(u64, u64), Errno> {
 #[derive(Default)]
 struct Removed {
     frames: Vec<u64>,
+    borrowed: Vec<Bytes>,
     shared: Vec<(Arc<Pages>, u64, u64)>,
 }
 
@@ -110,17 +93,30 @@ impl State {
         let mut removed = Removed::default();
         for key in keys {
             let Some(area) = self.areas.remove(&key) else { continue };
-            self.table.for_each(key, area.end, |_, entry| {
-                if entry & SHARED == 0 {
-                    removed.frames.push(frame_of(entry));
-                }
-                0
-            });
+            self.take_pages(key, area.end, &mut removed);
             if let Backing::Shared(pages, offset, _) = area.backing {
                 removed.shared.push((pages, offset, offset + (area.end - key)));
             }
         }
         removed
+    }
+
+    /// Empties the entries of a range.
+    fn take_pages(&mut self, start: u64, end: u64, removed: &mut Removed) {
+        let borrowed = &mut self.borrowed;
+        self.table.for_each(start, end, |virt, entry| {
+            if entry & SHARED == 0 {
+                removed.frames.push(frame_of(entry));
+            } else {
+                removed.borrowed.extend(borrowed.remove(&virt));
+            }
+            0
+        });
+    }
+
+    /// Whether the area around `page` is still the one that a fault saw.
+    pub(super) fn is_same(&self, start: u64, area: &Vma, page: u64) -> bool {
+        vma::find(&self.areas, page).is_some_and(|(s, a)| s == start && a.stamp == area.stamp)
     }
 
     fn insert(&mut self, start: u64, end: u64, prot: Prot, backing: Backing, name: &'static str) {
@@ -134,12 +130,24 @@ impl AddressSpace {
     /// An empty one.
     pub fn new() -> Result<Arc<Self>, Errno> {
         let table = PageTable::new().map_err(|OutOfFrames| Errno::ENOMEM)?;
-        Ok(Arc::new_cyclic(|me| AddressSpace {
+        let space = Arc::new_cyclic(|me| AddressSpace {
             me: Weak::clone(me),
             root: table.root(),
-            state: Mutex::new(State { table, areas: BTreeMap::new(), brk_start: 0, brk: 0, next_stamp: 0 }),
+            state: Mutex::new(State {
+                table,
+                areas: BTreeMap::new(),
+                borrowed: BTreeMap::new(),
+                brk_start: 0,
+                brk: 0,
+                next_stamp: 0,
+            }),
             faults: AtomicU64::new(0),
-        }))
+        });
+        let mut spaces = SPACES.lock();
+        spaces.retain(|space| space.strong_count() > 0);
+        spaces.push(Arc::downgrade(&space));
+        drop(spaces);
+        Ok(space)
     }
 
     /// Physical address of the top page table.
@@ -148,12 +156,13 @@ impl AddressSpace {
     }
 
     fn finish(&self, removed: Removed, start: u64, end: u64) {
-        if !removed.frames.is_empty() || !removed.shared.is_empty() {
+        if !removed.frames.is_empty() || !removed.shared.is_empty() || !removed.borrowed.is_empty() {
             tlb::shootdown(self.root, start, end);
         }
         for frame in removed.frames {
             frame::free(frame);
         }
+        drop(removed.borrowed);
         if removed.shared.is_empty() {
             return;
         }
@@ -318,23 +327,25 @@ impl AddressSpace {
             }
         };
         let mut moved = Vec::new();
+        let borrowed = &mut state.borrowed;
         state.table.for_each(start, start + old_len.min(new_len), |virt, entry| {
-            moved.push((virt - start + target, entry));
+            moved.push((virt - start + target, entry, borrowed.remove(&virt)));
             0
         });
-        let rest = state.remove(start, old_end);
-        let rest_frames = rest.frames;
+        // The shared pages live on in their new place: nothing to write back for them.
+        let rest = Removed { shared: Vec::new(), ..state.remove(start, old_end) };
         state.insert(target, target + new_len, area.prot, area.backing, area.name);
         let mut result = Ok(target);
-        for (virt, entry) in moved {
+        for (virt, entry, block) in moved {
             if state.table.set(virt, entry).is_err() {
                 result = Err(Errno::ENOMEM);
+            } else if let Some(block) = block {
+                state.borrowed.insert(virt, block);
             }
         }
         drop(guard);
-        // The shared pages live on in their new place: nothing to write back for them.
         tlb::shootdown(self.root, start, old_end);
-        self.finish(Removed { frames: rest_frames, shared: Vec::new() }, start, old_end);
+        self.finish(rest, start, old_end);
         self.finish(removed, target, target + new_len);
         result
     }
@@ -343,12 +354,7 @@ impl AddressSpace {
     pub fn discard(&self, start: u64, len: u64) -> Result<(), Errno> {
         let (start, end) = range(start, len)?;
         let mut removed = Removed::default();
-        self.state.lock().table.for_each(start, end, |_, entry| {
-            if entry & SHARED == 0 {
-                removed.frames.push(frame_of(entry));
-            }
-            0
-        });
+        self.state.lock().take_pages(start, end, &mut removed);
         tlb::shootdown(self.root, start, end);
         self.finish(removed, start, end);
         Ok(())
@@ -420,101 +426,6 @@ impl AddressSpace {
         to
     }
 
-    /// Serves a page fault, or says why it cannot be.
-    pub fn fault(&self, address: u64, access: Access) -> Result<(), FaultError> {
-        self.faults.fetch_add(1, Ordering::Relaxed);
-        let page = address & !(PAGE - 1);
-        loop {
-            let mut guard = self.state.lock();
-            let state = &mut *guard;
-            let (start, area) = vma::find(&state.areas, address).ok_or(FaultError::NotMapped)?;
-            let allowed = match access {
-                Access::Read => area.prot.any(),
-                Access::Write => area.prot.write(),
-                Access::Execute => area.prot.exec(),
-            };
-            if !allowed {
-                return Err(FaultError::Forbidden);
-            }
-            let prot = area.prot;
-            let entry = state.table.get(page);
-            if entry != 0 && entry & SHARED == 0 {
-                // Another thread was faster, or rights came back to a page that was kept.
-                return set(&mut state.table, page, entry_for(frame_of(entry), prot, false, true));
-            }
-            let write = access == Access::Write;
-            match &area.backing {
-                Backing::Anonymous => {
-                    let frame = frame::alloc_zeroed().ok_or(FaultError::OutOfMemory)?;
-                    return set(&mut state.table, page, entry_for(frame, prot, false, true));
-                }
-                Backing::Shared(pages, offset, file) => {
-                    let index = (offset + (page - start)) / PAGE;
-                    let writable = write || file.is_none();
-                    if let Some(frame) = pages.present(index, write) {
-                        return set(&mut state.table, page, entry_for(frame, prot, true, writable));
-                    }
-                    let pages = Arc::clone(pages);
-                    drop(guard);
-                    pages.fill(index).map_err(|e| match e {
-                        PageError::Bus => FaultError::Bus,
-                        PageError::OutOfFrames => FaultError::OutOfMemory,
-                    })?;
-                }
-                Backing::File(..) => {
-                    let (area, stamp) = (area.clone(), area.stamp);
-                    drop(guard);
-                    if self.fill_private(start, &area, stamp, page)? {
-                        return Ok(());
-                    }
-                }
-            }
-        }
-    }
-
-    /// Reads the pages around `page` from the file and installs those that are still missing. `false` if the area has
-    /// changed meanwhile.
-    fn fill_private(&self, start: u64, area: &Vma, stamp: u64, page: u64) -> Result<bool, FaultError> {
-        let Backing::File(file, offset) = &area.backing else { return Ok(false) };
-        let cluster = CLUSTER * PAGE;
-        let from = (page & !(cluster - 1)).max(start);
-        let to = ((page & !(cluster - 1)) + cluster).min(area.end);
-        let mut buffer = alloc::vec![0u8; (to - from) as usize];
-        let n = file.inode().read_at(offset + (from - start), &mut buffer).map_err(|error| {
-            crate::log!(Error, "reading a mapped file failed: {error}");
-            FaultError::Bus
-        })?;
-        let mut state = self.state.lock();
-        let same = vma::find(&state.areas, page).is_some_and(|(s, a)| s == start && a.stamp == stamp);
-        if !same {
-            return Ok(false);
-        }
-        if (page - from) as usize >= n {
-            return Err(FaultError::Bus);
-        }
-        for (i, bytes) in buffer[..n.next_multiple_of(PAGE as usize).min((to - from) as usize)]
-            .chunks(PAGE as usize)
-            .enumerate()
-        {
-            let virt = from + i as u64 * PAGE;
-            if state.table.get(virt) != 0 {
-                continue;
-            }
-            let Some(frame) = frame::alloc() else {
-                // What lies around is a favour; only the page itself must be there.
-                if virt == page {
-                    return Err(FaultError::OutOfMemory);
-                } else {
-                    continue;
-                };
-            };
-            // SAFETY: a fresh frame that nobody else knows; `bytes` is a whole page.
-            unsafe { phys::to_virt(frame).copy_from_nonoverlapping(bytes.as_ptr(), bytes.len()) };
-            set(&mut state.table, virt, entry_for(frame, area.prot, false, true))?;
-        }
-        Ok(true)
-    }
-
     /// Write-protects the pages `first..last` of `pages`, so that the next write is noticed.
     pub fn protect_pages(&self, pages: &Pages, first: u64, last: u64) {
         self.change_pages(pages, first, last, |entry| entry & !WRITABLE);
@@ -558,22 +469,17 @@ impl AddressSpace {
         }
     }
 
-    /// Writes into the application's memory from outside, whatever the rights: to build stacks and clear tails.
-    pub fn poke(&self, mut address: u64, mut bytes: &[u8]) -> Result<(), Errno> {
-        while !bytes.is_empty() {
-            let at = address % PAGE;
-            let n = bytes.len().min((PAGE - at) as usize);
-            let entry = self.state.lock().table.get(address & !(PAGE - 1));
-            if entry == 0 {
-                self.fault(address, Access::Read).map_err(|_| Errno::EFAULT)?;
-                continue;
-            }
-            // SAFETY: the frame belongs to this space, whose program does not run yet.
-            unsafe { phys::to_virt(frame_of(entry) + at).copy_from_nonoverlapping(bytes.as_ptr(), n) };
-            address += n as u64;
-            bytes = &bytes[n..];
+    /// Lets go of all borrowed pages; they are borrowed again when they are touched. Whether there were any.
+    fn give_back(&self, mut state: MutexGuard<'_, State>) -> bool {
+        let mut borrowed = core::mem::take(&mut state.borrowed);
+        borrowed.keys().for_each(|page| state.table.for_each(*page, page + PAGE, |_, _| 0));
+        drop(state);
+        if borrowed.is_empty() {
+            return false;
         }
-        Ok(())
+        tlb::shootdown(self.root, 0, USER_END);
+        borrowed.clear();
+        true
     }
 
     /// Identity of a futex word: the same in all address spaces that share it.
@@ -584,6 +490,14 @@ impl AddressSpace {
                 (pages.id << 1 | 1, offset + (address - start))
             }
             _ => (self.root, address),
+        }
+    }
+
+    /// The shared pages whose first page is mapped at `address`, if that is so.
+    pub fn shared_at(&self, address: u64) -> Option<Arc<Pages>> {
+        match self.state.lock().areas.get(&address).map(|area| &area.backing) {
+            Some(Backing::Shared(pages, 0, _)) => Some(Arc::clone(pages)),
+            _ => None,
         }
     }
 
@@ -637,6 +551,27 @@ impl AddressSpace {
     }
 }
 
+static SPACES: Mutex<Vec<Weak<AddressSpace>>> = Mutex::new(Vec::new());
+
+/// Lets go of the borrowed pages of all address spaces, so that the cache's blocks can be freed.
+pub fn release_borrowed() {
+    let spaces: Vec<_> = SPACES.lock().iter().filter_map(Weak::upgrade).collect();
+    for space in &spaces {
+        space.give_back(space.state.lock());
+    }
+}
+
+/// As [`release_borrowed`], for an allocation in need: never waits for a lock, and allocates nothing. Whether there were
+/// any.
+pub fn try_release_borrowed() -> bool {
+    let Some(spaces) = SPACES.try_lock() else { return false };
+    let mut any = false;
+    for space in spaces.iter().filter_map(Weak::upgrade) {
+        any |= space.state.try_lock().is_some_and(|state| space.give_back(state));
+    }
+    any
+}
+
 /// Where `mremap` may put the result.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Remap {
@@ -646,13 +581,4 @@ pub enum Remap {
     MayMove,
     /// At this address.
     Fixed(u64),
-}
-
-fn set(table: &mut PageTable, page: u64, entry: u64) -> Result<(), FaultError> {
-    table.set(page, entry).map_err(|page_table::OutOfFrames| {
-        if entry & SHARED == 0 {
-            frame::free(frame_of(entry));
-        }
-        FaultError::OutOfMemory
-    })
 }

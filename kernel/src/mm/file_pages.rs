@@ -3,17 +3,20 @@
 //! # Coherence with read and write
 //! A file's content lives in its file system; this holds the frames that are mapped. [`vfs::mapped`] connects the
 //! two: what is written is copied into frames that are present, what is read is overlaid with changed frames, `fsync`
-//! writes changed frames back. A frame counts as changed from the first write fault on, until it is written back
+//! writes changed frames back. A page that was not written yet is borrowed: its frame is part of the file system's own
+//! cached block, so that it costs nothing; writing to it, or to the file, ends that. A frame counts as changed from the first write fault on, until it is written back
 //! and its mappings are write-protected again.
 //!
 //! Lock order: address space → `state`. Neither is held while the file is read or written.
 
 use super::address_space::AddressSpace;
+use super::fault::can_be_mapped;
 use super::page_table::OutOfFrames;
 use super::{frame, phys};
 use alloc::collections::BTreeMap;
 use alloc::sync::{Arc, Weak};
 use alloc::vec::Vec;
+use bytes::Bytes;
 use core::sync::atomic::{AtomicU64, Ordering};
 use platform::sync::Mutex;
 use vfs::Errno;
@@ -22,10 +25,43 @@ use vfs::types::Sync;
 
 const PAGE: u64 = phys::FRAME_SIZE;
 
-#[derive(Clone, Copy)]
+/// Whose the frame of a page is.
+enum Owner {
+    /// Ours.
+    Us,
+    /// Part of a block of the file system's cache: never changed.
+    Cache(Bytes),
+    /// As before, and a copy of our own is about to take its place.
+    Moving(#[expect(dead_code, reason = "it keeps the block alive")] Bytes),
+}
+
 struct Page {
     frame: u64,
     dirty: bool,
+    owner: Owner,
+}
+
+impl Page {
+    fn is_ours(&self) -> bool {
+        matches!(self.owner, Owner::Us)
+    }
+
+    /// Gives the frame back. Nobody may be able to reach it any more.
+    fn free(self) {
+        if self.is_ours() {
+            frame::free(self.frame);
+        }
+    }
+}
+
+/// How a page is present.
+pub enum Have {
+    /// With a frame that may be mapped as was asked for.
+    Frame(u64),
+    /// Borrowed from the cache: call [`Pages::own`] before it is written.
+    Borrowed,
+    /// Another thread is making it our own: ask again.
+    Moving,
 }
 
 struct State {
@@ -82,12 +118,114 @@ impl Pages {
         }
     }
 
-    /// The frame of page `index`, if it is present; marks it changed if `dirty`.
-    pub fn present(&self, index: u64, dirty: bool) -> Option<u64> {
+    /// Page `index`, if it is present, to be written if `write`: then it counts as changed from now on.
+    pub fn present(&self, index: u64, write: bool) -> Option<Have> {
         let mut state = self.state.lock();
         let page = state.pages.get_mut(&index)?;
-        page.dirty |= dirty;
-        Some(page.frame)
+        Some(match page.owner {
+            Owner::Moving(_) => Have::Moving,
+            Owner::Cache(_) if write => Have::Borrowed,
+            _ => {
+                page.dirty |= write;
+                Have::Frame(page.frame)
+            }
+        })
+    }
+
+    /// Replaces a borrowed page by a copy of our own. Nobody sees the copy before all have forgotten the original. Not with
+    /// a lock held.
+    pub fn own(&self, index: u64) -> Result<(), PageError> {
+        let new = frame::alloc().ok_or(PageError::OutOfFrames)?;
+        {
+            let mut state = self.state.lock();
+            let Some(page) = state.pages.get_mut(&index) else {
+                frame::free(new);
+                return Ok(());
+            };
+            match core::mem::replace(&mut page.owner, Owner::Us) {
+                Owner::Cache(block) => {
+                    // SAFETY: a fresh frame; the block's page is alive and never changes.
+                    unsafe {
+                        phys::to_virt(new).copy_from_nonoverlapping(phys::to_virt(page.frame), PAGE as usize);
+                    }
+                    page.owner = Owner::Moving(block);
+                }
+                other => {
+                    page.owner = other;
+                    frame::free(new);
+                    return Ok(());
+                }
+            }
+        }
+        for space in self.spaces() {
+            space.drop_pages(self, index, index + 1);
+        }
+        let mut state = self.state.lock();
+        // A write to the file may have removed it meanwhile.
+        let old = match state.pages.get_mut(&index) {
+            Some(page) if matches!(page.owner, Owner::Moving(_)) => {
+                core::mem::replace(page, Page { frame: new, dirty: false, owner: Owner::Us })
+            }
+            _ => {
+                drop(state);
+                frame::free(new);
+                return Ok(());
+            }
+        };
+        drop(state);
+        drop(old);
+        Ok(())
+    }
+
+    /// Forgets the borrowed pages that touch the bytes `start..end`: the file has changed there.
+    fn forget_borrowed(&self, start: u64, end: u64) {
+        let (first, last) = (start / PAGE, end.div_ceil(PAGE));
+        let mut gone = Vec::new();
+        {
+            let mut state = self.state.lock();
+            state.version += 1;
+            let range = state.pages.range(first..last);
+            let indices: Vec<u64> = range.filter(|(_, page)| !page.is_ours()).map(|(i, _)| *i).collect();
+            gone.extend(indices.iter().filter_map(|index| state.pages.remove(index)));
+        }
+        if gone.is_empty() {
+            return;
+        }
+        for space in self.spaces() {
+            space.drop_pages(self, first, last);
+        }
+    }
+
+    /// A page of the file's cached block, if it can be mapped as it is.
+    fn borrow_page(&self, index: u64) -> Result<Option<Page>, PageError> {
+        let Some(file) = &self.file else { return Ok(None) };
+        let at = index * PAGE;
+        let Some((block_at, block)) = file.read_shared(at).map_err(|_| PageError::Bus)? else {
+            return Ok(None);
+        };
+        if !can_be_mapped(&block, block_at) || at + PAGE > block_at + block.len() as u64 {
+            return Ok(None);
+        }
+        let frame = phys::to_phys(block.as_ptr()) + (at - block_at);
+        Ok(Some(Page { frame, dirty: false, owner: Owner::Cache(block) }))
+    }
+
+    /// A page of our own, read from the file.
+    fn read_page(&self, index: u64) -> Result<Page, PageError> {
+        let frame = frame::alloc_zeroed().ok_or(PageError::OutOfFrames)?;
+        let page = Page { frame, dirty: false, owner: Owner::Us };
+        // SAFETY: a fresh frame that nobody else knows.
+        let bytes = unsafe { &mut *bytes_of(frame) };
+        let read = match &self.file {
+            Some(file) => file.read_at(index * PAGE, bytes),
+            None => Ok(PAGE as usize),
+        };
+        if matches!(read, Ok(n) if n > 0) {
+            Ok(page)
+        } else {
+            page.free();
+            Err(PageError::Bus)
+        }
     }
 
     /// Makes page `index` present, reading it from the file. Not with a lock held.
@@ -100,24 +238,17 @@ impl Pages {
                 }
                 state.version
             };
-            let new = frame::alloc_zeroed().ok_or(PageError::OutOfFrames)?;
-            // SAFETY: a fresh frame that nobody else knows.
-            let bytes = unsafe { &mut *bytes_of(new) };
-            let read = match &self.file {
-                Some(file) => file.read_at(index * PAGE, bytes),
-                None => Ok(PAGE as usize),
+            let page = match self.borrow_page(index)? {
+                Some(page) => page,
+                None => self.read_page(index)?,
             };
-            if !matches!(read, Ok(n) if n > 0) {
-                frame::free(new);
-                return Err(PageError::Bus);
-            }
             let mut state = self.state.lock();
             if state.version == version && !state.pages.contains_key(&index) {
-                state.pages.insert(index, Page { frame: new, dirty: false });
+                state.pages.insert(index, page);
                 return Ok(());
             }
             drop(state);
-            frame::free(new);
+            page.free();
         }
     }
 
@@ -155,7 +286,7 @@ impl Pages {
 
 impl vfs::mapped::Pages for Pages {
     fn written(&self, offset: u64, data: &[u8]) {
-        self.state.lock().version += 1;
+        self.forget_borrowed(offset, offset + data.len() as u64);
         self.overlapping(offset, data.len(), |bytes, at, _| {
             // SAFETY: a part of a frame of ours; sizes agree. The application races with itself only.
             unsafe { bytes.cast::<u8>().copy_from_nonoverlapping(data[at..].as_ptr(), bytes.len()) }
@@ -163,7 +294,7 @@ impl vfs::mapped::Pages for Pages {
     }
 
     fn emptied(&self, offset: u64, len: u64) {
-        self.state.lock().version += 1;
+        self.forget_borrowed(offset, offset.saturating_add(len));
         self.overlapping(offset, usize::try_from(len).unwrap_or(usize::MAX), |bytes, _, _| {
             // SAFETY: as above.
             unsafe { bytes.cast::<u8>().write_bytes(0, bytes.len()) }
@@ -212,17 +343,36 @@ impl vfs::mapped::Pages for Pages {
         Ok(())
     }
 
+    fn reclaim(&self) -> vfs::Result<()> {
+        if self.file.is_none() {
+            return Ok(());
+        }
+        self.write_back(0, u64::MAX)?;
+        let mut gone = Vec::new();
+        {
+            let mut state = self.state.lock();
+            let clean = state.pages.iter().filter(|(_, p)| !p.dirty && !matches!(p.owner, Owner::Moving(_)));
+            let indices: Vec<u64> = clean.map(|(index, _)| *index).collect();
+            gone.extend(indices.iter().filter_map(|index| Some((*index, state.pages.remove(index)?))));
+        }
+        for space in self.spaces() {
+            for run in gone.chunk_by(|a, b| a.0 + 1 == b.0) {
+                space.drop_pages(self, run[0].0, run[run.len() - 1].0 + 1);
+            }
+        }
+        gone.into_iter().for_each(|(_, page)| page.free());
+        Ok(())
+    }
+
     fn truncated(&self, size: u64) {
         let first = size.div_ceil(PAGE);
-        self.state.lock().version += 1;
+        self.forget_borrowed(size, u64::MAX / 2);
         // First nobody may reach the frames any more, then they are freed.
         for space in self.spaces() {
             space.drop_pages(self, first, u64::MAX / PAGE);
         }
         let gone = self.state.lock().pages.split_off(&first);
-        for page in gone.values() {
-            frame::free(page.frame);
-        }
+        gone.into_values().for_each(Page::free);
         let tail = size.next_multiple_of(PAGE) - size;
         self.overlapping(size, tail as usize, |bytes, _, _| {
             // SAFETY: the part of a frame of ours behind the new end.
@@ -234,9 +384,6 @@ impl vfs::mapped::Pages for Pages {
 impl Drop for Pages {
     fn drop(&mut self) {
         // Whoever drops the last mapping has written back before; see `AddressSpace::unmap`.
-        for page in self.state.get_mut().pages.values() {
-            frame::free(page.frame);
-        }
-        self.state.get_mut().pages.clear();
+        core::mem::take(&mut self.state.get_mut().pages).into_values().for_each(Page::free);
     }
 }

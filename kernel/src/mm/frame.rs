@@ -167,6 +167,12 @@ pub fn free_count() -> u64 {
     FREE.load(Ordering::Relaxed)
 }
 
+/// The most free frames in a row that one allocation could get; 0 if that cannot be known without waiting. For reports.
+pub fn largest() -> u64 {
+    let Some(buddy) = BUDDY.try_lock() else { return 0 };
+    buddy.heads.iter().rposition(|head| *head != NONE).map_or(0, |order| 1 << order)
+}
+
 /// Boot-time memory: the ranges that are in use before the allocator exists.
 struct Early {
     reserved: [(u64, u64); 8],

@@ -9,6 +9,7 @@
 
 use super::frame::{self, Frame};
 use super::phys::{self, FRAME_SIZE};
+use super::pressure;
 use crate::arch::{IrqGuard, cpu};
 use crate::sync::IrqLock;
 use core::alloc::{GlobalAlloc, Layout};
@@ -201,6 +202,40 @@ unsafe fn magazine(class: usize) -> &'static mut Magazine {
     unsafe { &mut (*MAGAZINES[cpu::this().index].0.get())[class] }
 }
 
+/// An object of a class; null without memory.
+#[inline]
+fn small(class: usize) -> *mut u8 {
+    let _irq = IrqGuard::new();
+    // SAFETY: interrupts are off.
+    let magazine = unsafe { magazine(class) };
+    if magazine.head.is_null() {
+        refill(class, magazine);
+        if magazine.head.is_null() {
+            return core::ptr::null_mut();
+        }
+    }
+    let object = magazine.head;
+    // SAFETY: the magazine links free objects.
+    magazine.head = unsafe { object.cast::<*mut u8>().read() };
+    magazine.count -= 1;
+    object
+}
+
+/// Whole frames; null without memory.
+fn large(layout: Layout) -> *mut u8 {
+    let align = layout.align().div_ceil(FRAME_SIZE as usize);
+    let mut tries = 0;
+    loop {
+        if let Some(first) = frame::alloc_contiguous(pages_for(layout), align) {
+            return phys::to_virt(first);
+        }
+        if !pressure::in_need(layout.size(), tries) {
+            return core::ptr::null_mut();
+        }
+        tries += 1;
+    }
+}
+
 /// The kernel's allocator.
 pub struct Heap;
 
@@ -209,24 +244,16 @@ unsafe impl GlobalAlloc for Heap {
     #[inline]
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         let Some(class) = class_for(layout) else {
-            let align = layout.align().div_ceil(FRAME_SIZE as usize);
-            return frame::alloc_contiguous(pages_for(layout), align)
-                .map_or(core::ptr::null_mut(), phys::to_virt);
+            return large(layout);
         };
-        let _irq = IrqGuard::new();
-        // SAFETY: interrupts are off.
-        let magazine = unsafe { magazine(class) };
-        if magazine.head.is_null() {
-            refill(class, magazine);
-            if magazine.head.is_null() {
-                return core::ptr::null_mut();
+        let mut tries = 0;
+        loop {
+            let object = small(class);
+            if !object.is_null() || !pressure::in_need(layout.size(), tries) {
+                return object;
             }
+            tries += 1;
         }
-        let object = magazine.head;
-        // SAFETY: the magazine links free objects.
-        magazine.head = unsafe { object.cast::<*mut u8>().read() };
-        magazine.count -= 1;
-        object
     }
 
     #[inline]

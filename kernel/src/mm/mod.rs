@@ -10,11 +10,13 @@
 //! The low half is the application's, and empty for kernel threads.
 
 pub mod address_space;
+mod fault;
 pub mod file_pages;
 pub mod frame;
 pub mod heap;
 pub mod page_table;
 pub mod phys;
+pub mod pressure;
 pub mod stack;
 pub mod usercopy;
 pub mod vma;

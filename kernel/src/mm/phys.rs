@@ -18,6 +18,12 @@ pub fn to_virt(physical: u64) -> *mut u8 {
     (DIRECT_MAP + physical) as *mut u8
 }
 
+/// Whether an address lies in the direct map.
+#[inline]
+pub fn is_direct(address: *const u8) -> bool {
+    (DIRECT_MAP..super::stack::REGION).contains(&(address as u64))
+}
+
 /// The physical address behind an address in the direct map (the heap, frames) or in the kernel image.
 #[inline]
 pub fn to_phys(address: *const u8) -> u64 {

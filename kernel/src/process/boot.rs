@@ -8,7 +8,7 @@
 use super::commands::{self, Setting};
 use super::console::Terminal;
 use super::info::Source;
-use crate::mm::{frame, phys};
+use crate::mm::{frame, phys, pressure};
 use crate::{boot, env, log, println};
 use alloc::string::{String, ToString};
 use alloc::sync::Arc;
@@ -148,18 +148,21 @@ fn mount_root() -> Result<(Arc<dyn FileSystem>, RootHints), String> {
     mount_pool(wanted.strip_prefix("zfs:"))
 }
 
-/// Share of the memory that the cache may have if `tarn.arc_max` does not say.
-const ARC_SHARE: u64 = 4;
+/// Share of the memory that the cache may have if `tarn.arc_max` does not say; it gives back what is needed elsewhere.
+const ARC_SHARE: u64 = 2;
+/// Share of the memory that changes may take before they are written, and its bounds in bytes.
+const DIRTY_SHARE: u64 = 12;
+const DIRTY_BOUNDS: (u64, u64) = (1 << 20, 256 << 20);
 /// A transaction group is written after this time at the latest.
 const TXG_TIMEOUT_NS: u64 = 5_000_000_000;
 
 fn mount_pool(dataset: Option<&str>) -> Result<(Arc<dyn FileSystem>, RootHints), String> {
     let cmdline = boot::info().cmdline();
     let memory = frame::total() * phys::FRAME_SIZE;
-    let arc_max = cmdline.size("tarn.arc_max").unwrap_or((memory / ARC_SHARE).min(1 << 30)) as usize;
+    let arc_max = cmdline.size("tarn.arc_max").unwrap_or(memory / ARC_SHARE) as usize;
     let options = ImportOptions {
         arc_max,
-        dirty_max: (memory / 8).clamp(4 << 20, 256 << 20),
+        dirty_max: (memory / DIRTY_SHARE).clamp(DIRTY_BOUNDS.0, DIRTY_BOUNDS.1),
         txg_timeout_ns: Some(TXG_TIMEOUT_NS),
         // After a power cut the pool still names its last user: that was this very machine.
         force: true,
@@ -168,6 +171,8 @@ fn mount_pool(dataset: Option<&str>) -> Result<(Arc<dyn FileSystem>, RootHints),
     };
     let pool = Pool::import(crate::drivers::block_devices(), env(), options)
         .map_err(|e| alloc::format!("the pool cannot be imported: {e}"))?;
+    let zio = Arc::clone(pool.zio());
+    pressure::start(alloc::boxed::Box::new(move |bytes| zio.shrink_cache(bytes)));
     let name = match dataset {
         Some(name) => String::from(name),
         None => bootfs(&pool)?,

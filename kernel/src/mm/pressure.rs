@@ -1,0 +1,125 @@
+//! When memory gets short.
+//!
+//! Below the *low* mark a thread takes memory back until there is some more: from the cache of the file systems, then by
+//! letting go of file pages that can be read again. Below the *reserve*, which is the kernel's own (transaction groups
+//! must be written to give memory back), applications get no page any more: their faults take memory back themselves,
+//! wait a while, and at last fail with a named reason. An allocation of the kernel that finds nothing asks the cache once
+//! more before it fails.
+
+use super::{address_space, frame, phys};
+use crate::arch;
+use crate::sched::{self, Thread};
+use alloc::boxed::Box;
+use alloc::sync::Arc;
+use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use spin::Once;
+use vfs::mapped::Mapped;
+
+/// The low mark as a share of all memory, and its bounds in frames.
+const LOW_SHARE: u64 = 10;
+const LOW_MIN: u64 = 512;
+const LOW_MAX: u64 = 16_384;
+/// How often a fault takes memory back before it gives up, and how long it waits each time: other threads may be
+/// about to free some.
+const PATIENCE: u32 = 200;
+const WAIT_NS: u64 = 5_000_000;
+/// What an allocation in need asks the cache for at least, in bytes.
+const NEED_MIN: usize = 1 << 20;
+
+static LOW: AtomicU64 = AtomicU64::new(0);
+static CALLED: AtomicBool = AtomicBool::new(false);
+static RECLAIMER: Once<Arc<Thread>> = Once::new();
+
+/// Gives back so many bytes of what it holds, and says how many it was. Must not wait.
+type Shrink = Box<dyn Fn(usize) -> usize + Send + Sync>;
+
+static CACHE: Once<Shrink> = Once::new();
+
+fn low() -> u64 {
+    LOW.load(Ordering::Relaxed)
+}
+
+fn reserve() -> u64 {
+    low() / 2
+}
+
+/// Starts the thread that takes memory back from `cache`. Once.
+pub fn start(cache: Shrink) {
+    CACHE.call_once(|| cache);
+    LOW.store((frame::total() / LOW_SHARE).clamp(LOW_MIN, LOW_MAX), Ordering::Relaxed);
+    RECLAIMER.call_once(|| sched::spawn("reclaim", Box::new(run)));
+}
+
+fn run() {
+    loop {
+        sched::park();
+        while frame::free_count() < low() * 3 / 2 {
+            if reclaim() == 0 {
+                break;
+            }
+        }
+        CALLED.store(false, Ordering::SeqCst);
+    }
+}
+
+fn call_reclaimer() {
+    if !CALLED.swap(true, Ordering::SeqCst)
+        && let Some(thread) = RECLAIMER.get()
+    {
+        thread.unpark();
+    }
+}
+
+/// Takes some memory back; how many frames became free meanwhile. With no lock held.
+fn reclaim() -> u64 {
+    let before = frame::free_count();
+    let wanted = (low() * 2).saturating_sub(before).max(LOW_MIN) * phys::FRAME_SIZE;
+    if let Some(shrink) = CACHE.get() {
+        shrink(wanted as usize);
+    }
+    if frame::free_count() < low() {
+        address_space::release_borrowed();
+        if let Err(error) = Mapped::reclaim_all() {
+            crate::log!(Error, "writing back a shared mapping failed: {error}");
+        }
+    }
+    frame::free_count().saturating_sub(before)
+}
+
+/// Whether an application may have another page. Takes memory back, and may wait, when it is short: with no lock held.
+pub fn admit() -> bool {
+    let free = frame::free_count();
+    if free >= low() {
+        return true;
+    }
+    call_reclaimer();
+    if free > reserve() {
+        return true;
+    }
+    (0..PATIENCE).any(|_| {
+        if reclaim() == 0 {
+            sched::sleep(WAIT_NS);
+        }
+        frame::free_count() > reserve()
+    })
+}
+
+/// Whether there is memory to be generous with.
+pub fn plenty() -> bool {
+    frame::free_count() > low() * 2
+}
+
+/// An allocation of `bytes` found nothing, for the `tries`th time: asks the cache, or waits for others to give something
+/// back. `true`: it is worth another try.
+#[cold]
+pub fn in_need(bytes: usize, tries: u32) -> bool {
+    // The cache's lock wakes threads when it is let go, which only a thread may do that could sleep itself.
+    if tries >= PATIENCE || !arch::interrupts_enabled() || !sched::is_running() {
+        return false;
+    }
+    let shrink = |shrink: &Shrink| shrink(bytes.saturating_mul(2).max(NEED_MIN)) > 0;
+    if !CACHE.get().is_some_and(shrink) && !address_space::try_release_borrowed() {
+        sched::sleep(WAIT_NS);
+    }
+    true
+}
