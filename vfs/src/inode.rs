@@ -203,6 +203,14 @@ pub trait Stream: Any + Send + core::marker::Sync {
     fn waiters(&self) -> Option<&Waiters> {
         None
     }
+    /// When [`Stream::ready`] will change by itself, on the scheduler's clock, if that is still to come.
+    fn deadline(&self) -> Option<u64> {
+        None
+    }
+    /// Streams whose changes may change this one.
+    fn watched(&self) -> Vec<Arc<dyn Stream>> {
+        Vec::new()
+    }
     /// Whether this is a terminal (`TCGETS` answers).
     fn is_terminal(&self) -> bool {
         false

@@ -5,7 +5,9 @@
 extern crate alloc;
 
 pub mod devfs;
+pub mod epoll;
 pub mod errno;
+pub mod events;
 pub mod file;
 pub mod inode;
 pub mod locks;
@@ -13,6 +15,7 @@ pub mod mapped;
 pub mod ops;
 pub mod path;
 pub mod pipe;
+pub mod poll;
 pub mod procfs;
 pub mod tar;
 pub mod tmpfs;

@@ -8,7 +8,7 @@
 use crate::errno::{Errno, Result};
 use alloc::sync::{Arc, Weak};
 use alloc::vec::Vec;
-use core::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use platform::sync::Mutex;
 use platform::thread::{Unpark, scheduler};
 
@@ -21,6 +21,7 @@ struct Waiter {
 #[derive(Default)]
 pub struct Waiters {
     len: AtomicUsize,
+    changes: AtomicU64,
     list: Mutex<Vec<Weak<Waiter>>>,
 }
 
@@ -34,7 +35,7 @@ impl Waiters {
     /// Nobody waits.
     #[must_use]
     pub const fn new() -> Self {
-        Waiters { len: AtomicUsize::new(0), list: Mutex::new(Vec::new()) }
+        Waiters { len: AtomicUsize::new(0), changes: AtomicU64::new(0), list: Mutex::new(Vec::new()) }
     }
 
     fn add(&self, waiter: &Arc<Waiter>) {
@@ -49,10 +50,15 @@ impl Waiters {
         self.len.store(list.len(), Ordering::SeqCst);
     }
 
+    /// How often [`Waiters::wake`] was called: how often something changed.
+    pub fn changes(&self) -> u64 {
+        self.changes.load(Ordering::SeqCst)
+    }
+
     /// Wakes everybody; to be called after the condition changed, with no lock of the object held that the
     /// sleepers' condition takes.
     pub fn wake(&self) {
-        core::sync::atomic::fence(Ordering::SeqCst);
+        self.changes.fetch_add(1, Ordering::SeqCst);
         if self.len.load(Ordering::SeqCst) == 0 {
             return;
         }

@@ -3,6 +3,7 @@
 use super::{Call, SysResult, user};
 use crate::process::{self, console::Terminal, console::Termios};
 use alloc::sync::Arc;
+use core::sync::atomic::{AtomicU64, Ordering};
 use vfs::Errno;
 use vfs::file::File;
 use vfs::inode::{Inode, Stream};
@@ -181,10 +182,10 @@ pub(super) fn flock(call: &mut Call<'_>) -> SysResult {
     process::locks().lock(Family::Whole, key(&file), lock, !nonblock).map(|()| 0)
 }
 
-/// The inode of a pipe: it is in no file system.
-struct PipeInode(u64);
+/// The inode of a pipe or of another stream without a name: it is in no file system.
+struct Nameless(u64);
 
-impl Inode for PipeInode {
+impl Inode for Nameless {
     fn fs_id(&self) -> u64 {
         4
     }
@@ -202,14 +203,29 @@ impl Inode for PipeInode {
     }
 }
 
+static NEXT_NAMELESS: AtomicU64 = AtomicU64::new(1);
+
+/// Opens a stream that has no name but `anon_inode:[kind]`: its descriptor.
+pub(super) fn open_stream(
+    call: &Call<'_>,
+    stream: Arc<dyn Stream>,
+    kind: &str,
+    flags: OpenFlags,
+) -> Result<i32, Errno> {
+    let inode: Arc<dyn Inode> = Arc::new(Nameless(NEXT_NAMELESS.fetch_add(1, Ordering::Relaxed)));
+    let name = alloc::format!("anon_inode:[{kind}]");
+    let status = (flags & OpenFlags::NONBLOCK) | OpenFlags::RDWR;
+    let file = File::new(Place::detached(inode, name.as_bytes()), status, Some(stream))?;
+    call.process().fds.add(file, flags.contains(OpenFlags::CLOEXEC), 0)
+}
+
 fn make_pipe(call: &Call<'_>, flags: u64) -> SysResult {
     let flags = OpenFlags::from_bits_retain(flags as u32);
     if !(OpenFlags::CLOEXEC | OpenFlags::NONBLOCK | OpenFlags::DIRECT).contains(flags) {
         return Err(Errno::EINVAL);
     }
-    static NEXT: core::sync::atomic::AtomicU64 = core::sync::atomic::AtomicU64::new(1);
-    let number = NEXT.fetch_add(1, core::sync::atomic::Ordering::Relaxed);
-    let inode: Arc<dyn Inode> = Arc::new(PipeInode(number));
+    let number = NEXT_NAMELESS.fetch_add(1, Ordering::Relaxed);
+    let inode: Arc<dyn Inode> = Arc::new(Nameless(number));
     let name = alloc::format!("pipe:[{number}]");
     let status = flags - OpenFlags::CLOEXEC;
     let (read, write) = pipe::pipe();

@@ -9,6 +9,7 @@
 //! - User memory is reached through [`user`] only, and with no lock held that a page fault takes.
 //! - A handler that ends the thread owns nothing at that moment: its stack is not unwound.
 
+mod events;
 mod fd;
 pub mod futex;
 mod io;
@@ -17,6 +18,7 @@ mod names;
 mod path;
 mod poll;
 mod proc;
+mod shm;
 mod signal;
 mod signal_frame;
 mod spawn;
@@ -229,6 +231,9 @@ calls! {
     26 => memory::msync,
     27 => memory::mincore,
     28 => memory::madvise,
+    29 => shm::shmget,
+    30 => shm::shmat,
+    31 => shm::shmctl,
     32 => fd::dup,
     33 => fd::dup2,
     34 => signal::pause,
@@ -248,6 +253,7 @@ calls! {
     61 => spawn::wait4,
     62 => signal::kill,
     63 => proc::uname,
+    67 => shm::shmdt,
     72 => fd::fcntl,
     73 => fd::flock,
     74 => io::fsync,
@@ -344,6 +350,7 @@ calls! {
     202 => futex::futex,
     203 => proc::nothing,
     204 => proc::sched_getaffinity,
+    213 => events::epoll_create,
     217 => io::getdents64,
     218 => proc::set_tid_address,
     221 => proc::nothing,
@@ -352,6 +359,8 @@ calls! {
     229 => time::clock_getres,
     230 => time::clock_nanosleep,
     231 => proc::exit_group,
+    232 => events::epoll_wait,
+    233 => events::epoll_ctl,
     234 => signal::tgkill,
     235 => path::utimes,
     247 => spawn::waitid,
@@ -375,7 +384,14 @@ calls! {
     275 => proc::not_supported,
     277 => io::sync_file_range,
     280 => path::utimensat,
+    281 => events::epoll_pwait,
+    283 => events::timerfd_create,
+    284 => events::eventfd,
     285 => io::fallocate,
+    286 => events::timerfd_settime,
+    287 => events::timerfd_gettime,
+    290 => events::eventfd2,
+    291 => events::epoll_create1,
     292 => fd::dup3,
     293 => fd::pipe2,
     295 => io::preadv,
@@ -394,4 +410,5 @@ calls! {
     436 => fd::close_range,
     437 => path::openat2,
     439 => path::faccessat2,
+    441 => events::epoll_pwait2,
 }

@@ -6,8 +6,8 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 use vfs::Errno;
 use vfs::file::File;
-use vfs::inode::Ready;
-use vfs::wait::{Waiters, wait_on};
+use vfs::inode::{Ready, Stream};
+use vfs::poll::{wait_ready, with_watched};
 
 const POLLNVAL: u32 = 0x20;
 
@@ -29,12 +29,13 @@ impl Watch {
 /// Waits until something happens to one of `watches`, at most until `deadline`; what happened to each.
 fn watch(watches: &[Watch], deadline: Option<u64>) -> Result<Vec<u32>, Errno> {
     let streams: Vec<_> = watches.iter().filter_map(|w| w.file.as_ref()?.stream().cloned()).collect();
-    let queues: Vec<&Waiters> = streams.iter().filter_map(|s| s.waiters()).collect();
+    let streams = with_watched(&streams);
+    let streams: Vec<&dyn Stream> = streams.iter().map(|s| &**s).collect();
     let look = || {
         let now: Vec<u32> = watches.iter().map(Watch::now).collect();
         now.iter().any(|n| *n != 0).then_some(now)
     };
-    match wait_on(&queues, deadline, look) {
+    match wait_ready(&streams, deadline, look) {
         Err(Errno::ETIMEDOUT) => Ok(alloc::vec![0; watches.len()]),
         result => result,
     }
@@ -66,7 +67,7 @@ fn poll_files(call: &Call<'_>, deadline: Option<u64>) -> SysResult {
     Ok(happened.iter().filter(|e| **e != 0).count() as u64)
 }
 
-fn after(ns: u64) -> Option<u64> {
+pub(super) fn after(ns: u64) -> Option<u64> {
     Some(time::monotonic_ns().saturating_add(ns))
 }
 
@@ -75,7 +76,7 @@ pub(super) fn poll(call: &mut Call<'_>) -> SysResult {
     poll_files(call, deadline)
 }
 
-fn timespec_deadline(at: u64) -> Result<Option<u64>, Errno> {
+pub(super) fn timespec_deadline(at: u64) -> Result<Option<u64>, Errno> {
     if at == 0 { Ok(None) } else { Ok(after(user::duration(user::read_timespec(at)?)?)) }
 }
 
