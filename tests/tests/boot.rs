@@ -49,7 +49,11 @@ impl Guest {
 
     fn boot(&self, options: &[&str], command: &[&str]) -> Output {
         let mut boot = tarn();
-        boot.args(["run", &self.image(), "--memory", "256M"]).args(options).arg("--").args(command);
+        boot.args(["run", &self.image()]).args(options);
+        if !options.contains(&"--memory") {
+            boot.args(["--memory", "256M"]);
+        }
+        boot.arg("--").args(command);
         boot.stdin(Stdio::null()).output().unwrap()
     }
 
@@ -205,6 +209,34 @@ fn vector_registers_survive_system_calls() {
         std::fs::create_dir(root.join("data/vectors")).unwrap();
     });
     guest.checks(&["--cpus", "2"], &["vectors"]);
+}
+
+#[test]
+fn mapped_files_and_events() {
+    let guest = Guest::new(add_checks);
+    guest.checks(&["--cpus", "2"], &["mapping", "events"]);
+}
+
+#[test]
+fn a_program_that_wants_too_much_memory_is_ended_by_name() {
+    let guest = Guest::new(add_checks);
+    let output = guest.boot(&["--memory", "96M"], &[CHECKS, "hunger"]);
+    let said = String::from_utf8_lossy(&output.stderr) + String::from_utf8_lossy(&output.stdout);
+    // 128 + SIGKILL.
+    assert_eq!(output.status.code(), Some(137), "{said}");
+    assert!(said.contains("out of memory") && said.contains("guest-checks"), "{said}");
+    guest.zdb();
+}
+
+#[test]
+fn a_database_is_filled_in_little_memory() {
+    let guest = Guest::new(|_| {});
+    let sql = "CREATE TABLE t(a, b); WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 10000) \
+               INSERT INTO t SELECT i, randomblob(1000) FROM n; SELECT 'rows '||count(*) FROM t; PRAGMA integrity_check;";
+    let program = guest.sqlite.program.clone();
+    let text = guest.ok(&["--memory", "32M"], &[&program, "/data/a.db", sql]);
+    assert!(text.contains("rows 10000") && text.lines().any(|l| l.trim() == "ok"), "{text}");
+    guest.zdb();
 }
 
 #[test]

@@ -1,13 +1,17 @@
 //! `guest-checks VERB…`: checks of the kernel that need a program of their own. Each verb prints one line and ends with
 //! status 0, or says what is wrong and ends with status 1.
 
+mod events;
+mod hunger;
+mod mapping;
 mod vectors;
 
 use std::process::ExitCode;
 
 type Check = fn() -> Result<String, String>;
 
-const CHECKS: &[(&str, Check)] = &[("vectors", vectors::run)];
+const CHECKS: &[(&str, Check)] =
+    &[("vectors", vectors::run), ("mapping", mapping::run), ("events", events::run), ("hunger", hunger::run)];
 
 fn main() -> ExitCode {
     let mut status = ExitCode::SUCCESS;
