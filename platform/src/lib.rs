@@ -17,6 +17,7 @@ pub mod host;
 pub mod mem;
 pub mod parallel;
 pub mod random;
+pub mod sim;
 pub mod sync;
 pub mod thread;
 

@@ -5,7 +5,10 @@
 
 pub mod elf;
 pub mod fixtures;
+pub mod layout;
 pub mod manifest;
 pub mod model;
+pub mod sim;
 pub mod tool;
 pub mod tree;
+pub mod world;

@@ -89,14 +89,69 @@ pub struct Node {
     pub identity: u64,
 }
 
-/// All files by path; the root directory is not among them.
+/// How large a model may get: a file system of random operations would grow without end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// From that many files on, more are removed than made.
+    pub files: usize,
+    /// Bytes that one operation writes at most.
+    pub length: usize,
+    /// From that size in bytes on, a file only shrinks.
+    pub file_size: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Limits { files: 300, length: 300_000, file_size: 2 << 20 }
+    }
+}
+
+/// All files by path; the root directory is not among them. Cloning is cheap: unchanged files are shared.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Model {
-    files: BTreeMap<String, Node>,
+    files: BTreeMap<String, Arc<Node>>,
     next: u64,
+    limits: Limits,
 }
 
 impl Model {
+    /// An empty one.
+    #[must_use]
+    pub fn new(limits: Limits) -> Self {
+        Model { limits, ..Model::default() }
+    }
+
+    /// All files by path.
+    #[must_use]
+    pub fn files(&self) -> &BTreeMap<String, Arc<Node>> {
+        &self.files
+    }
+
+    /// Numbers of new files come after those of `other`, too: they never mean two files.
+    pub fn number_after(&mut self, other: &Model) {
+        self.number_from(other.next);
+    }
+
+    /// Numbers of new files come after `number`.
+    pub fn number_from(&mut self, number: u64) {
+        self.next = self.next.max(number);
+    }
+
+    /// Limits for what comes.
+    pub fn set_limits(&mut self, limits: Limits) {
+        self.limits = limits;
+    }
+
+    /// A regular file, picked at random.
+    pub fn pick_file(&self, rng: &mut Rng) -> Option<String> {
+        self.pick(rng, is_file)
+    }
+
+    fn length(&self, rng: &mut Rng) -> usize {
+        let limit = [10, 600, 5000, 40_000, 300_000][rng.below(5) as usize];
+        rng.below(limit.min(self.limits.length as u64)) as usize
+    }
+
     fn pick(&self, rng: &mut Rng, want: impl Fn(&Node) -> bool) -> Option<String> {
         let found: Vec<&String> = self.files.iter().filter(|(_, n)| want(n)).map(|(p, _)| p).collect();
         if found.is_empty() { None } else { Some(found[rng.below(found.len() as u64) as usize].clone()) }
@@ -119,13 +174,14 @@ impl Model {
     /// Changes all names of one file.
     fn change(&mut self, path: &str, change: impl Fn(&mut Node)) {
         let identity = self.files[path].identity;
-        self.files.values_mut().filter(|n| n.identity == identity).for_each(change);
+        let names = self.files.values_mut().filter(|n| n.identity == identity);
+        names.for_each(|n| change(Arc::make_mut(n)));
     }
 
     fn add(&mut self, path: &str, mode: u32, content: Vec<u8>) {
         self.next += 1;
         let node = Node { mode, content, identity: self.next, ..Node::default() };
-        self.files.insert(path.into(), node);
+        self.files.insert(path.into(), Arc::new(node));
     }
 
     fn children(&self, path: &str) -> usize {
@@ -168,16 +224,14 @@ fn bytes(rng: &mut Rng, len: usize) -> Vec<u8> {
     }
 }
 
-fn length(rng: &mut Rng) -> usize {
-    let limit = [10, 600, 5000, 40_000, 300_000][rng.below(5) as usize];
-    rng.below(limit) as usize
-}
-
 /// Does one random operation on both.
 ///
 /// # Panics
 /// If the file system fails where the model does not.
 pub fn step(fs: &Filesystem, model: &mut Model, rng: &mut Rng) {
+    if model.files.len() > model.limits.files && rng.below(3) == 0 {
+        return remove(fs, model, rng);
+    }
     match rng.below(20) {
         0..=3 => create(fs, model, rng),
         4..=9 => content(fs, model, rng),
@@ -213,28 +267,30 @@ fn content(fs: &Filesystem, model: &mut Model, rng: &mut Rng) {
     let Some(path) = model.pick(rng, is_file) else { return };
     let object = resolve(fs, &path).expect("the file exists");
     let size = model.files[&path].content.len();
-    match rng.below(8) {
+    let choice = if size > model.limits.file_size { 0 } else { rng.below(8) };
+    match choice {
         0 => {
-            let to = if rng.below(2) == 0 { rng.below(size as u64 + 1) as usize } else { size + length(rng) };
+            let shrink = size > model.limits.file_size || rng.below(2) == 0;
+            let to = if shrink { rng.below(size as u64 + 1) as usize } else { size + model.length(rng) };
             fs.truncate(object, to as u64).expect("truncate");
             model.change(&path, |n| n.content.resize(to, 0));
         }
         1 => {
             let at = rng.below(size as u64 + 1) as usize;
-            let len = length(rng);
+            let len = model.length(rng);
             fs.punch_hole(object, at as u64, len as u64).expect("punch");
             model.change(&path, |n| n.content[at..size.min(at + len)].fill(0));
         }
         2 | 3 => {
-            let len = length(rng);
+            let len = model.length(rng);
             let data = bytes(rng, len);
             let at = fs.append(object, &data, Durability::Later).expect("append");
             assert_eq!(at as usize, size, "{path}: offset of an append");
             model.change(&path, |n| n.content.extend_from_slice(&data));
         }
         _ => {
-            let at = rng.below(size as u64 + 1) as usize + if rng.below(6) == 0 { length(rng) } else { 0 };
-            let len = length(rng);
+            let at = rng.below(size as u64 + 1) as usize + if rng.below(6) == 0 { model.length(rng) } else { 0 };
+            let len = model.length(rng);
             let data = bytes(rng, len);
             fs.write(object, at as u64, &data, Durability::Later).expect("write");
             model.change(&path, |n| {
@@ -395,7 +451,7 @@ pub fn read_all(fs: &Filesystem) -> Result<Model> {
                 }
                 entries += 1;
                 let node = Node { mode: attr.mode, uid: attr.uid, content, xattrs, identity: e.object };
-                model.files.insert(child, node);
+                model.files.insert(child, Arc::new(node));
             }
         }
         let attr = fs.getattr(dir)?;

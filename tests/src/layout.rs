@@ -1,0 +1,147 @@
+//! The vdev layouts that campaigns run on.
+
+use crate::model::env;
+use anyhow::{Result, bail};
+use platform::block::BlockDevice;
+use platform::sim::{Image, SimDisk, SimLog};
+use std::sync::Arc;
+use zfs::Error;
+use zfs::spa::{CreateOptions, NewDevice, NewVdev, Pool, Topology};
+
+/// How a pool's disks are put together.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Layout {
+    /// One disk.
+    Single,
+    /// Two disks, each a top-level vdev.
+    Stripe,
+    /// Two disks with the same content.
+    Mirror,
+    /// Three disks, one of them parity.
+    Raidz1,
+    /// Five disks, two of them parity.
+    Raidz2,
+    /// Six disks, three of them parity.
+    Raidz3,
+    /// Five disks: groups of two data and one parity, one distributed spare.
+    Draid,
+    /// A disk, and one for intent logs.
+    Log,
+    /// A mirror, and one for metadata.
+    Special,
+}
+
+impl Layout {
+    /// All of them.
+    pub const ALL: [Layout; 9] = [
+        Layout::Single,
+        Layout::Stripe,
+        Layout::Mirror,
+        Layout::Raidz1,
+        Layout::Raidz2,
+        Layout::Raidz3,
+        Layout::Draid,
+        Layout::Log,
+        Layout::Special,
+    ];
+
+    /// Those that this engine can make.
+    pub fn available() -> Result<Vec<Layout>> {
+        let mut available = Vec::new();
+        for layout in Layout::ALL {
+            let log = SimLog::new();
+            let disk = |i| Arc::new(SimDisk::new(&log, i, Image::new(64 << 20))) as Arc<dyn BlockDevice>;
+            match layout.create((0..layout.disks()).map(disk).collect(), "probe") {
+                Ok(_) => available.push(layout),
+                Err(Error::Unsupported { what }) => println!("{}: not supported: {what}", layout.name()),
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(available)
+    }
+
+    /// Its name on command lines.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Layout::Single => "single",
+            Layout::Stripe => "stripe",
+            Layout::Mirror => "mirror",
+            Layout::Raidz1 => "raidz1",
+            Layout::Raidz2 => "raidz2",
+            Layout::Raidz3 => "raidz3",
+            Layout::Draid => "draid",
+            Layout::Log => "log",
+            Layout::Special => "special",
+        }
+    }
+
+    /// From its name.
+    pub fn parse(name: &str) -> Result<Layout> {
+        let names: Vec<&str> = Layout::ALL.iter().map(|l| l.name()).collect();
+        match Layout::ALL.into_iter().find(|l| l.name() == name) {
+            Some(layout) => Ok(layout),
+            None => bail!("no layout {name}: there are {}", names.join(", ")),
+        }
+    }
+
+    /// How many disks it takes.
+    #[must_use]
+    pub fn disks(self) -> usize {
+        match self {
+            Layout::Single => 1,
+            Layout::Stripe | Layout::Mirror | Layout::Log => 2,
+            Layout::Raidz1 => 3,
+            Layout::Special => 4,
+            Layout::Raidz2 | Layout::Draid => 5,
+            Layout::Raidz3 => 6,
+        }
+    }
+
+    /// How many of its disks, any of them, it can lose.
+    #[must_use]
+    pub fn tolerance(self) -> usize {
+        match self {
+            Layout::Single | Layout::Stripe | Layout::Log => 0,
+            Layout::Mirror | Layout::Raidz1 | Layout::Draid | Layout::Special => 1,
+            Layout::Raidz2 => 2,
+            Layout::Raidz3 => 3,
+        }
+    }
+
+    /// The disks as vdevs.
+    ///
+    /// # Panics
+    /// If there are not as many as [`Layout::disks`] says.
+    #[must_use]
+    pub fn topology(self, devices: Vec<Arc<dyn BlockDevice>>) -> Topology {
+        assert_eq!(devices.len(), self.disks(), "a layout takes as many disks as it says");
+        let mut devices: Vec<NewDevice> = devices.into_iter().map(NewDevice::from).collect();
+        let parity = |parity, devices| NewVdev::Raidz { parity, devices };
+        match self {
+            Layout::Single | Layout::Stripe => devices.into_iter().map(NewVdev::Disk).collect::<Vec<_>>().into(),
+            Layout::Mirror => vec![NewVdev::Mirror(devices)].into(),
+            Layout::Raidz1 => vec![parity(1, devices)].into(),
+            Layout::Raidz2 => vec![parity(2, devices)].into(),
+            Layout::Raidz3 => vec![parity(3, devices)].into(),
+            Layout::Draid => vec![NewVdev::Draid { parity: 1, data: Some(2), spares: 1, devices }].into(),
+            Layout::Log => {
+                let logs = devices.split_off(1).into_iter().map(NewVdev::Disk).collect();
+                Topology { logs, ..devices.into_iter().map(NewVdev::Disk).collect::<Vec<_>>().into() }
+            }
+            Layout::Special => {
+                let specials = vec![NewVdev::Mirror(devices.split_off(2))];
+                Topology { specials, ..vec![NewVdev::Mirror(devices)].into() }
+            }
+        }
+    }
+
+    /// A new pool on these disks.
+    pub fn create(self, devices: Vec<Arc<dyn BlockDevice>>, name: &str) -> zfs::Result<Arc<Pool>> {
+        let env = env();
+        let now = env.clock.now();
+        let init =
+            Box::new(move |os: &Arc<zfs::dmu::Objset>, tx: &zfs::dmu::Tx| zfs::zpl::init(os, tx, &[], now));
+        Pool::create(self.topology(devices), env, CreateOptions::new(name, init))
+    }
+}
