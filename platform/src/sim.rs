@@ -83,8 +83,14 @@ impl Image {
 
 /// One line of the record. A moment is an index into it.
 enum Event {
-    Write { disk: usize, offset: u64, data: Bytes },
-    Flush { disk: usize },
+    Write {
+        disk: usize,
+        offset: u64,
+        data: Bytes,
+    },
+    Flush {
+        disk: usize,
+    },
     /// The request submitted at that moment is complete.
     Done(usize),
 }
@@ -490,7 +496,8 @@ mod tests {
         let data = Bytes::from(vec![3; SECTOR]);
         let write = |offset| Event::Write { disk: 0, offset, data: data.clone() };
         // The second write is complete only after the flush was submitted.
-        let events = [write(0), Event::Done(0), write(512), Event::Flush { disk: 0 }, Event::Done(2), Event::Done(3)];
+        let events =
+            [write(0), Event::Done(0), write(512), Event::Flush { disk: 0 }, Event::Done(2), Event::Done(3)];
         log.record.lock().events.extend(events);
         let mut cuts = Cuts::new(&log, vec![Image::new(1 << 20)]);
         cuts.advance(6);

@@ -119,7 +119,9 @@ impl Layout {
         let mut devices: Vec<NewDevice> = devices.into_iter().map(NewDevice::from).collect();
         let parity = |parity, devices| NewVdev::Raidz { parity, devices };
         match self {
-            Layout::Single | Layout::Stripe => devices.into_iter().map(NewVdev::Disk).collect::<Vec<_>>().into(),
+            Layout::Single | Layout::Stripe => {
+                devices.into_iter().map(NewVdev::Disk).collect::<Vec<_>>().into()
+            }
             Layout::Mirror => vec![NewVdev::Mirror(devices)].into(),
             Layout::Raidz1 => vec![parity(1, devices)].into(),
             Layout::Raidz2 => vec![parity(2, devices)].into(),

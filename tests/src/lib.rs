@@ -5,10 +5,12 @@
 
 pub mod elf;
 pub mod fixtures;
+pub mod fuzz;
 pub mod layout;
 pub mod manifest;
 pub mod model;
 pub mod sim;
+pub mod soak;
 pub mod tool;
 pub mod tree;
 pub mod world;

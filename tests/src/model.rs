@@ -5,7 +5,7 @@ use platform::Env;
 use platform::block::BlockDevice;
 use platform::clock::{FixedClock, Timespec};
 use platform::random::{Random, Seeded};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use zfs::spa::{CreateOptions, ImportOptions, Pool};
 use zfs::zpl::{Durability, FileKind, Filesystem, MountOptions, New, RenameFlags, SetAttr, XattrMode};
@@ -29,6 +29,17 @@ impl Rng {
     pub fn below(&mut self, limit: u64) -> u64 {
         self.number() % limit.max(1)
     }
+}
+
+/// `TARN_SEED`, which repeats a run, or a new seed; it is printed.
+#[must_use]
+pub fn seed() -> u64 {
+    use std::time::{SystemTime, UNIX_EPOCH};
+    let now =
+        || SystemTime::now().duration_since(UNIX_EPOCH).map_or(1, |d| d.as_micros() as u64 & 0xffff_ffff);
+    let seed = std::env::var("TARN_SEED").ok().and_then(|s| s.parse().ok()).unwrap_or_else(now);
+    println!("TARN_SEED={seed}");
+    seed
 }
 
 /// A time that is always the same: images are reproducible.
@@ -184,6 +195,19 @@ impl Model {
         self.files.insert(path.into(), Arc::new(node));
     }
 
+    /// Takes a file, and all below it if it is a directory; the rest of their paths.
+    fn take_below(&mut self, top: &str) -> Vec<(String, Arc<Node>)> {
+        let prefix = format!("{top}/");
+        let below = |path: &String| path == top || path.starts_with(&prefix);
+        let paths: Vec<String> = self.files.keys().filter(|p| below(p)).cloned().collect();
+        let take = |path: String| self.files.remove(&path).map(|node| (path[top.len()..].to_owned(), node));
+        paths.into_iter().filter_map(take).collect()
+    }
+
+    fn put_below(&mut self, top: &str, nodes: Vec<(String, Arc<Node>)>) {
+        self.files.extend(nodes.into_iter().map(|(rest, node)| (format!("{top}{rest}"), node)));
+    }
+
     fn children(&self, path: &str) -> usize {
         let prefix = format!("{path}/");
         self.files.keys().filter(|p| p.starts_with(&prefix)).count()
@@ -236,6 +260,7 @@ pub fn step(fs: &Filesystem, model: &mut Model, rng: &mut Rng) {
         0..=3 => create(fs, model, rng),
         4..=9 => content(fs, model, rng),
         10 | 11 => remove(fs, model, rng),
+        12 if rng.below(3) == 0 => exchange(fs, model, rng),
         12 | 13 => rename(fs, model, rng),
         14 => link(fs, model, rng),
         15 | 16 => xattr(fs, model, rng),
@@ -289,7 +314,8 @@ fn content(fs: &Filesystem, model: &mut Model, rng: &mut Rng) {
             model.change(&path, |n| n.content.extend_from_slice(&data));
         }
         _ => {
-            let at = rng.below(size as u64 + 1) as usize + if rng.below(6) == 0 { model.length(rng) } else { 0 };
+            let at =
+                rng.below(size as u64 + 1) as usize + if rng.below(6) == 0 { model.length(rng) } else { 0 };
             let len = model.length(rng);
             let data = bytes(rng, len);
             fs.write(object, at as u64, &data, Durability::Later).expect("write");
@@ -301,6 +327,22 @@ fn content(fs: &Filesystem, model: &mut Model, rng: &mut Rng) {
             });
         }
     }
+}
+
+/// Overwrites or appends to a file so that it is on disk when the call returns (`O_SYNC`).
+///
+/// # Panics
+/// If the file system fails.
+pub fn write_through(fs: &Filesystem, model: &mut Model, path: &str, rng: &mut Rng) {
+    let object = resolve(fs, path).expect("the file exists");
+    let len = 1 + model.length(rng);
+    let data = bytes(rng, len);
+    let at = rng.below(model.files[path].content.len() as u64 + 1) as usize;
+    fs.write(object, at as u64, &data, Durability::Now).expect("write");
+    model.change(path, |n| {
+        n.content.resize(n.content.len().max(at + data.len()), 0);
+        n.content[at..at + data.len()].copy_from_slice(&data);
+    });
 }
 
 fn remove(fs: &Filesystem, model: &mut Model, rng: &mut Rng) {
@@ -363,13 +405,21 @@ fn rename(fs: &Filesystem, model: &mut Model, rng: &mut Rng) {
         model.files.remove(&to);
     }
     renamed.expect("rename");
-    let prefix = format!("{from}/");
-    let moved: Vec<String> =
-        model.files.keys().filter(|p| **p == from || p.starts_with(&prefix)).cloned().collect();
-    for path in moved {
-        let node = model.files.remove(&path).expect("just listed");
-        model.files.insert(format!("{to}{}", &path[from.len()..]), node);
+    let moved = model.take_below(&from);
+    model.put_below(&to, moved);
+}
+
+fn exchange(fs: &Filesystem, model: &mut Model, rng: &mut Rng) {
+    let (Some(a), Some(b)) = (model.pick(rng, |_| true), model.pick(rng, |_| true)) else { return };
+    if a == b || a.starts_with(&format!("{b}/")) || b.starts_with(&format!("{a}/")) {
+        return;
     }
+    let (of_a, of_b) = (parent_of(fs, &a), parent_of(fs, &b));
+    fs.rename(of_a, split(&a).1.as_bytes(), of_b, split(&b).1.as_bytes(), RenameFlags::EXCHANGE)
+        .expect("exchange");
+    let (from_a, from_b) = (model.take_below(&a), model.take_below(&b));
+    model.put_below(&b, from_a);
+    model.put_below(&a, from_b);
 }
 
 fn link(fs: &Filesystem, model: &mut Model, rng: &mut Rng) {
@@ -465,26 +515,14 @@ pub fn read_all(fs: &Filesystem) -> Result<Model> {
 
 /// Compares the file system with the model: an error says what differs first.
 pub fn compare(fs: &Filesystem, model: &Model) -> Result<()> {
-    compare_except(fs, model, &BTreeSet::new())
-}
-
-impl Model {
-    /// The paths that are not the same in both.
-    #[must_use]
-    pub fn differing(&self, other: &Model) -> BTreeSet<String> {
-        let all = self.files.keys().chain(other.files.keys());
-        all.filter(|p| self.files.get(*p) != other.files.get(*p)).cloned().collect()
-    }
-}
-
-/// As [`compare`], but what happens to these paths does not matter.
-pub fn compare_except(fs: &Filesystem, model: &Model, except: &BTreeSet<String>) -> Result<()> {
     let found = read_all(fs)?;
-    for path in found.files.keys().filter(|p| !except.contains(*p)) {
+    for path in found.files.keys() {
         ensure!(model.files.contains_key(path), "{path}: not in the model");
     }
     let mut objects: BTreeMap<u64, u64> = BTreeMap::new();
-    for (path, want) in model.files.iter().filter(|(p, _)| !except.contains(*p)) {
+    let mut links: BTreeMap<u64, u64> = BTreeMap::new();
+    model.files.values().for_each(|n| *links.entry(n.identity).or_default() += 1);
+    for (path, want) in &model.files {
         let Some(node) = found.files.get(path) else { bail!("{path}: missing") };
         ensure!(
             (node.mode, node.uid) == (want.mode, want.uid),
@@ -504,9 +542,8 @@ pub fn compare_except(fs: &Filesystem, model: &Model, except: &BTreeSet<String>)
         ensure!(node.xattrs == want.xattrs, "{path}: extended attributes");
         let object = *objects.entry(want.identity).or_insert(node.identity);
         ensure!(object == node.identity, "{path}: hard link");
-        if !is_dir(want) && except.is_empty() {
-            let links = model.files.values().filter(|n| n.identity == want.identity).count() as u64;
-            ensure!(fs.getattr(node.identity)?.nlink == links, "{path}: number of links");
+        if !is_dir(want) {
+            ensure!(fs.getattr(node.identity)?.nlink == links[&want.identity], "{path}: number of links");
         }
     }
     Ok(())

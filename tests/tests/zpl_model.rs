@@ -4,16 +4,7 @@
 use platform::block::BlockDevice;
 use platform::mem::MemDisk;
 use std::sync::Arc;
-use tests::model::{Model, Rng, compare, create_pool, import_pool, mount_root, step};
-
-/// `TARN_SEED` repeats a run.
-fn seed() -> u64 {
-    let seed = std::env::var("TARN_SEED").ok().and_then(|s| s.parse().ok()).unwrap_or_else(|| {
-        std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_nanos() as u64
-    });
-    println!("TARN_SEED={seed}");
-    seed
-}
+use tests::model::{Model, Rng, compare, create_pool, import_pool, mount_root, seed, step};
 
 fn zdb(disk: &MemDisk) {
     let folder = tempfile::tempdir().unwrap();

@@ -9,6 +9,7 @@ mod check;
 mod demo;
 mod interop;
 mod machine;
+mod proof;
 
 use anyhow::{Result, bail};
 use std::process::ExitCode;
@@ -21,6 +22,11 @@ usage: cargo xtask <verb>
   setup                install the programs that demo and test need (Debian, as root)
   kernel               build only the kernel, target/kernel/tarn.elf
   powercut --runs N    kill the machine N times while SQLite commits, and check every row
+  sim --cuts N         power cuts on simulated disks, over all layouts
+                       [--layout L] [--seed S] [--operations N] [--cuts-per-run N] [--failures N] [--shrink N]
+  soak --minutes N     random operations against a model, export and import between [--layout L] [--seed S]
+  fuzz [--target T]    damaged bytes for every parser, damaged pools [--minutes M each] [--seed S] [--from N] [--count N]
+  world --dir DIR      a pool of random operations as image files, with a manifest [--layout L] [--seed S] [--operations N]
   interop [--tree DIR] real OpenZFS imports, hashes and scrubs what Tarn wrote (slow)
   bench [--host] [--boot] [--tree DIR]
                        figures beside their peers, written to docs/benchmarks.md
@@ -49,6 +55,7 @@ fn run(args: &[String]) -> Result<()> {
         "interop" => interop::run_interop(rest),
         "setup" => machine::install_all(),
         "kernel" => build::kernel().map(|path| println!("{}", path.display())),
+        "sim" | "soak" | "fuzz" | "world" => proof::campaign(verb, rest),
         "powercut" => check::powercut(rest),
         "help" | "--help" | "-h" => {
             print!("{USAGE}");

@@ -44,8 +44,8 @@ pub(super) fn verify(pool: &Arc<Pool>, whole: bool) -> Result<()> {
     Ok(())
 }
 
-/// OpenZFS's own opinion of the disks.
-pub(super) fn zdb(images: &[Image], pool: &str) -> Result<()> {
+/// OpenZFS's own opinion of the disks of an exported pool.
+pub fn zdb(images: &[Image], pool: &str) -> Result<()> {
     let folder = tempfile::tempdir()?;
     for (i, image) in images.iter().enumerate() {
         let file = std::fs::File::create(folder.path().join(format!("disk{i}.img")))?;
@@ -178,7 +178,11 @@ fn may_be(found: &Node, versions: &[Arc<Node>]) -> Result<()> {
     ensure!(versions.iter().any(|v| v.uid == found.uid), "owner {}", found.uid);
     let keys = |n: &Node| n.xattrs.keys().cloned().collect::<Vec<_>>();
     let versions_keys: Vec<Vec<String>> = versions.iter().map(|v| keys(v)).collect();
-    ensure!(versions_keys.contains(&keys(found)), "extended attributes {:?}, not {versions_keys:?}", keys(found));
+    ensure!(
+        versions_keys.contains(&keys(found)),
+        "extended attributes {:?}, not {versions_keys:?}",
+        keys(found)
+    );
     for (name, value) in &found.xattrs {
         attribute(value, name, versions).with_context(|| format!("extended attribute {name}"))?;
     }

@@ -6,7 +6,7 @@
 
 mod judge;
 
-pub use judge::Mark;
+pub use judge::{Mark, zdb};
 
 use crate::layout::Layout;
 use crate::model::{Limits, Rng, env};

@@ -68,7 +68,10 @@ impl World {
         }
         let text = properties.iter().map(|(n, v)| ((*n).to_owned(), v.clone())).collect();
         let new = CreateFs { kind: Kind::Filesystem, properties: text, init: init(), parents: None };
-        self.pool.dsl().create_dataset(&name, new).with_context(|| format!("create {name} {properties:?}"))?;
+        self.pool
+            .dsl()
+            .create_dataset(&name, new)
+            .with_context(|| format!("create {name} {properties:?}"))?;
         let story = format!("create {name} {properties:?}");
         let dataset = Dataset { files: Model::new(self.limits), properties, ..Dataset::default() };
         self.state.insert(name, dataset);

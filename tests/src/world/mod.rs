@@ -5,7 +5,7 @@
 
 mod dsl;
 
-use crate::model::{Limits, Model, Rng, compare, read_all, resolve, step};
+use crate::model::{Limits, Model, Rng, compare, read_all, resolve, step, write_through};
 use anyhow::{Context, Result, ensure};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -81,7 +81,8 @@ impl World {
             let name = dataset.name();
             let mut snapshots = Vec::new();
             for snapshot in dataset.snapshots()? {
-                let short = snapshot.name().split_once('@').context("a snapshot's name has an @")?.1.to_owned();
+                let short =
+                    snapshot.name().split_once('@').context("a snapshot's name has an @")?.1.to_owned();
                 snapshots.push((short, Arc::new(read_all(&*mount(&pool, &snapshot.name(), true)?)?)));
             }
             let mut files = read_all(&*mount(&pool, &name, true)?)?;
@@ -163,15 +164,20 @@ impl World {
     fn fsync(&mut self, rng: &mut Rng) -> Result<(Promise, Story)> {
         let dataset = self.pick_dataset(rng);
         let fs = self.fs(&dataset)?;
-        let files = &self.state[&dataset].files;
+        let files = &mut self.state.get_mut(&dataset).context("it was just picked")?.files;
         let Some(path) = files.pick_file(rng) else { return Ok((Promise::Nothing, "no file".into())) };
         let identity = files.files()[&path].identity;
-        fs.fsync(resolve(&fs, &path)?)?;
+        let through = rng.below(3) == 0;
+        match through {
+            true => write_through(&fs, files, &path, rng),
+            false => fs.fsync(resolve(&fs, &path)?)?,
+        }
         let promise = match self.kept(&dataset) {
             Promise::Nothing => Promise::Nothing,
             _ => Promise::File { dataset: dataset.clone(), identity },
         };
-        Ok((promise, format!("fsync {dataset}:{path}")))
+        let how = if through { "write through" } else { "fsync" };
+        Ok((promise, format!("{how} {dataset}:{path}")))
     }
 
     /// With `sync=disabled` nothing is promised.
@@ -215,11 +221,7 @@ impl World {
             let real = self.pool.dsl().lookup(&name)?;
             for (property, value) in &dataset.properties {
                 let found = real.get(property)?;
-                ensure!(
-                    found.text == *value,
-                    "{name}: {property} is {}, not {value}",
-                    found.text
-                );
+                ensure!(found.text == *value, "{name}: {property} is {}, not {value}", found.text);
             }
         }
         Ok(())

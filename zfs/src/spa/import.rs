@@ -165,6 +165,9 @@ fn open_mos(
 ) -> Result<(Arc<Zio>, Arc<Objset>)> {
     let vdevs = VdevTree::open(root, &found.members)?;
     let zio = Zio::new(vdevs, [0; 32], options.arc_max);
+    if let Some(tamper) = &options.tamper {
+        zio.set_tamper(tamper.clone());
+    }
     let mos = Objset::open(Arc::clone(&zio), Arc::clone(txgs), 0, found.uberblock.rootbp)?;
     Ok((zio, mos))
 }

@@ -36,6 +36,7 @@ mod tests;
 mod topology;
 mod verify;
 
+pub use crate::zio::Tamper;
 pub use options::{CreateOptions, ImportOptions};
 pub use pool::{FeatureState, Pool, PoolState, Space};
 pub use report::{DamagedFile, HistoryRecord, Progress, VerifyReport};

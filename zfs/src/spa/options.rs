@@ -1,6 +1,7 @@
 //! How a pool is to be created or imported.
 
 use crate::dsl::InitFs;
+use crate::zio::Tamper;
 use alloc::string::String;
 use alloc::vec::Vec;
 
@@ -78,6 +79,8 @@ pub struct ImportOptions {
     pub host_id: u64,
     /// Who imports it: host name.
     pub host_name: String,
+    /// For fuzzers: changes blocks between the medium and their readers.
+    pub tamper: Option<Tamper>,
 }
 
 impl Default for ImportOptions {
@@ -92,6 +95,7 @@ impl Default for ImportOptions {
             txg_timeout_ns: None,
             host_id: 0,
             host_name: String::from("tarn"),
+            tamper: None,
         }
     }
 }

@@ -10,11 +10,14 @@
 
 mod gang;
 mod read;
+mod tamper;
 #[cfg(test)]
 mod tests;
 mod verify;
 mod write;
 mod zil;
+
+pub use tamper::Tamper;
 
 use crate::arc::{ArcStats, Cache, Key};
 use crate::checksum::{Checksum, Salted};
@@ -92,6 +95,7 @@ pub struct Zio {
     salted: RwLock<Arc<Salted>>,
     shared: Arc<Shared>,
     prefetches: Mutex<Prefetches>,
+    tamper: spin::Once<Tamper>,
 }
 
 /// What jobs on other threads need.
@@ -134,7 +138,13 @@ impl Zio {
             salted: RwLock::new(Arc::new(Salted::new(&salt))),
             shared: Arc::default(),
             prefetches: Mutex::default(),
+            tamper: spin::Once::new(),
         })
+    }
+
+    /// From now on `tamper` changes what is read from devices. Can be set once.
+    pub fn set_tamper(&self, tamper: Tamper) {
+        self.tamper.call_once(|| tamper);
     }
 
     /// The vdev tree.

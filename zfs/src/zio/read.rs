@@ -193,6 +193,10 @@ impl Zio {
                 Err(first) if worth_retrying(&first) => self.read_carefully(&miss.bp, miss.at, first),
                 result => result,
             };
+            let result = match self.tamper.get() {
+                Some(tamper) => result.map(|data| tamper.apply(&miss.bp, data)),
+                None => result,
+            };
             if let Some(claim) = miss.claim {
                 claim.tell(&result, true);
             }

@@ -1,10 +1,14 @@
-//! The long campaigns behind `cargo xtask sim|soak|fuzz`: started by xtask, optimised and with all checks on.
+//! The long campaigns behind `cargo xtask sim|soak|fuzz|world`, one verb each.
+
+mod fuzz;
+mod world;
 
 use anyhow::{Context, Result, bail};
 use std::process::ExitCode;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use tests::layout::Layout;
 use tests::sim::{Failure, Plan, Run, shrink};
+use tests::soak::Soak;
 
 /// Power cuts of one run, and its operations.
 const CUTS_PER_RUN: usize = 200;
@@ -62,6 +66,10 @@ fn main() -> ExitCode {
     let outcome = match args.split_first() {
         Some((verb, rest)) => match verb.as_str() {
             "sim" => Options::parse(rest).and_then(sim),
+            "soak" => Options::parse(rest).and_then(soak),
+            "world" => Options::parse(rest).and_then(world::run),
+            "fuzz" => Options::parse(rest).and_then(fuzz::run),
+            "fuzz-child" => Options::parse(rest).and_then(fuzz::child),
             other => Err(anyhow::anyhow!("unknown campaign {other}")),
         },
         None => Err(anyhow::anyhow!("which campaign?")),
@@ -123,6 +131,25 @@ fn sim(mut options: Options) -> Result<()> {
     let seconds = start.elapsed().as_secs_f64();
     println!("{done} cuts of {moments} recorded moments, {} layouts, {seconds:.0} s", layouts.len());
     if failures > 0 { bail!("{failures} runs broke a promise") } else { Ok(()) }
+}
+
+/// Random operations, layout after layout, until the time is over.
+fn soak(mut options: Options) -> Result<()> {
+    let seed = options.seed()?;
+    let minutes = options.number("--minutes")?.unwrap_or(10);
+    let layouts = options.layouts()?;
+    options.end()?;
+    println!("seed {seed}");
+    let mut pools = layouts.iter().map(|l| Soak::new(*l, seed)).collect::<Result<Vec<_>>>()?;
+    let start = Instant::now();
+    let mut operations = 0;
+    while start.elapsed() < Duration::from_secs(minutes * 60) {
+        for pool in &mut pools {
+            operations += pool.round()?;
+        }
+        println!("{operations} operations, {:.0} s", start.elapsed().as_secs_f64());
+    }
+    Ok(())
 }
 
 /// A panic of the engine is reported with its seed; the place where it happened is said on one line.
