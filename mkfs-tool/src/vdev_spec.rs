@@ -101,7 +101,13 @@ impl Class {
         }
     }
 
-    /// The word that opens it; nothing for data.
+    /// The word that opens it on a command line; nothing for data.
+    #[must_use]
+    pub fn keyword(self) -> &'static str {
+        if self == Class::Log { "log" } else { self.word() }
+    }
+
+    /// The heading of its vdevs in a status; nothing for data.
     #[must_use]
     pub fn word(self) -> &'static str {
         match self {

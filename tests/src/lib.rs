@@ -9,6 +9,7 @@ pub mod fuzz;
 pub mod layout;
 pub mod manifest;
 pub mod model;
+pub mod properties;
 pub mod sim;
 pub mod soak;
 pub mod tool;

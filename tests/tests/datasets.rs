@@ -6,11 +6,11 @@ use platform::Env;
 use platform::block::BlockDevice;
 use platform::host::SystemClock;
 use platform::random::Seeded;
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use tests::fixtures;
+use tests::properties::{answers, compare};
 use zfs::dmu::{Limits, Objset, Tx, Txgs};
-use zfs::dsl::{Dataset, DslPool, Slop, Source, SpaHost, SyncTask};
+use zfs::dsl::{DslPool, Slop, SpaHost, SyncTask};
 use zfs::ondisk::blkptr::Blkptr;
 use zfs::vdev::{VdevTree, label};
 use zfs::zap;
@@ -81,75 +81,13 @@ fn open(fixture: &str) -> Arc<DslPool> {
     DslPool::open(&mos, Arc::new(host)).unwrap()
 }
 
-/// What `zfs get` answered, by dataset, in its order.
-fn expected(fixture: &str) -> BTreeMap<String, Vec<[String; 3]>> {
-    let mut all: BTreeMap<String, Vec<[String; 3]>> = BTreeMap::new();
-    for line in fixtures::text(fixture, "zfs-get.tsv").unwrap().lines() {
-        let mut fields = line.split('\t').map(str::to_string);
-        let mut next = || fields.next().unwrap();
-        all.entry(next()).or_default().push([next(), next(), next()]);
-    }
-    all
-}
-
-fn source(source: &Source) -> String {
-    match source {
-        Source::None => "-".to_string(),
-        Source::Default => "default".to_string(),
-        Source::Local => "local".to_string(),
-        Source::Inherited(from) => format!("inherited from {from}"),
-        Source::Received => "received".to_string(),
-    }
-}
-
-/// What depends on the machine that asks: its mounts and the pool's free space.
-fn of_the_machine(property: &str) -> bool {
-    matches!(property, "mounted" | "readonly" | "available")
-}
-
-fn compare(dataset: &Dataset, want: &[[String; 3]], differences: &mut Vec<String>) {
-    let name = dataset.name();
-    // Of an encrypted dataset only what the pool itself knows can be shown.
-    if want.iter().any(|[property, value, _]| property == "encryption" && value != "off") {
-        for [property, value, _] in want {
-            if matches!(property.as_str(), "guid" | "used" | "referenced" | "written" | "compressratio") {
-                let got = dataset.get(property).unwrap().text;
-                if got != *value {
-                    differences.push(format!("{name}: {property} {got}, but OpenZFS says {value}"));
-                }
-            }
-        }
-        return;
-    }
-    let keep = |p: &[String; 3]| !of_the_machine(&p[0]);
-    let got: Vec<[String; 3]> = dataset
-        .properties()
-        .unwrap_or_else(|e| panic!("{name}: {e}"))
-        .into_iter()
-        .map(|p| [p.name, p.text, source(&p.source)])
-        .filter(keep)
-        .collect();
-    let want: Vec<_> = want.iter().filter(|p| keep(p)).cloned().collect();
-    for (got, want) in got.iter().zip(&want) {
-        if got != want {
-            differences.push(format!("{name}: {got:?}, but OpenZFS says {want:?}"));
-            if got[0] != want[0] {
-                break;
-            }
-        }
-    }
-    if got.len() != want.len() {
-        differences.push(format!("{name}: {} properties, but OpenZFS says {}", got.len(), want.len()));
-    }
-}
-
 #[test]
 fn all_properties_are_what_openzfs_says() {
     let mut differences = Vec::new();
     // OpenZFS was asked about these two after it had replayed their logs or healed them; the images are from before.
     let unchanged = |name: &String| !matches!(name.as_str(), "k-zil-noslog" | "q-corrupt-single");
     for fixture in fixtures::names().unwrap().into_iter().filter(unchanged) {
-        let mut want = expected(&fixture);
+        let mut want = answers(&fixtures::text(&fixture, "zfs-get.tsv").unwrap());
         let dsl = open(&fixture);
         for head in dsl.datasets().unwrap() {
             let mut all = head.snapshots().unwrap();

@@ -82,10 +82,12 @@ pub struct Stat {
 /// `tarn cp`.
 #[derive(Debug, Args)]
 #[command(after_help = format!(
-    "{PLACES} A volume is copied as a sparse file by its name, IMG:POOL/VOLUME.\n\nExamples:\n  \
+    "{PLACES} A volume is copied as a sparse file by its name, IMG:POOL/VOLUME or IMG:POOL/VOLUME@SNAP. If the target is in an image, files \
+     of this machine are copied into it.\n\nExamples:\n  \
      tarn cp app.img:/etc/hostname .\n  \
      tarn cp -a app.img:tarn/root@before:/ restored/\n  \
-     tarn cp pool.img:tank/volume volume.raw"
+     tarn cp pool.img:tank/volume@snap volume.raw\n  \
+     tarn cp -a site/ app.img:/srv"
 ))]
 pub struct Cp {
     /// Whole trees, with modes, owners, times, links and extended attributes
@@ -100,10 +102,13 @@ pub struct Cp {
     /// Show no progress bar
     #[arg(short, long)]
     pub quiet: bool,
-    /// What to copy
-    #[arg(required = true, value_name = "IMG[:DATASET[@SNAP]]:/PATH", value_hint = ValueHint::AnyPath)]
+    /// Write to a pool although another host used it last and did not export it
+    #[arg(long)]
+    pub force_import: bool,
+    /// What to copy: places in images, or files of this machine
+    #[arg(required = true, value_name = "SOURCE", value_hint = ValueHint::AnyPath)]
     pub places: Vec<OsString>,
-    /// Where to, on this machine
+    /// Where to: on this machine, or a place in an image
     #[arg(value_name = "TARGET", value_hint = ValueHint::AnyPath)]
     pub target: PathBuf,
 }

@@ -48,7 +48,7 @@ pub enum Verb {
     Tree(files::Tree),
     /// Show everything about files of an image
     Stat(files::Stat),
-    /// Copy files, trees or volumes out of an image
+    /// Copy files, trees or volumes out of an image, and files and trees into one
     Cp(files::Cp),
     /// Show the structures on disk: labels, uberblocks, objects, block pointers
     Inspect(Inspect),

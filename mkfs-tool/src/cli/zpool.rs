@@ -1,7 +1,9 @@
 //! `tarn zpool`.
 
 use super::{Disks, Listing, pair};
-use clap::{Args, Subcommand};
+use clap::{Args, Subcommand, ValueHint};
+use std::ffi::OsString;
+use std::path::PathBuf;
 
 /// `tarn zpool --disk IMG… VERB`.
 #[derive(Debug, Args)]
@@ -25,6 +27,8 @@ pub struct Zpool {
 /// The verbs.
 #[derive(Debug, Subcommand)]
 pub enum Verb {
+    /// Make a pool on files or disks
+    Create(Create),
     /// Size, allocation and health
     List(List),
     /// Devices, errors, features
@@ -37,6 +41,54 @@ pub enum Verb {
     Get(Get),
     /// Change a property of the pool
     Set(Set),
+    /// Show the pools that the given devices hold; or take one over: rename it, and forget which host used it
+    Import(Import),
+    /// Mark a pool as not in use, after replaying its intent logs
+    Export(Export),
+    /// Remove the labels of devices that are in no pool any more
+    Labelclear(Labelclear),
+}
+
+/// How vdevs are written.
+const VDEVS: &str = "Vdevs are written as zpool has them: devices alone are a stripe; mirror, raidz1 to raidz3 and draid[P][:Dd][:Cc][:Ss] \
+    group those that follow; log, special, dedup, cache and spare say what those that follow are for.";
+
+/// `zpool create`.
+#[derive(Debug, Args)]
+#[command(after_help = format!("{VDEVS}\n\nExamples:\n  \
+    tarn zpool create --size 1G tank mirror a.img b.img\n  \
+    tarn zpool create --size 4G -o ashift=12 -O compression=zstd tank raidz2 d0 d1 d2 d3 d4 log l0 spare s0\n  \
+    tarn zpool create -n tank draid2:4d:1s d0 d1 d2 d3 d4 d5 d6 d7"))]
+pub struct Create {
+    /// Also if devices belong to another pool, or differ in size or redundancy; with --size, replace files that exist
+    #[arg(short)]
+    pub force: bool,
+    /// Only show what would be made
+    #[arg(short = 'n')]
+    pub dry_run: bool,
+    /// Enable no feature, but those asked for with -o feature@NAME=enabled
+    #[arg(short = 'd')]
+    pub no_features: bool,
+    /// Property of the pool: ashift=12, comment=…, feature@NAME=disabled; repeatable
+    #[arg(short = 'o', value_name = "PROPERTY=VALUE", value_parser = pair)]
+    pub pool_properties: Vec<(String, String)>,
+    /// Property of the root file system; repeatable
+    #[arg(short = 'O', value_name = "PROPERTY=VALUE", value_parser = pair)]
+    pub properties: Vec<(String, String)>,
+    /// Mount point of the root file system
+    #[arg(short = 'm', value_name = "PATH|none|legacy")]
+    pub mountpoint: Option<String>,
+    /// Make the devices: sparse files of this size
+    #[arg(long, value_parser = super::size)]
+    pub size: Option<u64>,
+    /// Make guids and salts from this number instead of the system's randomness
+    #[arg(long, value_name = "N")]
+    pub seed: Option<u64>,
+    /// The pool's name
+    pub pool: String,
+    /// What it is made of
+    #[arg(value_name = "VDEV", value_hint = ValueHint::AnyPath)]
+    pub vdevs: Vec<OsString>,
 }
 
 /// `zpool list`.
@@ -48,6 +100,9 @@ pub struct List {
     /// Columns, in this order
     #[arg(short = 'o', value_delimiter = ',', value_name = "PROPERTY,…")]
     pub columns: Vec<String>,
+    /// The vdevs, too
+    #[arg(short)]
+    pub verbose: bool,
     /// Only this pool
     pub pool: Option<String>,
 }
@@ -115,4 +170,50 @@ pub struct Set {
     pub property: (String, String),
     /// Only this pool
     pub pool: Option<String>,
+}
+
+/// `zpool import`.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Each tarn command opens a pool and closes it again, so importing one means: do what the options ask for, \
+    replay the intent logs, and leave the pool exported.\n\nExamples:\n  \
+    tarn zpool import -d folder/\n  \
+    tarn zpool import -d folder/ tank newtank"
+)]
+pub struct Import {
+    /// Look for devices in this folder, or at this file; repeatable
+    #[arg(short = 'd', value_name = "DIR|FILE", value_hint = ValueHint::AnyPath)]
+    pub folders: Vec<PathBuf>,
+    /// Also if another host used the pool last and did not export it
+    #[arg(short)]
+    pub force: bool,
+    /// Only check that it can be imported
+    #[arg(short = 'n')]
+    pub dry_run: bool,
+    /// The pool, by name or guid; without it, all that were found are shown
+    pub pool: Option<String>,
+    /// Its new name
+    #[arg(value_name = "NEWNAME")]
+    pub new_name: Option<String>,
+}
+
+/// `zpool export`.
+#[derive(Debug, Args)]
+pub struct Export {
+    /// Also if another host used the pool last and did not export it
+    #[arg(short)]
+    pub force: bool,
+    /// Only this pool
+    pub pool: Option<String>,
+}
+
+/// `zpool labelclear`.
+#[derive(Debug, Args)]
+pub struct Labelclear {
+    /// Also if the labels belong to a pool
+    #[arg(short)]
+    pub force: bool,
+    /// Devices
+    #[arg(required = true, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub devices: Vec<PathBuf>,
 }

@@ -5,6 +5,7 @@ mod completions;
 mod cp;
 mod create;
 mod extract;
+mod fill;
 mod inspect;
 mod ls;
 mod new_pool;

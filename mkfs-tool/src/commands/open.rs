@@ -30,13 +30,13 @@ impl OpenPool {
     /// Opens for looking. Nothing is written, whatever state the pool is in.
     pub(crate) fn read(disks: &[PathBuf]) -> Result<Self> {
         let options = ImportOptions { arc_max: ARC_MAX, ..ImportOptions::read_only() };
-        Self::open(disks, Access::Read, options)
+        Self::with(disks, Access::Read, options)
     }
 
     /// Opens for changing.
     pub(crate) fn write(disks: &[PathBuf], force: bool) -> Result<Self> {
         // What refuses a pool is found while its images can only be read.
-        let probe = Self::open(
+        let probe = Self::with(
             disks,
             Access::Read,
             ImportOptions { arc_max: 16 << 20, ..ImportOptions::read_only() },
@@ -44,10 +44,11 @@ impl OpenPool {
         drop(probe);
         let options =
             ImportOptions { force, arc_max: ARC_MAX, dirty_max: DIRTY_MAX, ..ImportOptions::default() };
-        Self::open(disks, Access::Write, options)
+        Self::with(disks, Access::Write, options)
     }
 
-    fn open(disks: &[PathBuf], access: Access, options: ImportOptions) -> Result<Self> {
+    /// Opens with these options. `disks` name one pool.
+    pub(crate) fn with(disks: &[PathBuf], access: Access, options: ImportOptions) -> Result<Self> {
         let images = Images::open(disks, access)?;
         one_pool(&images)?;
         let env = environment(None)?;

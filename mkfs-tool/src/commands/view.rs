@@ -22,7 +22,7 @@ pub(crate) struct View {
     pub(crate) fs: Arc<Filesystem>,
     /// Its dataset's or snapshot's name.
     pub(crate) dataset: String,
-    _pool: OpenPool,
+    pool: OpenPool,
 }
 
 /// What a location turned out to be.
@@ -62,7 +62,10 @@ pub(crate) fn dataset(pool: &Pool, name: &str) -> Result<Arc<Dataset>> {
 
 /// Opens what a location names.
 pub(crate) fn open(location: &Location) -> Result<Opened> {
-    let opened = OpenPool::read(std::slice::from_ref(&location.image))?;
+    open_with(location, OpenPool::read(std::slice::from_ref(&location.image))?)
+}
+
+fn open_with(location: &Location, opened: OpenPool) -> Result<Opened> {
     let name = match &location.dataset {
         Some(name) => name.clone(),
         None => default_dataset(&opened.pool)?,
@@ -73,22 +76,47 @@ pub(crate) fn open(location: &Location) -> Result<Opened> {
         ensure!(location.path.is_none(), "{location}: {name} is a volume, which has no files");
         return Ok(Opened::Volume(opened, dataset));
     }
-    let options = MountOptions { read_only: true, no_atime: true };
+    let options = MountOptions { read_only: opened.pool.is_read_only(), no_atime: true };
     let name = dataset.name();
     let mounted = Filesystem::mount(&opened.pool, dataset, options);
     let fs = mounted.with_context(|| format!("{}: {name}", location.image.display()))?;
-    Ok(Opened::Files(View { fs, dataset: name, _pool: opened }))
+    Ok(Opened::Files(View { fs, dataset: name, pool: opened }))
 }
 
 /// Opens a location that must be in a file system.
 pub(crate) fn files(location: &Location) -> Result<View> {
-    match open(location)? {
+    in_files(location, open(location)?)
+}
+
+/// Opens a location that must be in a file system, to change it. It is to be [`View::close`]d.
+pub(crate) fn files_to_write(location: &Location, force: bool) -> Result<View> {
+    ensure!(
+        !location.dataset.as_ref().is_some_and(|name| name.contains('@')),
+        "{location}: a snapshot cannot be written to"
+    );
+    in_files(location, open_with(location, OpenPool::write(std::slice::from_ref(&location.image), force)?)?)
+}
+
+fn in_files(location: &Location, opened: Opened) -> Result<View> {
+    match opened {
         Opened::Files(view) => Ok(view),
         Opened::Volume(_, dataset) => bail!("{location}: {} is a volume, which has no files", dataset.name()),
     }
 }
 
 impl View {
+    /// The pool it is in.
+    pub(crate) fn pool(&self) -> &Pool {
+        &self.pool.pool
+    }
+
+    /// Makes durable what was changed, and closes the pool.
+    pub(crate) fn close(self) -> Result<()> {
+        self.fs.unmount()?;
+        drop(self.fs);
+        self.pool.close()
+    }
+
     /// Follows a path. Symbolic links on the way are followed inside the image; the last one only if `follow`.
     pub(crate) fn resolve(&self, path: &[u8], follow: bool) -> Result<Found> {
         let shown = || format!("{}:{}", self.dataset, show_name(path));

@@ -16,27 +16,27 @@ struct Files(Vec<PathBuf>);
 
 /// Walks a directory. It is read, never changed; what cannot be read is an error, sockets are left out with a note.
 pub fn open(path: &Path) -> Result<Tree> {
-    let mut walk =
-        Walk { collector: Collector::new(), files: Vec::new(), seen: HashMap::new(), notes: Vec::new() };
+    let mut walk = Walk::new();
     let metadata = std::fs::metadata(path).with_context(|| path.display().to_string())?;
     let root = walk.collector.node([])?;
     walk.collector.set(root, Pending::Kind(Kind::Directory), meta(path, &metadata)?)?;
-    let mut pending = vec![(path.to_owned(), Vec::<Vec<u8>>::new())];
-    while let Some((folder, names)) = pending.pop() {
-        let list = std::fs::read_dir(&folder).with_context(|| folder.display().to_string())?;
-        for entry in list {
-            let entry = entry.with_context(|| folder.display().to_string())?;
-            let mut names = names.clone();
-            names.push(entry.file_name().as_bytes().to_vec());
-            let full = entry.path();
-            if walk.visit(&full, &names).with_context(|| full.display().to_string())? {
-                pending.push((full, names));
-            }
+    walk.below(path.to_owned(), Vec::new())?;
+    walk.finish()
+}
+
+/// Walks several files and directories, which become the entries of the root with the names that are given. The root itself
+/// stands for nothing.
+pub fn open_all(items: &[(PathBuf, Vec<u8>)]) -> Result<Tree> {
+    let mut walk = Walk::new();
+    let root = walk.collector.node([])?;
+    walk.collector.set(root, Pending::Kind(Kind::Directory), Meta::default())?;
+    for (path, name) in items {
+        let names = vec![name.clone()];
+        if walk.visit(path, &names).with_context(|| path.display().to_string())? {
+            walk.below(path.clone(), names)?;
         }
     }
-    walk.notes.sort();
-    let entries = walk.collector.finish(&Meta::default())?;
-    Ok(Tree { entries, content: Box::new(Files(walk.files)), notes: walk.notes })
+    walk.finish()
 }
 
 struct Walk {
@@ -48,6 +48,34 @@ struct Walk {
 }
 
 impl Walk {
+    fn new() -> Self {
+        Walk { collector: Collector::new(), files: Vec::new(), seen: HashMap::new(), notes: Vec::new() }
+    }
+
+    /// Adds everything below a directory, which has `names` in the tree.
+    fn below(&mut self, folder: PathBuf, names: Vec<Vec<u8>>) -> Result<()> {
+        let mut pending = vec![(folder, names)];
+        while let Some((folder, names)) = pending.pop() {
+            let list = std::fs::read_dir(&folder).with_context(|| folder.display().to_string())?;
+            for entry in list {
+                let entry = entry.with_context(|| folder.display().to_string())?;
+                let mut names = names.clone();
+                names.push(entry.file_name().as_bytes().to_vec());
+                let full = entry.path();
+                if self.visit(&full, &names).with_context(|| full.display().to_string())? {
+                    pending.push((full, names));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn finish(mut self) -> Result<Tree> {
+        self.notes.sort();
+        let entries = self.collector.finish(&Meta::default())?;
+        Ok(Tree { entries, content: Box::new(Files(self.files)), notes: self.notes })
+    }
+
     /// Adds one entry; whether it is a directory to descend into.
     fn visit(&mut self, path: &Path, names: &[Vec<u8>]) -> Result<bool> {
         let metadata = std::fs::symlink_metadata(path)?;

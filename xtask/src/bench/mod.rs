@@ -52,10 +52,12 @@ pub(crate) fn run_bench(rest: &[String]) -> Result<()> {
     std::fs::create_dir_all(&folder)?;
     let bench = Bench { tarn, kernel, folder };
     if all || host {
-        publish("host", &(provenance()? + &bench.host(&tree)?))?;
+        publish("build", &bench.images(&tree)?)?;
+        publish("verification", &bench.verification(&tree)?)?;
+        publish("copying", &bench.copying(&tree)?)?;
     }
     if all || boot {
-        publish("boot", &(provenance()? + &bench.boot()?))?;
+        publish("boot", &bench.boot()?)?;
     }
     std::fs::remove_dir_all(&bench.folder)?;
     Ok(())
@@ -100,16 +102,17 @@ fn provenance() -> Result<String> {
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let commit = output(Command::new("git").current_dir(root()).args(["describe", "--always", "--dirty"]))?;
     Ok(format!(
-        "Taken at commit {} on {cores} cores ({model}); each figure is the best of {ROUNDS} runs.\n",
+        "\nTaken at commit {} on {cores} cores ({model}); each figure is the best of {ROUNDS} runs.\n",
         commit.trim()
     ))
 }
 
-/// Puts a section into the page, in the place of its predecessor.
+/// Puts a section into the page, in the place of its predecessor: at once, so that a failure costs no figures.
 fn publish(section: &str, text: &str) -> Result<()> {
+    let text = format!("{}{}", text.trim_start(), provenance()?);
     let path = root().join("docs/benchmarks.md");
     let page = std::fs::read_to_string(&path).unwrap_or_default();
-    std::fs::write(&path, replace_section(&page, section, text))?;
+    std::fs::write(&path, replace_section(&page, section, &text))?;
     println!("{text}\nwritten to {}", path.display());
     Ok(())
 }

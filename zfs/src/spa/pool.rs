@@ -181,6 +181,11 @@ impl Pool {
             fragmentation: space.fragmentation(),
         }
     }
+    /// The space of each top-level vdev that can be allocated from: its index, size, and bytes allocated.
+    #[must_use]
+    pub fn vdev_space(&self) -> Vec<(u32, u64, u64)> {
+        self.core.spa.space.by_vdev()
+    }
     /// The txg of the last uberblock on disk.
     #[must_use]
     pub fn last_synced_txg(&self) -> u64 {

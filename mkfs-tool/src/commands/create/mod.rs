@@ -1,8 +1,8 @@
 //! `tarn create`: a source tree becomes a pool image.
 
-mod fill;
 mod size;
 
+use super::fill::{self, How, Into};
 use super::new_pool;
 use super::open::environment;
 use crate::cli;
@@ -82,7 +82,14 @@ fn build(options: &cli::Create, tree: &Arc<Tree>, devices: Devices, env: &Env) -
     };
     let dataset = pool.dsl().create_dataset(&name, create)?;
     let fs = Filesystem::mount(&pool, dataset, MountOptions { read_only: false, no_atime: true })?;
-    let filled = fill::fill(&fs, tree, options, env);
+    let how = How {
+        verb: "building",
+        quiet: options.quiet,
+        preserve: true,
+        all_root: options.all_root,
+        into: Into::New,
+    };
+    let filled = fill::fill(&fs, tree, how, env);
     // Also after an error: a mounted file system keeps the pool from being closed.
     let unmounted = fs.unmount();
     let written = filled?;

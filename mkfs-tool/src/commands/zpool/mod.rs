@@ -1,10 +1,12 @@
 //! `tarn zpool`.
 
+mod create;
 mod history;
+mod import;
 mod properties;
 mod scrub;
-
 mod status;
+mod vdevs;
 
 pub(crate) use scrub::read_all;
 
@@ -22,6 +24,10 @@ pub(crate) fn run(options: &Zpool) -> Result<ExitCode> {
         Ok::<_, anyhow::Error>(opened)
     };
     match &options.verb {
+        Verb::Create(create) => create::run(create, disks),
+        Verb::Import(import) => import::run(import, disks),
+        Verb::Export(export) => import::export(export, disks, options.disks.force_import),
+        Verb::Labelclear(clear) => import::labelclear(clear),
         Verb::List(list) => properties::list(&read(&list.pool)?, list),
         Verb::Get(get) => properties::get(&read(&get.pool)?, get),
         Verb::Status(status) => status::run(&read(&status.pool)?, status),

@@ -1,10 +1,12 @@
 //! `tarn zpool list` and `get`.
 
+use super::vdevs;
 use crate::cli::zpool::{Get, List};
 use crate::commands::open::OpenPool;
 use crate::output::{Align, Column, Table};
 use crate::quantity::human;
 use anyhow::{Result, bail, ensure};
+use std::collections::BTreeMap;
 use std::process::ExitCode;
 use zfs::Error;
 
@@ -76,11 +78,52 @@ pub(super) fn list(opened: &OpenPool, options: &List) -> Result<ExitCode> {
     });
     let mut table = Table::new(columns.collect());
     let mut row = Vec::new();
-    for name in names {
+    for name in &names {
         row.push(value(opened, name, options.listing.exact())?.0);
     }
     table.push(row);
+    if options.verbose {
+        vdev_rows(opened, &names, options.listing.exact()).into_iter().for_each(|row| table.push(row));
+    }
     table.show(options.listing.style())
+}
+
+/// What `zpool list -v` shows below the pool: its vdevs, and the space of those that are allocated from.
+fn vdev_rows(opened: &OpenPool, names: &[&str], exact: bool) -> Vec<Vec<String>> {
+    let space: BTreeMap<u32, (u64, u64)> =
+        opened.pool.vdev_space().into_iter().map(|(id, size, used)| (id, (size, used))).collect();
+    let mut rows = Vec::new();
+    for section in vdevs::sections(&opened.pool) {
+        if !section.heading.is_empty() {
+            let cell = |name: &&str| if *name == "name" { section.heading } else { "-" }.to_owned();
+            rows.push(names.iter().map(cell).collect());
+        }
+        for row in &section.rows {
+            let own = row.top.filter(|_| row.depth == 1).and_then(|top| space.get(&top));
+            let number = |name: &str| {
+                let (size, used) = own?;
+                match name {
+                    "size" => Some(*size),
+                    "allocated" => Some(*used),
+                    "free" => Some(size.saturating_sub(*used)),
+                    "capacity" => Some(used.saturating_mul(100).checked_div(*size)?),
+                    _ => None,
+                }
+            };
+            let cell = |name: &&str| match *name {
+                "name" => format!("{}{}", "  ".repeat(row.depth), row.name),
+                "health" => row.state.to_owned(),
+                "guid" => row.guid.to_string(),
+                name => match number(name) {
+                    Some(value) if exact => value.to_string(),
+                    Some(value) => show(name, &value.to_string()),
+                    None => "-".to_owned(),
+                },
+            };
+            rows.push(names.iter().map(cell).collect());
+        }
+    }
+    rows
 }
 
 /// `zpool get`.

@@ -1,5 +1,6 @@
 //! `tarn zpool status`.
 
+use super::vdevs::{self, Section};
 use crate::cli::zpool::Status;
 use crate::commands::open::OpenPool;
 use crate::commands::view::show_time;
@@ -10,30 +11,25 @@ use serde_json::json;
 use std::fmt::Write as _;
 use std::io::Write as _;
 use std::process::ExitCode;
-use zfs::ondisk::nvlist::NvList;
-use zfs::spa::{FeatureState, PoolState};
+use zfs::spa::{FeatureState, Pool, PoolState};
 use zfs::zap;
 
 /// Devices, the last scrub, errors.
 pub(super) fn run(opened: &OpenPool, options: &Status) -> Result<ExitCode> {
     let pool = &opened.pool;
-    let state = match pool.state() {
-        PoolState::Online => "ONLINE",
-        PoolState::Degraded => "DEGRADED",
-        PoolState::Suspended => "SUSPENDED",
-    };
+    let state = state_word(pool);
     let errors = pool.errors()?;
     let scan = scan(opened);
-    let config = pool.config();
-    let mut rows = Vec::new();
-    if let Some(tree) = config.get_nvlist("vdev_tree") {
-        let tops = tree.get_nvlists("children").unwrap_or_default();
-        tops.iter().for_each(|vdev| vdev_rows(vdev, 1, &mut rows));
-    }
+    let sections = vdevs::sections(pool);
     let mut out = std::io::stdout().lock();
     if options.json {
         let files = errors.iter().map(|e| json!({"dataset": e.dataset, "object": e.object, "path": e.path}));
-        let vdevs = rows.iter().map(|(depth, name)| json!({"name": name, "depth": depth}));
+        let vdevs = sections.iter().flat_map(|section| {
+            section.rows.iter().map(|row| {
+                let class = if section.heading.is_empty() { "data" } else { section.heading };
+                json!({"name": row.name, "depth": row.depth, "class": class, "state": row.state, "guid": row.guid})
+            })
+        });
         let value = json!({
             "name": pool.name(), "guid": pool.guid(), "state": state, "version": pool.version(),
             "txg": pool.last_synced_txg(), "scan": scan, "vdevs": vdevs.collect::<Vec<_>>(),
@@ -49,13 +45,7 @@ pub(super) fn run(opened: &OpenPool, options: &Status) -> Result<ExitCode> {
         let _ = writeln!(text, "  scan: {scan}");
     }
     text.push_str("config:\n\n");
-    let width = rows.iter().map(|(depth, name)| 2 * depth + name.chars().count()).max().unwrap_or(0).max(10);
-    let width = width.max(pool.name().len()) + 1;
-    let _ = writeln!(text, "\t{:width$} STATE", "NAME");
-    let _ = writeln!(text, "\t{:width$} {state}", pool.name());
-    for (depth, name) in rows {
-        let _ = writeln!(text, "\t{:width$} ONLINE", format!("{}{name}", "  ".repeat(depth)));
-    }
+    config(&mut text, &pool.name(), state, &sections);
     if options.verbose {
         text.push_str("\nfeatures:\n\n");
         for (name, state) in pool.features() {
@@ -76,6 +66,15 @@ pub(super) fn run(opened: &OpenPool, options: &Status) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
+/// The pool's state in zpool's words.
+pub(super) fn state_word(pool: &Pool) -> &'static str {
+    match pool.state() {
+        PoolState::Online => "ONLINE",
+        PoolState::Degraded => "DEGRADED",
+        PoolState::Suspended => "SUSPENDED",
+    }
+}
+
 fn feature_word(state: FeatureState) -> &'static str {
     match state {
         FeatureState::Disabled => "disabled",
@@ -84,21 +83,22 @@ fn feature_word(state: FeatureState) -> &'static str {
     }
 }
 
-/// A vdev and those below it: depth and name.
-fn vdev_rows(vdev: &NvList, depth: usize, rows: &mut Vec<(usize, String)>) {
-    // Deeper than any vdev tree can be: only a damaged one is.
-    if depth > 8 {
-        return;
+/// The table of vdevs.
+pub(super) fn config(text: &mut String, pool: &str, state: &str, sections: &[Section]) {
+    let names = sections.iter().flat_map(|s| &s.rows).map(|row| 2 * row.depth + row.name.chars().count());
+    let width = names.max().unwrap_or(0).max(pool.chars().count()).max(10);
+    let _ = writeln!(text, "\t{:width$} STATE", "NAME");
+    let _ = writeln!(text, "\t{pool:width$} {state}");
+    for section in sections {
+        if !section.heading.is_empty() {
+            let _ = writeln!(text, "\t{}", section.heading);
+        }
+        for row in &section.rows {
+            let name = format!("{}{}", "  ".repeat(row.depth), row.name);
+            let line = format!("\t{name:width$} {:8} {}", row.state, row.note);
+            let _ = writeln!(text, "{}", line.trim_end());
+        }
     }
-    let kind = vdev.get_str("type").unwrap_or("?");
-    let id = vdev.get_u64("id").unwrap_or(0);
-    let name = match vdev.get_str("path") {
-        Some(path) => path.rsplit('/').next().unwrap_or(path).to_owned(),
-        None => format!("{kind}-{id}"),
-    };
-    rows.push((depth, show_name(name.as_bytes())));
-    let children = vdev.get_nvlists("children").unwrap_or_default();
-    children.iter().for_each(|child| vdev_rows(child, depth + 1, rows));
 }
 
 /// What the last scrub or resilver did, from the MOS (`dsl_scan_phys_t`).

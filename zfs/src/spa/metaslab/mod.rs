@@ -129,6 +129,20 @@ impl Metaslabs {
         self.synced_allocated.load(Ordering::Acquire)
     }
 
+    /// Size, and bytes allocated as of the last synced txg, by the index of the vdev.
+    pub(crate) fn by_vdev(&self) -> Vec<(u32, u64, u64)> {
+        let inner = self.inner.lock();
+        let vdev = |v: &VdevSpace| {
+            let (size, allocated) = v
+                .slabs
+                .iter()
+                .map(|s| (s.size, s.synced_allocated()))
+                .fold((0, 0), |(sizes, sums): (u64, u64), (size, sum)| (sizes + size, sums + sum));
+            (v.layout.id, size, allocated)
+        };
+        inner.vdevs.iter().map(vdev).collect()
+    }
+
     /// Free ranges of all space maps by size (units of 512 bytes); `None` if a map has no histogram.
     pub(crate) fn histogram(&self) -> Option<[u64; HISTOGRAM_SIZE + 16]> {
         let mut sum = [0; HISTOGRAM_SIZE + 16];

@@ -1,4 +1,6 @@
-//! `tarn cp`: out of an image.
+//! `tarn cp`: out of an image, and into one.
+
+mod into;
 
 use super::extract::{Extractor, Wanted};
 use super::view::{self, Opened};
@@ -18,6 +20,12 @@ use zfs::zvol::Zvol;
 /// Copies each place.
 pub(crate) fn run(options: &Cp) -> Result<ExitCode> {
     let target = &options.target;
+    // With a colon behind an image's name it is a place in that image.
+    if let Ok(place) = Location::parse(target.as_os_str())
+        && (place.dataset.is_some() || place.path.is_some())
+    {
+        return into::copy(options, &place);
+    }
     ensure!(
         options.places.len() == 1 || target.is_dir(),
         "{}: several files can only be copied into a directory that exists",
@@ -28,7 +36,7 @@ pub(crate) fn run(options: &Cp) -> Result<ExitCode> {
         let location = Location::parse(place)?;
         ensure!(
             location.path.is_some() || location.dataset.is_some(),
-            "{}: name what to copy, as in {0}:/path (copying into an image is not supported)",
+            "{}: name what to copy, as in {0}:/path",
             location.image.display()
         );
         locations.push(location);
