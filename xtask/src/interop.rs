@@ -122,10 +122,11 @@ fn sha256_of(tarn: &Path, image: &Path, path: &str) -> Result<String> {
 }
 
 /// The Linux guest with OpenZFS.
-struct Oracle(PathBuf);
+pub(crate) struct Oracle(PathBuf);
 
 impl Oracle {
-    fn prepare() -> Result<Self> {
+    /// Builds it, unless it is built already.
+    pub(crate) fn prepare() -> Result<Self> {
         let home = target().join("oracle");
         std::fs::create_dir_all(home.join("cache"))?;
         run(Command::new("cp").arg("-r").arg(root().join("tests/oracle/.")).arg(&home))?;
@@ -135,6 +136,13 @@ impl Oracle {
         println!("== preparing OpenZFS's guest (about 10 minutes the first time)");
         run(&mut Command::new(home.join("build-oracle")))?;
         Ok(Oracle(home))
+    }
+
+    /// Runs a script in the guest, with `image` as its disk and `share` at `/share`; what it printed.
+    pub(crate) fn run(&self, options: &[&str], share: &Path, script: &Path, image: &Path) -> Result<String> {
+        let mut oracle = Command::new(self.0.join("oracle"));
+        oracle.current_dir(&self.0).arg("run").args(options).arg("-s").arg(share);
+        output(oracle.arg(script).arg(image).stdin(Stdio::null()))
     }
 
     /// Lets `zdb` and then the real OpenZFS check a copy of `image`; the sums of all files it found.

@@ -28,7 +28,7 @@ usage: cargo xtask <verb>
   fuzz [--target T]    damaged bytes for every parser, damaged pools [--minutes M each] [--seed S] [--from N] [--count N]
   world --dir DIR      a pool of random operations as image files, with a manifest [--layout L] [--seed S] [--operations N]
   interop [--tree DIR] real OpenZFS imports, hashes and scrubs what Tarn wrote (slow)
-  bench [--host] [--boot] [--tree DIR]
+  bench [--host] [--boot] [--guest] [--tree DIR]
                        figures beside their peers, written to docs/benchmarks.md
 ";
 

@@ -5,6 +5,7 @@
 //! replaces only the sections that it took.
 
 mod boot;
+mod guest;
 mod host;
 
 use crate::build;
@@ -28,7 +29,7 @@ struct Bench {
 /// The benchmarks.
 pub(crate) fn run_bench(rest: &[String]) -> Result<()> {
     let mut tree = PathBuf::from("/usr/share");
-    let (mut host, mut boot) = (false, false);
+    let (mut host, mut boot, mut guest) = (false, false, false);
     let mut words = rest.iter();
     while let Some(word) = words.next() {
         match (word.as_str(), words.as_slice().first()) {
@@ -38,10 +39,12 @@ pub(crate) fn run_bench(rest: &[String]) -> Result<()> {
             }
             ("--host", _) => host = true,
             ("--boot", _) => boot = true,
-            _ => bail!("usage: cargo xtask bench [--host] [--boot] [--tree DIR]"),
+            ("--guest", _) => guest = true,
+            _ => bail!("usage: cargo xtask bench [--host] [--boot] [--guest] [--tree DIR]"),
         }
     }
-    let all = !host && !boot;
+    // The guests need a Linux with OpenZFS, which takes 10 minutes to build: only when asked for.
+    let all = !host && !boot && !guest;
     install_all()?;
     let kernel = build::kernel()?;
     let tarn = build::tarn()?;
@@ -58,6 +61,9 @@ pub(crate) fn run_bench(rest: &[String]) -> Result<()> {
     }
     if all || boot {
         publish("boot", &bench.boot()?)?;
+    }
+    if guest {
+        publish("guest", &(provenance()? + &bench.guest()?))?;
     }
     std::fs::remove_dir_all(&bench.folder)?;
     Ok(())
