@@ -10,8 +10,8 @@ use alloc::vec::Vec;
 use bytes::Bytes;
 use core::any::Any;
 
-/// Entries that are read from the engine at once.
-const BATCH: usize = 128;
+/// Entries that are read from the engine at once: about what fits into the buffer of a C library.
+const BATCH: usize = 1024;
 /// Where a directory's reader goes on behind the last entry. Below the engine's own mark, as callers add to it.
 const END: u64 = u64::MAX - 16;
 /// A damaged size must not become a negative number of blocks.
