@@ -41,10 +41,7 @@ impl SpaHost for Host {
     fn feature_active(&self, _feature: &str) -> bool {
         false
     }
-    fn feature_incr(&self, _tx: &Tx, _feature: &str) -> Result<()> {
-        Err(Error::ReadOnly)
-    }
-    fn feature_decr(&self, _tx: &Tx, _feature: &str) -> Result<()> {
+    fn feature_add(&self, _tx: &Tx, _feature: &str, _delta: i64) -> Result<()> {
         Err(Error::ReadOnly)
     }
     fn log_internal(&self, _tx: &Tx, _event: &str, _dataset: u64, _name: &str, _text: &str) -> Result<()> {

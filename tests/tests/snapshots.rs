@@ -203,3 +203,48 @@ fn a_snapshot_of_a_mounted_file_system_has_what_was_written_before() {
     }
     pool.export().unwrap();
 }
+
+#[test]
+fn changed_properties_take_effect_on_a_mounted_file_system() {
+    let (bench, pool) = Bench::new(13);
+    pool.dsl().create_dataset("t/a", file_system()).unwrap();
+    pool.dsl().create_dataset("t/a/b", file_system()).unwrap();
+    let fs = mount(&pool, "t/a/b");
+    let new = New::new(FileKind::Regular, 0o644);
+    let write = |name: &[u8]| {
+        let object = fs.create(fs.root(), name, &new)?;
+        fs.write(object, 0, &[7; 300_000], Durability::Later)?;
+        fs.getattr(object)
+    };
+    assert_eq!(write(b"large").unwrap().block_size, 128 << 10);
+    // Inherited from above.
+    pool.dsl().set_properties("t/a", &[("recordsize", "4K"), ("compression", "lz4")]).unwrap();
+    assert_eq!(write(b"small").unwrap().block_size, 4 << 10);
+    pool.sync().unwrap();
+    let object = fs.lookup(fs.root(), b"small").unwrap();
+    let blocks = fs.getattr(object).unwrap().blocks;
+    assert!(blocks < 200, "{blocks} blocks: not compressed");
+    pool.dsl().set_properties("t/a/b", &[("quota", "2M")]).unwrap();
+    let mut full = Ok(());
+    for i in 0..40 {
+        let object = fs.create(fs.root(), format!("q{i}").as_bytes(), &new);
+        let mut data = vec![0; 300_000];
+        bench.random.fill(&mut data);
+        full = object.and_then(|o| fs.write(o, 0, &data, Durability::Later)).map(|_| ());
+        pool.sync().unwrap();
+        if full.is_err() {
+            break;
+        }
+    }
+    assert_eq!(full, Err(Error::QuotaExceeded));
+    pool.dsl().set_properties("t/a/b", &[("quota", "none"), ("readonly", "on")]).unwrap();
+    assert_eq!(write(b"refused").map(|_| ()), Err(Error::ReadOnly));
+    pool.dsl().inherit_property("t/a/b", "readonly", false, false).unwrap();
+    write(b"again").unwrap();
+    // A new place in the tree has other properties to inherit.
+    pool.dsl().rename("t/a/b", "t/b", false).unwrap();
+    assert_eq!(write(b"elsewhere").unwrap().block_size, 128 << 10);
+    fs.unmount().unwrap();
+    drop(fs);
+    bench.judge(pool).export().unwrap();
+}

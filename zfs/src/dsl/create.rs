@@ -206,18 +206,9 @@ impl DslPool {
         phys.bp = from.bp;
         phys.flags |= from.flags & (DS_FLAG_INCONSISTENT | DS_FLAG_CI_DATASET);
         let origin_head = self.head_of(&origin.dir())?.phys();
-        let mut keys = Vec::new();
-        let mut snapshot = origin.object;
-        while snapshot != 0 {
-            let before = self.hold_dataset(snapshot)?.phys();
-            keys.push(before.prev_snap_txg);
-            snapshot = before.prev_snap_obj;
-        }
-        phys.deadlist_obj = Deadlist::open(&self.meta, origin_head.deadlist_obj)?.clone_keys(
-            tx,
-            phys.prev_snap_txg,
-            &keys,
-        )?;
+        let list = Deadlist::open(&self.meta, origin_head.deadlist_obj)?;
+        let keys = if list.is_old() { self.keys_before(origin.object)? } else { Vec::new() };
+        phys.deadlist_obj = list.clone_keys(tx, phys.prev_snap_txg, &keys)?;
         let clones = match from.next_clones_obj {
             0 => self.meta.zap_create(tx, ObjectType::NEXT_CLONES)?,
             clones => clones,

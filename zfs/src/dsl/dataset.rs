@@ -2,6 +2,7 @@
 
 use super::bookmark::Marks;
 use super::dir::Dir;
+use super::follow::Follow;
 use super::pool::DslPool;
 use crate::dmu::Objset;
 use crate::error::{Error, Result};
@@ -101,6 +102,8 @@ pub(crate) struct State {
     pub(crate) quota: u64,
     /// Of a head, its bookmarks, once somebody asked.
     pub(crate) marks: Option<Marks>,
+    /// Who hears of changed properties.
+    pub(crate) followers: Vec<Weak<dyn Follow>>,
     objset: Option<Arc<Objset>>,
     /// Who keeps it from being destroyed; one of them may be its owner.
     holds: usize,
@@ -129,6 +132,7 @@ impl Dataset {
             reserved: 0,
             quota: 0,
             marks: None,
+            followers: Vec::new(),
             objset: None,
             holds: 0,
             owned: false,

@@ -18,14 +18,17 @@ use crate::ondisk::object_type::ObjectType;
 use crate::zap;
 use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
+use core::cell::OnceCell;
 
-/// An open deadlist.
+/// An open deadlist. Its keys are read when first needed: who only asks for its space does not pay for them.
 pub(crate) struct Deadlist<'a> {
     mos: &'a Mos,
     object: u64,
     phys: DeadlistPhys,
-    /// Key → bpobj. `None` of the old format.
-    tree: Option<BTreeMap<u64, u64>>,
+    /// One bpobj, as before SPA version 26.
+    old: bool,
+    /// Key → bpobj.
+    tree: OnceCell<BTreeMap<u64, u64>>,
 }
 
 impl<'a> Deadlist<'a> {
@@ -41,33 +44,42 @@ impl<'a> Deadlist<'a> {
         Ok(dnode.object())
     }
 
-    /// Opens and reads the keys.
+    /// Opens it.
     pub(crate) fn open(mos: &'a Mos, object: u64) -> Result<Self> {
         let dnode = mos.os.hold(object)?;
+        let tree = OnceCell::new();
         if dnode.info().object_type == ObjectType::BPOBJ {
             let space = Bpobj::open(&mos.os, &mos.host, object)?.space();
-            return Ok(Deadlist { mos, object, phys: DeadlistPhys { space }, tree: None });
+            return Ok(Deadlist { mos, object, phys: DeadlistPhys { space }, old: true, tree });
         }
         let phys = DeadlistPhys::parse(&dnode.bonus())?;
+        Ok(Deadlist { mos, object, phys, old: false, tree })
+    }
+
+    /// Whether it is of the format before SPA version 26, without keys.
+    pub(crate) fn is_old(&self) -> bool {
+        self.old
+    }
+
+    fn tree(&self) -> Result<&BTreeMap<u64, u64>> {
+        if self.old {
+            return Err(Error::Invalid("writing deadlists of the format before version 26"));
+        }
+        if let Some(tree) = self.tree.get() {
+            return Ok(tree);
+        }
         let mut tree = BTreeMap::new();
-        for (name, value) in mos.zap_entries(object)? {
+        for (name, value) in self.mos.zap_entries(self.object)? {
             let key = u64::from_str_radix(&name, 16)
                 .map_err(|_| Error::corrupt("deadlist: a key is not a number", None))?;
             tree.insert(key, value);
         }
-        Ok(Deadlist { mos, object, phys, tree: Some(tree) })
-    }
-
-    fn is_old(&self) -> bool {
-        self.tree.is_none()
-    }
-
-    fn tree(&self) -> Result<&BTreeMap<u64, u64>> {
-        self.tree.as_ref().ok_or(Error::Invalid("writing deadlists of the format before version 26"))
+        Ok(self.tree.get_or_init(|| tree))
     }
 
     fn tree_mut(&mut self) -> Result<&mut BTreeMap<u64, u64>> {
-        self.tree.as_mut().ok_or(Error::Invalid("writing deadlists of the format before version 26"))
+        self.tree()?;
+        self.tree.get_mut().ok_or(Error::Invalid("the deadlist's keys are not read"))
     }
 
     fn store(&self, tx: &Tx) -> Result<()> {
@@ -88,12 +100,12 @@ impl<'a> Deadlist<'a> {
     /// Space of what was born after `min_txg` and at or before `max_txg`, both keys or past the last (`dsl_deadlist_space_range`).
     pub(crate) fn space_range(&self, min_txg: u64, max_txg: u64) -> Result<Space> {
         let mut space = Space::default();
-        let Some(tree) = &self.tree else {
+        if self.old {
             return Bpobj::open(&self.mos.os, &self.mos.host, self.object)?.space_range(min_txg, max_txg);
-        };
+        }
         if min_txg < max_txg {
             let empty = self.mos.empty_bpobj();
-            for (_, &object) in tree.range(min_txg..max_txg).filter(|(_, o)| **o != empty) {
+            for (_, &object) in self.tree()?.range(min_txg..max_txg).filter(|(_, o)| **o != empty) {
                 space += Bpobj::open(&self.mos.os, &self.mos.host, object)?.space();
             }
         }
@@ -116,7 +128,7 @@ impl<'a> Deadlist<'a> {
             if object == self.mos.empty_bpobj() {
                 object = Bpobj::allocate(&self.mos.os, tx)?;
                 self.set_key(tx, key, object)?;
-                self.mos.release_empty_bpobj(tx)?;
+                self.mos.release_empty_bpobjs(tx, 1)?;
             }
             Bpobj::open(&self.mos.os, &self.mos.host, object)?.enqueue(tx, &bps)?;
         }
@@ -125,7 +137,8 @@ impl<'a> Deadlist<'a> {
 
     /// Adds a key greater than all others (`dsl_deadlist_add_key`).
     pub(crate) fn add_key(&mut self, tx: &Tx, key: u64) -> Result<()> {
-        let object = self.mos.acquire_empty_bpobj(tx)?;
+        let object = self.mos.acquire_empty_bpobjs(tx, 1)?.first().copied();
+        let object = object.ok_or(Error::corrupt("deadlist: no empty bpobj", None))?;
         self.set_key(tx, key, object)
     }
 
@@ -134,10 +147,10 @@ impl<'a> Deadlist<'a> {
         let empty = self.mos.empty_bpobj();
         let at = self.tree()?[&key];
         if object == empty {
-            self.mos.release_empty_bpobj(tx)
+            self.mos.release_empty_bpobjs(tx, 1)
         } else if at == empty {
             self.set_key(tx, key, object)?;
-            self.mos.release_empty_bpobj(tx)
+            self.mos.release_empty_bpobjs(tx, 1)
         } else {
             Bpobj::open(&self.mos.os, &self.mos.host, at)?.enqueue_subobj(tx, object)
         }
@@ -162,18 +175,13 @@ impl<'a> Deadlist<'a> {
     /// of all snapshots, for a deadlist in the old format that has no keys.
     pub(crate) fn clone_keys(&self, tx: &Tx, max_txg: u64, snapshots: &[u64]) -> Result<u64> {
         let object = Deadlist::allocate(self.mos, tx)?;
-        let mut new = Deadlist::open(self.mos, object)?;
-        match &self.tree {
-            Some(tree) => {
-                for &key in tree.keys().take_while(|key| **key < max_txg) {
-                    new.add_key(tx, key)?;
-                }
-            }
-            None => {
-                for &key in snapshots {
-                    new.add_key(tx, key)?;
-                }
-            }
+        let keys: Vec<u64> = if self.old {
+            snapshots.to_vec()
+        } else {
+            self.tree()?.keys().copied().take_while(|key| *key < max_txg).collect()
+        };
+        for (key, bpobj) in keys.iter().zip(self.mos.acquire_empty_bpobjs(tx, keys.len())?) {
+            self.mos.zap_add(tx, object, &zap::int_name(*key), bpobj)?;
         }
         Ok(object)
     }
@@ -186,7 +194,7 @@ impl<'a> Deadlist<'a> {
             self.mos.zap_remove(tx, self.object, &zap::int_name(key))?;
             self.tree_mut()?.remove(&key);
             if object == self.mos.empty_bpobj() {
-                self.mos.release_empty_bpobj(tx)?;
+                self.mos.release_empty_bpobjs(tx, 1)?;
             } else {
                 self.phys.space -= Bpobj::open(&self.mos.os, &self.mos.host, object)?.space();
                 target.enqueue_subobj(tx, object)?;
@@ -198,8 +206,8 @@ impl<'a> Deadlist<'a> {
     /// Takes over all blocks of another deadlist, which is left empty of bpobjs (`dsl_deadlist_merge`).
     pub(crate) fn merge(&mut self, tx: &Tx, other: u64) -> Result<()> {
         let mut other = Deadlist::open(self.mos, other)?;
-        if let Some(tree) = &mut other.tree {
-            for (key, object) in core::mem::take(tree) {
+        if !other.old {
+            for (key, object) in core::mem::take(other.tree_mut()?) {
                 self.insert_bpobj(tx, key, object)?;
                 self.mos.zap_remove(tx, other.object, &zap::int_name(key))?;
             }
@@ -228,13 +236,14 @@ impl<'a> Deadlist<'a> {
     /// Frees a deadlist and its bpobjs; the blocks on it are not touched (`dsl_deadlist_free`).
     pub(crate) fn destroy(mos: &Mos, tx: &Tx, object: u64) -> Result<()> {
         let list = Deadlist::open(mos, object)?;
-        let Some(tree) = &list.tree else {
+        if list.old {
             return Bpobj::destroy(&mos.os, &mos.host, tx, object);
-        };
-        for &bpobj in tree.values() {
-            if bpobj == mos.empty_bpobj() {
-                mos.release_empty_bpobj(tx)?;
-            } else {
+        }
+        let empty = mos.empty_bpobj();
+        let bpobjs = list.tree()?.values();
+        mos.release_empty_bpobjs(tx, bpobjs.clone().filter(|bpobj| **bpobj == empty).count())?;
+        for &bpobj in bpobjs {
+            if bpobj != empty {
                 Bpobj::destroy(&mos.os, &mos.host, tx, bpobj)?;
             }
         }

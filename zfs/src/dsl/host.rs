@@ -49,10 +49,16 @@ pub trait SpaHost: Send + Sync {
     fn feature_enabled(&self, feature: &str) -> bool;
     /// Whether a feature is active.
     fn feature_active(&self, feature: &str) -> bool;
+    /// Changes the number of a feature's users. Syncing context.
+    fn feature_add(&self, tx: &Tx, feature: &str, delta: i64) -> Result<()>;
     /// One more user of a feature (`spa_feature_incr`). Syncing context.
-    fn feature_incr(&self, tx: &Tx, feature: &str) -> Result<()>;
+    fn feature_incr(&self, tx: &Tx, feature: &str) -> Result<()> {
+        self.feature_add(tx, feature, 1)
+    }
     /// One user less (`spa_feature_decr`). Syncing context.
-    fn feature_decr(&self, tx: &Tx, feature: &str) -> Result<()>;
+    fn feature_decr(&self, tx: &Tx, feature: &str) -> Result<()> {
+        self.feature_add(tx, feature, -1)
+    }
 
     /// An internal line of the pool's history (`spa_history_log_internal`): `dataset` is its object number, 0 for none.
     fn log_internal(&self, tx: &Tx, event: &str, dataset: u64, name: &str, text: &str) -> Result<()>;

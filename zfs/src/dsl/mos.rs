@@ -98,23 +98,29 @@ impl Mos {
         *self.empty.lock()
     }
 
-    /// An empty bpobj for a deadlist entry: one more reference to the shared one, where the feature is enabled (`bpobj_alloc_empty`).
-    pub(crate) fn acquire_empty_bpobj(&self, tx: &Tx) -> Result<u64> {
+    /// Empty bpobjs for deadlist entries: that many more references to the shared one, where the feature is enabled (`bpobj_alloc_empty`).
+    pub(crate) fn acquire_empty_bpobjs(&self, tx: &Tx, count: usize) -> Result<Vec<u64>> {
+        if count == 0 {
+            return Ok(Vec::new());
+        }
         if !self.host.feature_enabled(FEATURE_EMPTY_BPOBJ) {
-            return Bpobj::allocate(&self.os, tx);
+            return (0..count).map(|_| Bpobj::allocate(&self.os, tx)).collect();
         }
         let mut empty = self.empty.lock();
         if *empty == 0 {
             *empty = Bpobj::allocate(&self.os, tx)?;
             self.zap_add(tx, OBJECT_DIRECTORY, EMPTY_BPOBJ, *empty)?;
         }
-        self.host.feature_incr(tx, FEATURE_EMPTY_BPOBJ)?;
-        Ok(*empty)
+        self.host.feature_add(tx, FEATURE_EMPTY_BPOBJ, count as i64)?;
+        Ok(alloc::vec![*empty; count])
     }
 
-    /// One reference to the shared empty bpobj less; with the last it is freed (`bpobj_decr_empty`).
-    pub(crate) fn release_empty_bpobj(&self, tx: &Tx) -> Result<()> {
-        self.host.feature_decr(tx, FEATURE_EMPTY_BPOBJ)?;
+    /// That many references to the shared empty bpobj less; with the last it is freed (`bpobj_decr_empty`).
+    pub(crate) fn release_empty_bpobjs(&self, tx: &Tx, count: usize) -> Result<()> {
+        if count == 0 {
+            return Ok(());
+        }
+        self.host.feature_add(tx, FEATURE_EMPTY_BPOBJ, -(count as i64))?;
         if !self.host.feature_active(FEATURE_EMPTY_BPOBJ) {
             let mut empty = self.empty.lock();
             self.zap_remove(tx, OBJECT_DIRECTORY, EMPTY_BPOBJ)?;

@@ -223,10 +223,11 @@ impl DslPool {
             let (reserved, quota) = (number("refreservation")?, number("refquota")?);
             dataset.with(|s| (s.reserved, s.quota) = (reserved, quota));
         }
-        for feature in DATASET_FEATURES {
-            if self.meta.field(object, feature)?.is_some() {
-                dataset.with(|s| s.features.insert(feature));
-            }
+        if self.meta.is_zapified(object)? {
+            // One look at all entries: there are few.
+            let fields = self.meta.zap_values(object)?;
+            let active = DATASET_FEATURES.into_iter().filter(|f| fields.iter().any(|(name, _)| name == f));
+            dataset.with(|s| s.features.extend(active));
         }
         Ok(Arc::clone(self.datasets.lock().entry(object).or_insert(dataset)))
     }
@@ -434,7 +435,7 @@ impl DslPool {
         Ok(())
     }
 
-    fn settings_of(&self, dataset: &Dataset) -> Result<Settings> {
+    pub(crate) fn settings_of(&self, dataset: &Dataset) -> Result<Settings> {
         let number = |name| self.number_of(dataset, name);
         let lz4 = self.host().feature_active("org.illumos:lz4_compress");
         let checksum = u8::try_from(number("checksum")?).unwrap_or(u8::MAX);
@@ -452,15 +453,5 @@ impl DslPool {
             hole_birth: self.host().feature_active("com.delphix:hole_birth"),
             lz4,
         })
-    }
-
-    /// After properties changed: all open objsets follow.
-    pub(crate) fn refresh_settings(&self) -> Result<()> {
-        for dataset in self.held_datasets() {
-            if let (false, Some(objset)) = (dataset.is_snapshot(), dataset.open_objset()) {
-                objset.set_settings(self.settings_of(&dataset)?);
-            }
-        }
-        Ok(())
     }
 }

@@ -2,6 +2,7 @@
 //! Source: `module/zfs/dsl_prop.c`, `lib/libzfs/libzfs_dataset.c`.
 
 use super::dataset::{Dataset, Hold, Kind};
+use super::deadlist::Deadlist;
 use super::dir::Dir;
 use super::pool::DslPool;
 use super::prop::{Property, Source, Value, human_bytes, human_time};
@@ -282,10 +283,41 @@ impl Dataset {
             let definition = table::find(property).ok_or(Error::NotFound)?;
             return Ok(show(definition, Value::Text(names), Source::None));
         }
+        if let Some(since) = property.strip_prefix("written@") {
+            return Ok(written(property, self.written_since(since)?));
+        }
+        if let Some(mark) = property.strip_prefix("written#") {
+            return Ok(written(property, self.written_since_bookmark(mark)?));
+        }
         let _config = pool.read_config();
         match table::find(property) {
             Some(definition) => pool.native(self, definition),
             None => pool.user(self, property),
+        }
+    }
+
+    /// What this refers to that was written since an earlier snapshot, in bytes (`written@snap`): its name after the `@`, or its full name.
+    pub fn written_since(&self, snapshot: &str) -> Result<u64> {
+        let pool = self.pool()?;
+        let _config = pool.read_config();
+        let name = match snapshot.contains('@') {
+            true => snapshot.to_string(),
+            false => format!("{}@{snapshot}", self.dir().name()),
+        };
+        let earlier = pool.find(&name)?;
+        let mut written = self.phys().referenced_bytes.wrapping_sub(earlier.phys().referenced_bytes);
+        let mut at = self.phys();
+        loop {
+            // What it had and this has not any more died on the way.
+            let dead = Deadlist::open(pool.meta(), at.deadlist_obj)?.space();
+            written = written.wrapping_add(dead.used);
+            if at.prev_snap_obj == earlier.object {
+                return Ok(written);
+            }
+            if at.prev_snap_obj == 0 {
+                return Err(Error::NotFound);
+            }
+            at = pool.hold_dataset(at.prev_snap_obj)?.phys();
         }
     }
 
@@ -324,6 +356,16 @@ impl Dataset {
         let mut holds: Vec<Hold> = entries.into_iter().map(|(tag, time)| Hold { tag, time }).collect();
         holds.sort_by(|a, b| a.tag.cmp(&b.tag));
         Ok(holds)
+    }
+}
+
+fn written(name: &str, bytes: u64) -> Property {
+    Property {
+        name: name.to_string(),
+        value: Value::Number(bytes),
+        text: bytes.to_string(),
+        human: human_bytes(bytes),
+        source: Source::None,
     }
 }
 

@@ -178,14 +178,9 @@ impl DslPool {
             let again = before.unique_bytes.min(reserved) as i64;
             dir.diduse(&self.meta, tx, Used::RefReservation, Delta::used(again))?;
         }
-        let mut keys = Vec::new();
-        let mut previous = before.prev_snap_obj;
-        while previous != 0 {
-            let phys = self.hold_dataset(previous)?.phys();
-            keys.push(phys.prev_snap_txg);
-            previous = phys.prev_snap_obj;
-        }
-        let deadlist = Deadlist::open(&self.meta, before.deadlist_obj)?.clone_keys(tx, u64::MAX, &keys)?;
+        let old = Deadlist::open(&self.meta, before.deadlist_obj)?;
+        let keys = if old.is_old() { self.keys_before(before.prev_snap_obj)? } else { Vec::new() };
+        let deadlist = old.clone_keys(tx, u64::MAX, &keys)?;
         Deadlist::open(&self.meta, deadlist)?.add_key(tx, before.prev_snap_txg)?;
         self.marks_snapshotted(tx, head, deadlist, before.prev_snap_txg)?;
         head.update(self, tx, |phys| {
@@ -199,6 +194,18 @@ impl DslPool {
             self.host().log_internal(tx, "snapshot", object, &dataset.name(), " ")?;
         }
         Ok(dataset)
+    }
+
+    /// The `prev_snap_txg` of a snapshot and of all before it: the keys of a deadlist that has none itself.
+    pub(crate) fn keys_before(&self, snapshot: u64) -> Result<Vec<u64>> {
+        let mut keys = Vec::new();
+        let mut at = snapshot;
+        while at != 0 {
+            let phys = self.hold_dataset(at)?.phys();
+            keys.push(phys.prev_snap_txg);
+            at = phys.prev_snap_obj;
+        }
+        Ok(keys)
     }
 
     /// The previous snapshot's next is the new snapshot, not the head; of an origin, that is one of its clones.

@@ -227,12 +227,8 @@ impl SpaHost for Spa {
         self.features.is_active(feature)
     }
 
-    fn feature_incr(&self, tx: &Tx, feature: &str) -> Result<()> {
-        self.change_feature(tx, feature, 1)
-    }
-
-    fn feature_decr(&self, tx: &Tx, feature: &str) -> Result<()> {
-        self.change_feature(tx, feature, -1)
+    fn feature_add(&self, tx: &Tx, feature: &str, delta: i64) -> Result<()> {
+        self.change_feature(tx, feature, delta)
     }
 
     fn log_internal(&self, tx: &Tx, event: &str, dataset: u64, name: &str, text: &str) -> Result<()> {

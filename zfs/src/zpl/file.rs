@@ -49,7 +49,7 @@ impl Filesystem {
             _ => return Err(Error::Invalid("not a regular file")),
         }
         let got = self.read_znode(&znode, offset, buf)?;
-        if self.update_atime && got > 0 {
+        if self.tunables.update_atime() && got > 0 {
             self.touch_atime(&znode)?;
         }
         Ok(got)
@@ -149,7 +149,9 @@ impl Filesystem {
                 return Ok(offset);
             }
             let block_size = znode.dnode.block_size();
-            let grows = grown_block_size(block_size, size, end, self.record_size).is_some();
+            // Once: it may change at any time, and the lock depends on it.
+            let record_size = self.tunables.record_size();
+            let grows = grown_block_size(block_size, size, end, record_size).is_some();
             let appends = matches!(place, Place::End);
             let range = if grows {
                 znode.ranges.exclusive(0, u64::MAX)
@@ -158,27 +160,32 @@ impl Filesystem {
             };
             // What was decided from may have changed while the lock was waited for.
             let moved = appends && znode.size() != offset;
-            let still = grown_block_size(znode.dnode.block_size(), znode.size(), end, self.record_size);
+            let still = grown_block_size(znode.dnode.block_size(), znode.size(), end, record_size);
             if moved || (still.is_some() && !grows) {
                 drop(range);
                 continue;
             }
             let mut at = offset;
             for chunk in data.chunks(CHUNK) {
-                self.write_chunk(znode, at, chunk, end, eof)?;
+                self.write_chunk(znode, (at, end, eof), chunk, record_size)?;
                 at += chunk.len() as u64;
             }
             return Ok(offset);
         }
     }
 
-    fn write_chunk(&self, znode: &Znode, at: u64, chunk: &[u8], end: u64, eof: Option<u64>) -> Result<()> {
+    /// Writes a part at `at` of a write that ends at `end`; `eof` is the file's new end, if it is not that of the part.
+    fn write_chunk(
+        &self,
+        znode: &Znode,
+        (at, end, eof): (u64, u64, Option<u64>),
+        chunk: &[u8],
+        record_size: u32,
+    ) -> Result<()> {
         let now = self.now();
-        let reserve = chunk.len() as u64 + 2 * u64::from(self.record_size) + RESERVE_METADATA;
+        let reserve = chunk.len() as u64 + 2 * u64::from(record_size) + RESERVE_METADATA;
         let tx = self.os.begin(reserve)?;
-        if let Some(block_size) =
-            grown_block_size(znode.dnode.block_size(), znode.size(), end, self.record_size)
-        {
+        if let Some(block_size) = grown_block_size(znode.dnode.block_size(), znode.size(), end, record_size) {
             znode.dnode.set_block_size(&tx, block_size)?;
         }
         znode.dnode.write(&tx, at, chunk)?;
@@ -228,14 +235,14 @@ impl Filesystem {
         let _range = znode.ranges.exclusive(0, u64::MAX);
         let old = znode.size();
         let now = self.now();
+        let record_size = self.tunables.record_size();
         let tx = if size < old {
             self.os.begin_net_free(RESERVE_METADATA)?
         } else {
-            self.os.begin(u64::from(self.record_size) + RESERVE_METADATA)?
+            self.os.begin(u64::from(record_size) + RESERVE_METADATA)?
         };
         if size > old {
-            if let Some(block_size) = grown_block_size(znode.dnode.block_size(), old, size, self.record_size)
-            {
+            if let Some(block_size) = grown_block_size(znode.dnode.block_size(), old, size, record_size) {
                 znode.dnode.set_block_size(&tx, block_size)?;
             }
         } else if size < old {
@@ -269,7 +276,7 @@ impl Filesystem {
                 return Ok(());
             }
             let now = self.now();
-            let tx = self.os.begin(2 * u64::from(self.record_size) + RESERVE_METADATA)?;
+            let tx = self.os.begin(2 * u64::from(self.tunables.record_size()) + RESERVE_METADATA)?;
             znode.dnode.free_range(&tx, offset, len)?;
             znode.update(&self.sa, &tx, |a| {
                 a.set_time(Zpl::Mtime, now);

@@ -1,10 +1,11 @@
 //! [`Filesystem`]: a mounted dataset; mounting, unmounting and what all operations share.
 
 use super::sa::SaTable;
+use super::tunables::{SyncMode, Tunables};
 use super::types::{MountOptions, StatFs};
 use super::znode::{Znode, ZnodeCache};
 use crate::dmu::{Dnode, Objset, Tx};
-use crate::dsl::{Dataset, Owned};
+use crate::dsl::{Dataset, Follow, Owned};
 use crate::error::{Error, Result};
 use crate::ondisk::blkptr::Blkptr;
 use crate::ondisk::objset::ObjsetKind;
@@ -29,14 +30,6 @@ pub(super) const NORM_TOUPPER: u64 = 2;
 /// Space that a small change of metadata may dirty, in bytes.
 pub(super) const RESERVE_METADATA: u64 = 64 << 10;
 
-/// When changes become durable (property `sync`).
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum SyncMode {
-    Standard,
-    Always,
-    Disabled,
-}
-
 /// A mounted file system.
 pub struct Filesystem {
     pub(super) pool: Arc<Pool>,
@@ -51,12 +44,8 @@ pub struct Filesystem {
     /// Names that differ by case alone are the same.
     pub(super) ignore_case: bool,
     pub(super) utf8_only: bool,
-    pub(super) record_size: u32,
     pub(super) dnode_slots: u8,
-    /// New extended attributes go among the system attributes.
-    pub(super) sa_xattrs: bool,
-    pub(super) update_atime: bool,
-    pub(super) sync_mode: SyncMode,
+    pub(super) tunables: Tunables,
     pub(super) read_only: AtomicBool,
     pub(super) log: Option<Arc<Log>>,
     pub(super) znodes: ZnodeCache,
@@ -132,7 +121,6 @@ impl Filesystem {
             Some(object) if !read_only => Some(os.hold(object)?),
             _ => None,
         };
-        let property = |name: &str, default: u64| dataset.get_number(name).unwrap_or(default);
         let log = if read_only {
             None
         } else {
@@ -147,15 +135,8 @@ impl Filesystem {
             normalization: normalization | if case == 0 { 0 } else { NORM_TOUPPER },
             ignore_case: case == 1,
             utf8_only: master_word(&master, "utf8only")?.unwrap_or(0) != 0,
-            record_size: property("recordsize", 128 << 10).clamp(512, 16 << 20) as u32,
             dnode_slots: 1,
-            sa_xattrs: property("xattr", 1) == 2,
-            update_atime: !read_only && !options.no_atime && property("atime", 1) != 0,
-            sync_mode: match property("sync", 0) {
-                1 => SyncMode::Always,
-                2 => SyncMode::Disabled,
-                _ => SyncMode::Standard,
-            },
+            tunables: Tunables::new(options, &|name| dataset.get_number(name).ok()),
             read_only: AtomicBool::new(read_only),
             log,
             znodes: ZnodeCache::default(),
@@ -173,6 +154,8 @@ impl Filesystem {
             }
             opened?;
         }
+        let follower: Weak<Filesystem> = Arc::downgrade(&fs);
+        fs.dataset.follow(follower);
         Ok(fs)
     }
 
@@ -205,9 +188,14 @@ impl Filesystem {
         closed
     }
 
-    /// Whether nothing can be changed.
+    /// Whether nothing can be changed: it was mounted so, or the property `readonly` was set since.
     #[must_use]
     pub fn read_only(&self) -> bool {
+        self.closed() || self.tunables.frozen()
+    }
+
+    /// Whether there is no intent log: mounted for reading, or unmounted.
+    fn closed(&self) -> bool {
         self.read_only.load(Ordering::Acquire)
     }
 
@@ -230,7 +218,7 @@ impl Filesystem {
         let free = available >> 9;
         Ok(StatFs {
             fragment_size: 512,
-            block_size: self.record_size,
+            block_size: self.tunables.record_size(),
             blocks: (used >> 9) + free,
             blocks_free: free,
             blocks_available: free,
@@ -244,7 +232,7 @@ impl Filesystem {
     /// Makes everything done to the file durable, through the intent log.
     pub fn fsync(&self, object: u64) -> Result<()> {
         match &self.log {
-            Some(log) if !self.read_only() && self.sync_mode != SyncMode::Disabled => {
+            Some(log) if !self.closed() && self.tunables.sync_mode() != SyncMode::Disabled => {
                 log.commit(Some(object))
             }
             _ => Ok(()),
@@ -254,7 +242,9 @@ impl Filesystem {
     /// Makes everything done to this file system durable (`syncfs`).
     pub fn sync(&self) -> Result<()> {
         match &self.log {
-            Some(log) if !self.read_only() && self.sync_mode != SyncMode::Disabled => log.commit(None),
+            Some(log) if !self.closed() && self.tunables.sync_mode() != SyncMode::Disabled => {
+                log.commit(None)
+            }
             _ => Ok(()),
         }
     }
@@ -298,11 +288,17 @@ impl Filesystem {
 
     /// At the end of a call: with `sync=always` everything is durable before it returns.
     pub(super) fn settle(&self, object: u64, now: bool) -> Result<()> {
-        match (&self.log, self.sync_mode) {
+        match (&self.log, self.tunables.sync_mode()) {
             (Some(log), SyncMode::Always) if !log.is_replaying() => log.commit(Some(object)),
             (Some(log), SyncMode::Standard) if now && !log.is_replaying() => log.commit(Some(object)),
             _ => Ok(()),
         }
+    }
+}
+
+impl Follow for Filesystem {
+    fn properties_changed(&self, number: &dyn Fn(&str) -> Option<u64>) {
+        self.tunables.apply(number);
     }
 }
 

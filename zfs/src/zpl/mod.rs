@@ -23,6 +23,7 @@ mod replay;
 mod rlock;
 mod sa;
 mod snapdir;
+mod tunables;
 mod types;
 mod unlinked;
 mod xattr;

@@ -152,7 +152,9 @@ impl Filesystem {
         match value {
             None if existed => {}
             None => return Ok(false),
-            Some(value) if value.len() > MAX_SA_VALUE || !(self.sa_xattrs || self.is_replaying()) => {
+            Some(value)
+                if value.len() > MAX_SA_VALUE || !(self.tunables.sa_xattrs() || self.is_replaying()) =>
+            {
                 return Ok(false);
             }
             Some(value) => list.insert(name, Value::ByteArray(value.to_vec())),

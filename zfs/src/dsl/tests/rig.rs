@@ -77,14 +77,10 @@ impl SpaHost for Host {
         let always = ["org.illumos:lz4_compress", "com.delphix:embedded_data", "com.delphix:hole_birth"];
         always.contains(&feature) || self.features.lock().get(feature).is_some_and(|n| *n > 0)
     }
-    fn feature_incr(&self, _tx: &Tx, feature: &str) -> Result<()> {
-        *self.features.lock().entry(feature.to_string()).or_default() += 1;
-        Ok(())
-    }
-    fn feature_decr(&self, _tx: &Tx, feature: &str) -> Result<()> {
+    fn feature_add(&self, _tx: &Tx, feature: &str, delta: i64) -> Result<()> {
         let mut features = self.features.lock();
-        let count = features.get_mut(feature).unwrap();
-        *count = count.checked_sub(1).unwrap();
+        let count = features.entry(feature.to_string()).or_default();
+        *count = count.checked_add_signed(delta).unwrap();
         Ok(())
     }
     fn log_internal(&self, _tx: &Tx, _event: &str, _dataset: u64, _name: &str, _text: &str) -> Result<()> {

@@ -1,0 +1,79 @@
+//! What properties say of a mounted file system; they take effect when they change. Source: `zfs_register_callbacks`
+//! (`module/os/linux/zfs/zfs_vfsops.c`).
+
+use super::types::MountOptions;
+use core::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering};
+
+/// When changes become durable (property `sync`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum SyncMode {
+    Standard = 0,
+    Always = 1,
+    Disabled = 2,
+}
+
+/// The present values. Each stands alone: no order between them is needed.
+pub(super) struct Tunables {
+    no_atime: bool,
+    record_size: AtomicU32,
+    sa_xattrs: AtomicBool,
+    update_atime: AtomicBool,
+    sync_mode: AtomicU8,
+    frozen: AtomicBool,
+}
+
+impl Tunables {
+    /// The values at mount; see [`Tunables::apply`].
+    pub(super) fn new(options: MountOptions, number: &dyn Fn(&str) -> Option<u64>) -> Self {
+        let tunables = Tunables {
+            no_atime: options.no_atime,
+            record_size: AtomicU32::default(),
+            sa_xattrs: AtomicBool::default(),
+            update_atime: AtomicBool::default(),
+            sync_mode: AtomicU8::default(),
+            frozen: AtomicBool::default(),
+        };
+        tunables.apply(number);
+        tunables
+    }
+
+    /// Takes over the properties' numbers; what is not known keeps its default.
+    pub(super) fn apply(&self, number: &dyn Fn(&str) -> Option<u64>) {
+        let get = |name, default| number(name).unwrap_or(default);
+        let record_size = get("recordsize", 128 << 10).clamp(512, 16 << 20) as u32;
+        self.record_size.store(record_size, Ordering::Relaxed);
+        self.sa_xattrs.store(get("xattr", 1) == 2, Ordering::Relaxed);
+        self.update_atime.store(!self.no_atime && get("atime", 1) != 0, Ordering::Relaxed);
+        self.sync_mode.store(get("sync", 0).min(2) as u8, Ordering::Relaxed);
+        self.frozen.store(get("readonly", 0) != 0, Ordering::Release);
+    }
+
+    /// Largest block of new files, in bytes (`recordsize`).
+    pub(super) fn record_size(&self) -> u32 {
+        self.record_size.load(Ordering::Relaxed)
+    }
+
+    /// New extended attributes go among the system attributes (`xattr=sa`).
+    pub(super) fn sa_xattrs(&self) -> bool {
+        self.sa_xattrs.load(Ordering::Relaxed)
+    }
+
+    /// Reading is noted (`atime`).
+    pub(super) fn update_atime(&self) -> bool {
+        self.update_atime.load(Ordering::Relaxed)
+    }
+
+    /// When changes become durable (`sync`).
+    pub(super) fn sync_mode(&self) -> SyncMode {
+        match self.sync_mode.load(Ordering::Relaxed) {
+            1 => SyncMode::Always,
+            2 => SyncMode::Disabled,
+            _ => SyncMode::Standard,
+        }
+    }
+
+    /// Nothing may be changed for now (`readonly`).
+    pub(super) fn frozen(&self) -> bool {
+        self.frozen.load(Ordering::Acquire)
+    }
+}
