@@ -150,7 +150,10 @@ fn snapshots_clones_bookmarks_and_holds_come_and_go() {
     image.judged("release -r keep t/a@3");
     let said = image.zfs("destroy -nvp t/a@2%4");
     let reclaimed: u64 = said.lines().last().unwrap().strip_prefix("reclaim\t").unwrap().parse().unwrap();
-    assert!(said.starts_with("destroy\tt/a@2\ndestroy\tt/a@3\ndestroy\tt/a@4\n") && reclaimed > 600_000, "{said}");
+    assert!(
+        said.starts_with("destroy\tt/a@2\ndestroy\tt/a@3\ndestroy\tt/a@4\n") && reclaimed > 600_000,
+        "{said}"
+    );
     image.judged("destroy t/a@2%4");
     assert_eq!(image.zfs("list -H -o name -t snapshot t/a"), "t/a@1\nt/a@5\nt/a@6\n");
     // The bookmark has outlived its snapshot and still counts.

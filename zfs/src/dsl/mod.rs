@@ -45,7 +45,7 @@ pub use diff::{Change, Diff};
 pub use follow::Follow;
 pub use host::{Slop, SpaHost, SyncTask};
 pub use pool::{DslPool, InitFs};
-pub use prop::{Property, Source, Value, human_bytes, human_time};
+pub use prop::{Property, Source, Value, human_bytes, human_time, stored_value};
 
 #[cfg(test)]
 mod tests;

@@ -1,5 +1,6 @@
 //! Dataset properties: the table, values and where they come from. Source: `module/zcommon/zfs_prop.c`, `module/zfs/dsl_prop.c`.
 
+use crate::error::Result;
 use alloc::format;
 use alloc::string::String;
 
@@ -40,6 +41,14 @@ pub struct Property {
     pub human: String,
     /// Where it comes from.
     pub source: Source,
+}
+
+/// What is stored for a native property's value in words; of a user property the words themselves.
+pub fn stored_value(property: &str, words: &str) -> Result<Value> {
+    match super::prop_table::find(property) {
+        Some(definition) => definition.read(words),
+        None => Ok(Value::Text(String::from(words))),
+    }
 }
 
 /// Bytes in at most five characters: `512B`, `1.50K`, `12.3M`, `128K` (`zfs_nicebytes`).

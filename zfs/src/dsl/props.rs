@@ -321,6 +321,16 @@ impl Dataset {
         }
     }
 
+    /// Whether a property is one of this kind of dataset: a native one by the table, any other if it has a value here.
+    pub fn has_property(&self, property: &str) -> Result<bool> {
+        let mask = match self.kind()? {
+            Kind::Filesystem => table::FS,
+            Kind::Volume => table::VOL,
+            Kind::Snapshot => table::SNAP,
+        };
+        Ok(table::find(property).is_none_or(|definition| definition.kinds & mask != 0))
+    }
+
     /// A numeric property's value (`recordsize`, `atime` as 0 or 1, `compression` as its index).
     pub fn get_number(&self, property: &str) -> Result<u64> {
         match self.get(property)?.value {

@@ -11,6 +11,7 @@ use super::pool::DslPool;
 use crate::dmu::Tx;
 use crate::error::{Error, Result};
 use crate::ondisk::dsl::{DatasetPhys, Space, Used};
+use alloc::format;
 use alloc::string::ToString;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
@@ -60,7 +61,8 @@ impl DslPool {
         let clone = self.create_head(tx, &dir, Some(target), 0)?;
         self.swap_clone(tx, &clone, head, target)?;
         self.zero_zil(tx, head)?;
-        self.host().log_internal(tx, "rollback", head.object, &head.name(), &target.name())?;
+        let text = format!("parent={}", head.dir().last_name());
+        self.host().log_internal(tx, "clone swap", clone.object, &clone.name(), &text)?;
         self.destroy_head(tx, &clone)
     }
 

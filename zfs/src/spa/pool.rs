@@ -246,9 +246,19 @@ impl Pool {
     }
     /// Adds a command line to the pool's history.
     pub fn log_history(&self, command: &str) -> Result<()> {
+        self.log_requests(Vec::new(), command)
+    }
+    /// Adds the requests that a command made, each with `ioctl` and `in_nvl` at least, and then its line to the pool's history
+    /// (`spa_history_log_nvl`).
+    pub fn log_requests(&self, requests: Vec<NvList>, command: &str) -> Result<()> {
         let spa = Arc::clone(&self.core.spa);
-        let record = NvList::new().with("history command", command).with("history who", 0);
-        self.core.spa.run_task(move |tx| spa.log(tx, record))
+        let command = NvList::new().with("history command", command);
+        self.core.spa.run_task(move |tx| {
+            let records = requests.into_iter().chain([command]);
+            records
+                .map(|r| r.with("history zone", "linux").with("history who", 0))
+                .try_for_each(|r| spa.log(tx, r))
+        })
     }
 
     /// A pool property as `zpool get -p` shows it, and whether it is set locally (else default or a statistic, `-`).

@@ -1,11 +1,13 @@
 //! `tarn zfs create`.
 
+use super::request;
 use super::select::dataset;
 use crate::cli::zfs::Create;
 use crate::commands::open::OpenPool;
 use anyhow::{Context, Result, bail, ensure};
 use zfs::Error;
 use zfs::dsl::{CreateFs, InitFs, Kind};
+use zfs::ondisk::nvlist::{NvList, Value};
 use zfs::{zpl, zvol};
 
 /// Block size of volumes if nobody says, in bytes (`ZVOL_DEFAULT_BLOCKSIZE` of OpenZFS 2.1).
@@ -67,7 +69,7 @@ fn volume(opened: &OpenPool, options: &Create, size: u64) -> Result<(u64, u32, V
 }
 
 /// `zfs create`.
-pub(super) fn run(opened: &OpenPool, options: &Create) -> Result<()> {
+pub(super) fn run(opened: &OpenPool, options: &Create) -> Result<Vec<NvList>> {
     let name = &options.dataset;
     for (index, (property, _)) in options.properties.iter().enumerate() {
         let twice = options.properties[..index].iter().any(|(other, _)| other == property);
@@ -75,7 +77,7 @@ pub(super) fn run(opened: &OpenPool, options: &Create) -> Result<()> {
     }
     let exists = opened.pool.dsl().lookup(name).is_ok();
     if options.parents && exists {
-        return Ok(());
+        return Ok(Vec::new());
     }
     ensure!(!exists, "cannot create {name}: it exists");
     let (kind, init, properties): (_, InitFs, _) = match options.volume {
@@ -93,13 +95,25 @@ pub(super) fn run(opened: &OpenPool, options: &Create) -> Result<()> {
     if options.dry_run {
         let parent = name.rsplit_once('/').map(|(parent, _)| parent);
         let parent = parent.with_context(|| format!("cannot create {name}: it is no name below a pool"))?;
-        return if options.parents { Ok(()) } else { dataset(opened, parent).map(|_| ()) };
+        return if options.parents { Ok(Vec::new()) } else { dataset(opened, parent).map(|_| Vec::new()) };
     }
     if options.parents {
         ancestors(opened, name)?;
     }
+    let recorded = recorded(options, kind, &properties);
     let made = opened.pool.dsl().create_dataset(name, CreateFs { kind, properties, init, parents: None });
-    made.map(|_| ()).with_context(|| format!("cannot create {name}"))
+    made.map(|_| vec![recorded]).with_context(|| format!("cannot create {name}"))
+}
+
+/// The request as the history keeps it.
+fn recorded(options: &Create, kind: Kind, properties: &[(String, String)]) -> NvList {
+    // `dmu_objset_type_t`.
+    let number = if kind == Kind::Volume { 3 } else { 2 };
+    let mut list = request::properties(properties);
+    if let (Some(size), Some(block)) = (options.volume, list.get_u64("volblocksize")) {
+        list.insert("volsize", size.next_multiple_of(block));
+    }
+    request::request("create", NvList::new().with("type", Value::Int32(number)).with("props", list))
 }
 
 /// What is made, as `zfs create -v` and `-P` say it.

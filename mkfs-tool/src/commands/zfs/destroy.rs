@@ -1,5 +1,6 @@
 //! `tarn zfs destroy`.
 
+use super::request;
 use super::select::{dataset, same_named};
 use crate::cli::zfs::Destroy;
 use crate::commands::open::OpenPool;
@@ -8,9 +9,10 @@ use anyhow::{Context, Result, bail, ensure};
 use std::sync::Arc;
 use zfs::Error;
 use zfs::dsl::Dataset;
+use zfs::ondisk::nvlist::{NvList, Value};
 
 /// `zfs destroy`.
-pub(super) fn run(opened: &OpenPool, options: &Destroy) -> Result<()> {
+pub(super) fn run(opened: &OpenPool, options: &Destroy) -> Result<Vec<NvList>> {
     let name = &options.dataset;
     if name.contains('#') {
         return bookmark(opened, options);
@@ -20,7 +22,7 @@ pub(super) fn run(opened: &OpenPool, options: &Destroy) -> Result<()> {
             let doomed = snapshots_of(opened, head, list, options)?;
             snapshots(opened, options, &doomed)
         }
-        None => head(opened, options),
+        None => head(opened, options).map(|()| Vec::new()),
     }
 }
 
@@ -32,7 +34,7 @@ fn say(options: &Destroy, name: &str) {
     }
 }
 
-fn bookmark(opened: &OpenPool, options: &Destroy) -> Result<()> {
+fn bookmark(opened: &OpenPool, options: &Destroy) -> Result<Vec<NvList>> {
     let name = &options.dataset;
     opened.pool.dsl().lookup_bookmark(name).map_err(|e| match e {
         Error::NotFound => anyhow::anyhow!("{name}: no such bookmark on {}", opened.name()),
@@ -40,9 +42,10 @@ fn bookmark(opened: &OpenPool, options: &Destroy) -> Result<()> {
     })?;
     say(options, name);
     if options.dry_run {
-        return Ok(());
+        return Ok(Vec::new());
     }
-    opened.pool.dsl().destroy_bookmarks(&[name]).with_context(|| format!("cannot destroy {name}"))
+    opened.pool.dsl().destroy_bookmarks(&[name]).with_context(|| format!("cannot destroy {name}"))?;
+    Ok(vec![request::request("destroy_bookmarks", request::set([name.as_str()]))])
 }
 
 /// What depends on a dataset and must go before it, then itself: children, snapshots, and with `clones` the clones of these.
@@ -130,7 +133,7 @@ fn explain(error: Error, name: &str, doomed: &[Arc<Dataset>]) -> anyhow::Error {
     }
 }
 
-fn snapshots(opened: &OpenPool, options: &Destroy, doomed: &[Arc<Dataset>]) -> Result<()> {
+fn snapshots(opened: &OpenPool, options: &Destroy, doomed: &[Arc<Dataset>]) -> Result<Vec<NvList>> {
     let mut order = Vec::new();
     if options.dependents {
         for snapshot in doomed {
@@ -149,15 +152,20 @@ fn snapshots(opened: &OpenPool, options: &Destroy, doomed: &[Arc<Dataset>]) -> R
         }
     }
     if options.dry_run {
-        return Ok(());
+        return Ok(Vec::new());
     }
     if options.dependents {
-        return in_order(opened, &order);
+        return in_order(opened, &order).map(|()| Vec::new());
     }
     let names: Vec<String> = doomed.iter().map(|d| d.name()).collect();
     let names: Vec<&str> = names.iter().map(String::as_str).collect();
     let done = opened.pool.dsl().destroy_snapshots(&names, options.defer);
-    done.map_err(|error| explain(error, &names.join(", "), doomed))
+    done.map_err(|error| explain(error, &names.join(", "), doomed))?;
+    let mut input = NvList::new().with("snaps", request::set(names));
+    if options.defer {
+        input.insert("defer", Value::Boolean);
+    }
+    Ok(vec![request::request("destroy_snaps", input)])
 }
 
 /// Bytes that destroying these snapshots frees: run by run of neighbours.

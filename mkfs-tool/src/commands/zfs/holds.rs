@@ -1,5 +1,6 @@
 //! `tarn zfs hold`, `release` and `holds`.
 
+use super::request;
 use super::select::{dataset, same_named};
 use crate::cli::zfs::{Hold, Holds, Release};
 use crate::commands::open::OpenPool;
@@ -7,6 +8,7 @@ use crate::output::{Align, Column, Table};
 use anyhow::{Context, Result};
 use std::process::ExitCode;
 use zfs::dsl::human_time;
+use zfs::ondisk::nvlist::NvList;
 
 /// The snapshots that are meant, by full name.
 fn targets(opened: &OpenPool, names: &[String], recursive: bool) -> Result<Vec<String>> {
@@ -27,15 +29,17 @@ fn targets(opened: &OpenPool, names: &[String], recursive: bool) -> Result<Vec<S
 }
 
 /// `zfs hold`: on all of them or none.
-pub(super) fn hold(opened: &OpenPool, options: &Hold) -> Result<()> {
+pub(super) fn hold(opened: &OpenPool, options: &Hold) -> Result<Vec<NvList>> {
     let names = targets(opened, &options.snapshots, options.recursive)?;
     let names: Vec<&str> = names.iter().map(String::as_str).collect();
     let done = opened.pool.dsl().hold(&names, &options.tag);
-    done.with_context(|| format!("cannot hold {} with the tag {}", names.join(", "), options.tag))
+    done.with_context(|| format!("cannot hold {} with the tag {}", names.join(", "), options.tag))?;
+    let holds = names.iter().fold(NvList::new(), |list, name| list.with(name, options.tag.as_str()));
+    Ok(vec![request::request("hold", NvList::new().with("holds", holds))])
 }
 
 /// `zfs release`: with `-r`, those of the snapshots that have the hold.
-pub(super) fn release(opened: &OpenPool, options: &Release) -> Result<()> {
+pub(super) fn release(opened: &OpenPool, options: &Release) -> Result<Vec<NvList>> {
     let mut names = targets(opened, &options.snapshots, options.recursive)?;
     if options.recursive {
         let mut held = Vec::new();
@@ -49,7 +53,10 @@ pub(super) fn release(opened: &OpenPool, options: &Release) -> Result<()> {
     }
     let names: Vec<&str> = names.iter().map(String::as_str).collect();
     let done = opened.pool.dsl().release(&names, &options.tag);
-    done.with_context(|| format!("cannot release the hold {} of {}", options.tag, names.join(", ")))
+    done.with_context(|| format!("cannot release the hold {} of {}", options.tag, names.join(", ")))?;
+    let tag = request::set([options.tag.as_str()]);
+    let input = names.iter().fold(NvList::new(), |list, name| list.with(name, tag.clone()));
+    Ok(vec![request::request("release", input)])
 }
 
 /// `zfs holds`.

@@ -45,18 +45,6 @@ const SHORT: [(&str, &str, &str); 17] = [
     ("dnsize", "dnodesize", "DNSIZE"),
 ];
 
-/// Properties that snapshots do not have, however they are asked for.
-const HEADS_ONLY: [&str; 8] = [
-    "available",
-    "mountpoint",
-    "canmount",
-    "quota",
-    "reservation",
-    "refquota",
-    "refreservation",
-    "recordsize",
-];
-
 /// Properties of bookmarks.
 const OF_BOOKMARKS: [&str; 7] =
     ["type", "creation", "referenced", "guid", "createtxg", "logicalreferenced", "ivsetguid"];
@@ -76,8 +64,8 @@ impl Item {
     /// A property; None where this item has none of that name.
     fn property(&self, name: &str) -> Result<Option<Property>> {
         match self {
-            // What says where or how much to write means nothing of a snapshot.
-            Item::Dataset(dataset) if dataset.is_snapshot() && HEADS_ONLY.contains(&name) => Ok(None),
+            // What says where or how much to write means nothing of a snapshot, a mount point nothing of a volume.
+            Item::Dataset(dataset) if !dataset.has_property(name)? => Ok(None),
             Item::Dataset(dataset) => match dataset.get(name) {
                 Ok(property) => Ok(Some(property)),
                 Err(Error::NotFound | Error::Invalid(_)) => Ok(None),

@@ -6,6 +6,7 @@ mod destroy;
 mod diff;
 mod holds;
 mod list;
+mod request;
 mod select;
 mod snapshots;
 
@@ -23,20 +24,20 @@ pub(crate) fn run(options: &Zfs) -> Result<ExitCode> {
         Verb::Diff(diff) => return diff::run(&OpenPool::read(disks)?, diff),
         Verb::Holds(holds) => return holds::list(&OpenPool::read(disks)?, holds),
         Verb::Destroy(destroy) if destroy.dry_run => {
-            return destroy::run(&OpenPool::read(disks)?, destroy).map(|()| ExitCode::SUCCESS);
+            return destroy::run(&OpenPool::read(disks)?, destroy).map(|_| ExitCode::SUCCESS);
         }
         Verb::Create(create) if create.dry_run => {
-            return create::run(&OpenPool::read(disks)?, create).map(|()| ExitCode::SUCCESS);
+            return create::run(&OpenPool::read(disks)?, create).map(|_| ExitCode::SUCCESS);
         }
         _ => {}
     }
     let opened = OpenPool::write(disks, options.disks.force_import)?;
-    match &options.verb {
-        Verb::Set(set) => change::set(&opened, set)?,
-        Verb::Inherit(inherit) => change::inherit(&opened, inherit)?,
+    let requests = match &options.verb {
+        Verb::Set(set) => change::set(&opened, set).map(|()| Vec::new())?,
+        Verb::Inherit(inherit) => change::inherit(&opened, inherit).map(|()| Vec::new())?,
         Verb::Create(create) => create::run(&opened, create)?,
-        Verb::Rename(rename) => change::rename(&opened, rename)?,
-        Verb::Promote(promote) => change::promote(&opened, promote)?,
+        Verb::Rename(rename) => change::rename(&opened, rename).map(|()| Vec::new())?,
+        Verb::Promote(promote) => change::promote(&opened, promote).map(|()| Vec::new())?,
         Verb::Clone(clone) => snapshots::clone(&opened, clone)?,
         Verb::Snapshot(snapshot) => snapshots::snapshot(&opened, snapshot)?,
         Verb::Bookmark(bookmark) => snapshots::bookmark(&opened, bookmark)?,
@@ -45,9 +46,9 @@ pub(crate) fn run(options: &Zfs) -> Result<ExitCode> {
         Verb::Hold(hold) => holds::hold(&opened, hold)?,
         Verb::Release(release) => holds::release(&opened, release)?,
         // Done above: they only look.
-        Verb::List(_) | Verb::Get(_) | Verb::Diff(_) | Verb::Holds(_) => {}
-    }
-    opened.pool.log_history(&history_line(std::env::args()))?;
+        Verb::List(_) | Verb::Get(_) | Verb::Diff(_) | Verb::Holds(_) => Vec::new(),
+    };
+    opened.pool.log_requests(requests, &history_line(std::env::args()))?;
     opened.close()?;
     Ok(ExitCode::SUCCESS)
 }

@@ -1,12 +1,14 @@
 //! `tarn zfs snapshot`, `rollback`, `clone` and `bookmark`.
 
 use super::create::ancestors;
+use super::request;
 use super::select::{dataset, with_descendants};
 use crate::cli::zfs::{Bookmark, Clone, Rollback, Snapshot};
 use crate::commands::open::OpenPool;
 use anyhow::{Context, Result, bail, ensure};
 use std::sync::Arc;
 use zfs::dsl::{Dataset, Kind};
+use zfs::ondisk::nvlist::NvList;
 use zfs::zpl::{Filesystem, MountOptions};
 
 /// Replays the intent log that a killed guest left, so that what it had synced is in the file system.
@@ -31,7 +33,7 @@ fn pairs(properties: &[(String, String)]) -> Vec<(&str, &str)> {
 }
 
 /// `zfs snapshot`: all of them in one transaction group, or none.
-pub(super) fn snapshot(opened: &OpenPool, options: &Snapshot) -> Result<()> {
+pub(super) fn snapshot(opened: &OpenPool, options: &Snapshot) -> Result<Vec<NvList>> {
     let mut names: Vec<String> = Vec::new();
     for name in &options.snapshots {
         let (fs, snap) =
@@ -49,7 +51,12 @@ pub(super) fn snapshot(opened: &OpenPool, options: &Snapshot) -> Result<()> {
     }
     let names: Vec<&str> = names.iter().map(String::as_str).collect();
     let done = opened.pool.dsl().create_snapshots_with(&names, &properties);
-    done.with_context(|| format!("cannot create snapshot {}", options.snapshots.join(", ")))
+    done.with_context(|| format!("cannot create snapshot {}", options.snapshots.join(", ")))?;
+    let given = request::properties(&options.properties);
+    Ok(vec![request::request(
+        "snapshot",
+        NvList::new().with("snaps", request::set(names)).with("props", given),
+    )])
 }
 
 /// Clones of snapshots, with all that depends on them, go first (`zfs rollback -R`).
@@ -65,7 +72,7 @@ fn destroy_clones(opened: &OpenPool, newer: &[Arc<Dataset>]) -> Result<()> {
 }
 
 /// `zfs rollback`.
-pub(super) fn rollback(opened: &OpenPool, options: &Rollback) -> Result<()> {
+pub(super) fn rollback(opened: &OpenPool, options: &Rollback) -> Result<Vec<NvList>> {
     let name = &options.snapshot;
     let (fs, snap) =
         name.split_once('@').with_context(|| format!("{name}: a snapshot's name is DATASET@NAME"))?;
@@ -94,25 +101,29 @@ pub(super) fn rollback(opened: &OpenPool, options: &Rollback) -> Result<()> {
     }
     replay(opened, head)?;
     let done = opened.pool.dsl().rollback(fs, snap, destroy);
-    done.with_context(|| format!("cannot roll back to {name}"))
+    done.with_context(|| format!("cannot roll back to {name}"))?;
+    let target = NvList::new().with("target", name.as_str());
+    Ok(vec![request::request("rollback", target.clone()).with("out_nvl", target)])
 }
 
 /// `zfs clone`.
-pub(super) fn clone(opened: &OpenPool, options: &Clone) -> Result<()> {
+pub(super) fn clone(opened: &OpenPool, options: &Clone) -> Result<Vec<NvList>> {
     dataset(opened, &options.snapshot)?;
     if options.parents {
         if opened.pool.dsl().lookup(&options.dataset).is_ok() {
-            return Ok(());
+            return Ok(Vec::new());
         }
         ancestors(opened, &options.dataset)?;
     }
     let properties = pairs(&options.properties);
     let done = opened.pool.dsl().clone_snapshot(&options.snapshot, &options.dataset, &properties);
-    done.map(|_| ()).with_context(|| format!("cannot clone {} as {}", options.snapshot, options.dataset))
+    done.with_context(|| format!("cannot clone {} as {}", options.snapshot, options.dataset))?;
+    let input = NvList::new().with("origin", options.snapshot.as_str());
+    Ok(vec![request::request("clone", input.with("props", request::properties(&options.properties)))])
 }
 
 /// `zfs bookmark`. Either name may be short: `@snap` and `#mark` are of the dataset that the other one names.
-pub(super) fn bookmark(opened: &OpenPool, options: &Bookmark) -> Result<()> {
+pub(super) fn bookmark(opened: &OpenPool, options: &Bookmark) -> Result<Vec<NvList>> {
     let of = |name: &str| name.split(['@', '#']).next().unwrap_or_default().to_owned();
     let (mut source, mut new) = (options.source.clone(), options.bookmark.clone());
     ensure!(source.contains(['@', '#']), "{source}: the source is a snapshot or a bookmark");
@@ -123,5 +134,6 @@ pub(super) fn bookmark(opened: &OpenPool, options: &Bookmark) -> Result<()> {
         source = of(&new) + &source;
     }
     let done = opened.pool.dsl().create_bookmarks(&[(&new, &source)]);
-    done.with_context(|| format!("cannot create bookmark {new} of {source}"))
+    done.with_context(|| format!("cannot create bookmark {new} of {source}"))?;
+    Ok(vec![request::request("bookmark", NvList::new().with(&new, source.as_str()))])
 }
