@@ -6,6 +6,7 @@ use crate::cli::zfs::Destroy;
 use crate::commands::open::OpenPool;
 use crate::quantity::human;
 use anyhow::{Context, Result, bail, ensure};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use zfs::Error;
 use zfs::dsl::Dataset;
@@ -48,25 +49,34 @@ fn bookmark(opened: &OpenPool, options: &Destroy) -> Result<Vec<NvList>> {
     Ok(vec![request::request("destroy_bookmarks", request::set([name.as_str()]))])
 }
 
-/// What depends on a dataset and must go before it, then itself: children, snapshots, and with `clones` the clones of these.
-pub(super) fn dependents(
+/// What depends on datasets and must go before them, then themselves: children, snapshots, and with `clones` the clones of these.
+pub(super) fn dependents(opened: &OpenPool, of: &[Arc<Dataset>], clones: bool) -> Result<Vec<Arc<Dataset>>> {
+    let (mut seen, mut order) = (BTreeSet::new(), Vec::new());
+    for dataset in of {
+        visit(opened, dataset, clones, &mut seen, &mut order)?;
+    }
+    Ok(order)
+}
+
+fn visit(
     opened: &OpenPool,
     of: &Arc<Dataset>,
     clones: bool,
+    seen: &mut BTreeSet<u64>,
     order: &mut Vec<Arc<Dataset>>,
 ) -> Result<()> {
-    if order.iter().any(|known| known.name() == of.name()) {
+    if !seen.insert(of.object()) {
         return Ok(());
     }
     for child in of.children()? {
-        dependents(opened, &child, clones, order)?;
+        visit(opened, &child, clones, seen, order)?;
     }
     for snapshot in of.snapshots()? {
-        dependents(opened, &snapshot, clones, order)?;
+        visit(opened, &snapshot, clones, seen, order)?;
     }
     if clones && of.is_snapshot() {
         for clone in of.clones()? {
-            dependents(opened, &dataset(opened, &clone)?, clones, order)?;
+            visit(opened, &dataset(opened, &clone)?, clones, seen, order)?;
         }
     }
     order.push(Arc::clone(of));
@@ -78,11 +88,10 @@ fn head(opened: &OpenPool, options: &Destroy) -> Result<()> {
     let head = dataset(opened, name)?;
     ensure!(!options.defer, "-d is for snapshots");
     ensure!(name.contains('/'), "{name}: a pool's root file system goes with its pool");
-    let mut order = Vec::new();
+    let mut order = vec![Arc::clone(&head)];
     if options.dependents || options.recursive {
-        dependents(opened, &head, options.dependents, &mut order)?;
+        order = dependents(opened, &order, options.dependents)?;
     } else {
-        order.push(Arc::clone(&head));
         let mut below: Vec<String> = head.children()?.iter().map(|d| d.name()).collect();
         below.extend(head.snapshots()?.iter().map(|d| d.name()));
         ensure!(
@@ -106,7 +115,12 @@ fn head(opened: &OpenPool, options: &Destroy) -> Result<()> {
 pub(super) fn in_order(opened: &OpenPool, order: &[Arc<Dataset>]) -> Result<()> {
     let names: Vec<(bool, String)> = order.iter().map(|d| (d.is_snapshot(), d.name())).collect();
     for run in names.chunk_by(|(a, _), (b, _)| *a && *b) {
-        let list: Vec<&str> = run.iter().map(|(_, name)| name.as_str()).collect();
+        let mut list: Vec<&str> = run.iter().map(|(_, name)| name.as_str()).collect();
+        // A snapshot whose destruction was deferred went with its last clone.
+        list.retain(|name| !matches!(opened.pool.dsl().lookup(name), Err(Error::NotFound)));
+        if list.is_empty() {
+            continue;
+        }
         let done = match run {
             [(true, _), ..] => opened.pool.dsl().destroy_snapshots(&list, false),
             _ => opened.pool.dsl().destroy(list[0], false, false),
@@ -134,14 +148,7 @@ fn explain(error: Error, name: &str, doomed: &[Arc<Dataset>]) -> anyhow::Error {
 }
 
 fn snapshots(opened: &OpenPool, options: &Destroy, doomed: &[Arc<Dataset>]) -> Result<Vec<NvList>> {
-    let mut order = Vec::new();
-    if options.dependents {
-        for snapshot in doomed {
-            dependents(opened, snapshot, true, &mut order)?;
-        }
-    } else {
-        order.extend(doomed.iter().map(Arc::clone));
-    }
+    let order = if options.dependents { dependents(opened, doomed, true)? } else { doomed.to_vec() };
     order.iter().for_each(|dataset| say(options, &dataset.name()));
     if options.verbose || options.parsable {
         let bytes = reclaimed(opened, doomed)?;
@@ -174,7 +181,7 @@ fn reclaimed(opened: &OpenPool, doomed: &[Arc<Dataset>]) -> Result<u64> {
         doomed.iter().filter_map(|d| d.name().split_once('@').map(|(head, _)| head.to_owned())).collect();
     heads.sort();
     heads.dedup();
-    let names: Vec<String> = doomed.iter().map(|d| d.name()).collect();
+    let names: BTreeSet<String> = doomed.iter().map(|d| d.name()).collect();
     let mut bytes = 0;
     for head in heads {
         let all: Vec<String> = dataset(opened, &head)?.snapshots()?.iter().map(|s| s.name()).collect();
@@ -209,10 +216,11 @@ fn snapshots_of(opened: &OpenPool, fs: &str, list: &str, options: &Destroy) -> R
             names.extend(all);
         }
     }
-    let mut unique: Vec<Arc<Dataset>> = Vec::new();
+    let (mut seen, mut unique) = (BTreeSet::new(), Vec::new());
     for name in names {
-        if unique.iter().all(|known| known.name() != name) {
-            unique.push(dataset(opened, &name)?);
+        let snapshot = dataset(opened, &name)?;
+        if seen.insert(snapshot.object()) {
+            unique.push(snapshot);
         }
     }
     Ok(unique)

@@ -63,9 +63,8 @@ pub(super) fn snapshot(opened: &OpenPool, options: &Snapshot) -> Result<Vec<NvLi
 fn destroy_clones(opened: &OpenPool, newer: &[Arc<Dataset>]) -> Result<()> {
     for snapshot in newer {
         for clone in snapshot.clones()? {
-            let mut order = Vec::new();
-            super::destroy::dependents(opened, &dataset(opened, &clone)?, true, &mut order)?;
-            super::destroy::in_order(opened, &order)?;
+            let clone = dataset(opened, &clone)?;
+            super::destroy::in_order(opened, &super::destroy::dependents(opened, &[clone], true)?)?;
         }
     }
     Ok(())
