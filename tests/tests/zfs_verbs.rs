@@ -112,6 +112,7 @@ fn file_systems_and_volumes_are_made_resized_and_renamed() {
     image.judged("create -V 16M t/vol");
     // As OpenZFS reserves for a volume of that size.
     assert_eq!(image.get("volsize,volblocksize,refreservation", "t/vol"), "16777216\n8192\n19398656");
+    assert!(!image.refused("create -V 10G t/huge").is_empty());
     image.judged("create -s -V 100000000 -b 16K t/sparse");
     assert_eq!(image.get("volsize,volblocksize,refreservation", "t/sparse"), "100007936\n16384\n0");
     image.judged("set volsize=8M t/vol");

@@ -314,6 +314,9 @@ impl DslPool {
             if missing.is_empty() {
                 pool.parent_for(&name)?;
             }
+            let top = missing.last().map_or(name.as_str(), |(path, _)| *path);
+            let (above, _) = split_last(top).ok_or(Error::Exists)?;
+            pool.check_room(&*pool.find_dir(&above)?, &settings)?;
             for (path, init) in missing.into_iter().rev() {
                 pool.create_at(tx, path, Kind::Filesystem, &[], init)?;
             }
@@ -354,6 +357,7 @@ impl DslPool {
             let origin = pool.find(&snapshot)?;
             let settings = Setting::read_all(pool, &properties, origin.content_kind()?)?;
             let (parent, last) = pool.parent_for(&name)?;
+            pool.check_room(&parent, &settings)?;
             let dir = pool.create_dir(tx, Some(&parent), &last)?;
             pool.start_counts(tx, &dir)?;
             let clone = pool.create_head(tx, &dir, Some(&origin), 0)?;

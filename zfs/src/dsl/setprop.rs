@@ -1,7 +1,7 @@
 //! Setting properties. Source: `dsl_prop_set_sync_impl`, `dsl_props_set_check` (`module/zfs/dsl_prop.c`), `zfs_prop_set_special`.
 
 use super::dataset::{Dataset, Kind};
-use super::dir::Delta;
+use super::dir::{Delta, Dir};
 use super::host::Slop;
 use super::pool::DslPool;
 use super::prop::Value;
@@ -145,6 +145,13 @@ impl DslPool {
             }
             pool.refresh_settings()
         })
+    }
+
+    /// What a new dataset reserves must fit into what the one above may still use.
+    pub(crate) fn check_room(&self, above: &Dir, settings: &[Setting]) -> Result<()> {
+        let reserves = |s: &&Setting| s.native && matches!(s.name.as_str(), "reservation" | "refreservation");
+        let most = settings.iter().filter(reserves).map(Setting::number).max().unwrap_or(0);
+        if most > above.available(&self.meta) { Err(Error::NoSpace) } else { Ok(()) }
     }
 
     /// The history's line of a change (`dsl_prop_set_sync_impl`): values as they are stored.
