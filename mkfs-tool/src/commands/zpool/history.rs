@@ -79,6 +79,11 @@ fn dump(list: &NvList, indent: usize, depth: usize, out: &mut dyn Write) -> Resu
                     }
                 }
             }
+            Value::Uint64Array(numbers) => {
+                for (index, number) in numbers.iter().enumerate() {
+                    writeln!(out, "{space}{name}[{index}]: {number}")?;
+                }
+            }
             value => writeln!(out, "{space}{name}: {}", scalar(value))?,
         }
     }
@@ -97,7 +102,7 @@ fn scalar(value: &Value) -> String {
         Value::Byte(n) | Value::Uint8(n) => n.to_string(),
         Value::Int8(n) => n.to_string(),
         Value::BooleanValue(b) => b.to_string(),
-        // Arrays of numbers occur in no request; keys are not to be shown.
+        // Other arrays are those of keys, which are not to be shown.
         _ => "<array>".to_owned(),
     }
 }
