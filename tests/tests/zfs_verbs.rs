@@ -102,13 +102,13 @@ impl Image {
 #[test]
 fn file_systems_and_volumes_are_made_resized_and_renamed() {
     let image = Image::new(31);
-    image.judged("create -o compression=lz4 -o my:note=x t/a");
+    image.zfs("create -o compression=lz4 -o my:note=x t/a");
     assert!(image.refused("create t/a").contains("exists"));
     image.zfs("create -p t/a");
     assert!(!image.refused("create t/no/such").is_empty());
     assert_eq!(image.zfs("create -nvp t/x/y"), "would create ancestors of t/x/y\nwould create t/x/y\n");
     assert!(!image.names("filesystem").contains(&"t/x".to_owned()));
-    image.judged("create -p t/x/y/z");
+    image.zfs("create -p t/x/y/z");
     image.judged("create -V 16M t/vol");
     // As OpenZFS reserves for a volume of that size.
     assert_eq!(image.get("volsize,volblocksize,refreservation", "t/vol"), "16777216\n8192\n19398656");
@@ -120,10 +120,10 @@ fn file_systems_and_volumes_are_made_resized_and_renamed() {
     assert!(image.refused("set volsize=1000 t/vol").contains("volsize"));
     image.judged("rename -p t/x/y t/new/place/y");
     assert!(image.names("filesystem").contains(&"t/new/place/y/z".to_owned()));
-    image.judged("set my:note=other quota=100M t/a");
-    image.judged("inherit my:note t/a");
+    image.zfs("set my:note=other quota=100M t/a");
+    image.zfs("inherit my:note t/a");
     assert_eq!(image.get("my:note,quota,compression", "t/a"), "-\n104857600\nlz4");
-    image.judged("destroy t/sparse");
+    image.zfs("destroy t/sparse");
     image.judged("destroy -r t/new");
     assert!(!image.zfs("list -H -o name -r t").contains("t/new"));
 }
@@ -135,20 +135,20 @@ fn snapshots_clones_bookmarks_and_holds_come_and_go() {
     image.zfs("create t/a/b");
     for i in 1..=6 {
         image.write("t/a", "file", 300_000);
-        image.judged(&format!("snapshot -r -o test:n={i} t/a@{i}"));
+        image.zfs(&format!("snapshot -r -o test:n={i} t/a@{i}"));
     }
     assert_eq!(image.get("test:n", "t/a/b@3"), "3");
     let written: u64 = image.get("written@5", "t/a").parse().unwrap();
     assert!((300_000..600_000).contains(&written), "{written}");
-    image.judged("bookmark t/a@2 #two");
+    image.zfs("bookmark t/a@2 #two");
     image.judged("bookmark t/a#two t/a#copy");
     assert_eq!(image.names("bookmark"), ["t/a#copy", "t/a#two"]);
     assert_eq!(image.get("guid", "t/a#two"), image.get("guid", "t/a@2"));
 
-    image.judged("hold -r keep t/a@3");
+    image.zfs("hold -r keep t/a@3");
     assert_eq!(image.zfs("holds -H -r t/a@3").lines().count(), 2);
     assert!(image.refused("destroy t/a@3").contains("held"));
-    image.judged("release -r keep t/a@3");
+    image.zfs("release -r keep t/a@3");
     let said = image.zfs("destroy -nvp t/a@2%4");
     let reclaimed: u64 = said.lines().last().unwrap().strip_prefix("reclaim\t").unwrap().parse().unwrap();
     assert!(
@@ -166,17 +166,17 @@ fn snapshots_clones_bookmarks_and_holds_come_and_go() {
     image.write("t/deep/er/clone", "other", 200_000);
     assert!(image.refused("destroy t/a@5").contains("-R"));
     assert!(image.refused("rollback t/a@5").contains("-r"));
-    image.judged("snapshot t/deep/er/clone@own");
+    image.zfs("snapshot t/deep/er/clone@own");
     image.judged("promote t/deep/er/clone");
     assert_eq!(image.get("origin", "t/a"), "t/deep/er/clone@5");
     image.judged("promote t/a");
-    image.judged("rename -r t/a@6 @six");
+    image.zfs("rename -r t/a@6 @six");
     assert!(image.names("snapshot").contains(&"t/a/b@six".to_owned()));
-    image.judged("bookmark t/a@six t/a#six");
+    image.zfs("bookmark t/a@six t/a#six");
     image.zfs("clone t/a@six t/second");
     image.judged("rollback -R t/a@5");
     assert!(!image.names("all").iter().any(|n| n.contains("six") && !n.contains("/b@") || n == "t/second"));
-    image.judged("destroy -d t/a@5");
+    image.zfs("destroy -d t/a@5");
     assert_eq!(image.get("defer_destroy", "t/a@5"), "on");
     assert!(image.refused("destroy -r t/a").contains("t/deep/er/clone"));
     image.judged("destroy -R t/a");
