@@ -65,6 +65,9 @@ pub(crate) fn run_bench(rest: &[String]) -> Result<()> {
     if guest {
         publish("guest", &(provenance()? + &bench.guest()?))?;
     }
+    if guest {
+        publish("guest", &(provenance()? + &bench.guest()?))?;
+    }
     std::fs::remove_dir_all(&bench.folder)?;
     Ok(())
 }
