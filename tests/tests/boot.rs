@@ -212,9 +212,9 @@ fn vector_registers_survive_system_calls() {
 }
 
 #[test]
-fn mapped_files_and_events() {
+fn mapped_files_events_and_names() {
     let guest = Guest::new(add_checks);
-    guest.checks(&["--cpus", "2"], &["mapping", "events"]);
+    guest.checks(&["--cpus", "2"], &["mapping", "events", "names"]);
 }
 
 #[test]

@@ -30,10 +30,17 @@ static LOW: AtomicU64 = AtomicU64::new(0);
 static CALLED: AtomicBool = AtomicBool::new(false);
 static RECLAIMER: Once<Arc<Thread>> = Once::new();
 
-/// Gives back so many bytes of what it holds, and says how many it was. Must not wait.
 type Shrink = Box<dyn Fn(usize) -> usize + Send + Sync>;
 
-static CACHE: Once<Shrink> = Once::new();
+/// Who can give memory back.
+pub struct Holders {
+    /// Gives back so many bytes of cached blocks, and says how many it was. Never waits.
+    pub cache: Shrink,
+    /// Gives back the names of files that are kept. May wait.
+    pub names: Box<dyn Fn() + Send + Sync>,
+}
+
+static HOLDERS: Once<Holders> = Once::new();
 
 fn low() -> u64 {
     LOW.load(Ordering::Relaxed)
@@ -43,9 +50,9 @@ fn reserve() -> u64 {
     low() / 2
 }
 
-/// Starts the thread that takes memory back from `cache`. Once.
-pub fn start(cache: Shrink) {
-    CACHE.call_once(|| cache);
+/// Starts the thread that takes memory back from `holders`. Once.
+pub fn start(holders: Holders) {
+    HOLDERS.call_once(|| holders);
     LOW.store((frame::total() / LOW_SHARE).clamp(LOW_MIN, LOW_MAX), Ordering::Relaxed);
     RECLAIMER.call_once(|| sched::spawn("reclaim", Box::new(run)));
 }
@@ -74,8 +81,11 @@ fn call_reclaimer() {
 fn reclaim() -> u64 {
     let before = frame::free_count();
     let wanted = (low() * 2).saturating_sub(before).max(LOW_MIN) * phys::FRAME_SIZE;
-    if let Some(shrink) = CACHE.get() {
-        shrink(wanted as usize);
+    if let Some(holders) = HOLDERS.get() {
+        (holders.cache)(wanted as usize);
+        if frame::free_count() < low() {
+            (holders.names)();
+        }
     }
     if frame::free_count() < low() {
         address_space::release_borrowed();
@@ -117,8 +127,8 @@ pub fn in_need(bytes: usize, tries: u32) -> bool {
     if tries >= PATIENCE || !arch::interrupts_enabled() || !sched::is_running() {
         return false;
     }
-    let shrink = |shrink: &Shrink| shrink(bytes.saturating_mul(2).max(NEED_MIN)) > 0;
-    if !CACHE.get().is_some_and(shrink) && !address_space::try_release_borrowed() {
+    let shrink = |holders: &Holders| (holders.cache)(bytes.saturating_mul(2).max(NEED_MIN)) > 0;
+    if !HOLDERS.get().is_some_and(shrink) && !address_space::try_release_borrowed() {
         sched::sleep(WAIT_NS);
     }
     true

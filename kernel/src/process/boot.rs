@@ -10,6 +10,7 @@ use super::console::Terminal;
 use super::info::Source;
 use crate::mm::{frame, phys, pressure};
 use crate::{boot, env, log, println};
+use alloc::boxed::Box;
 use alloc::string::{String, ToString};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
@@ -150,6 +151,8 @@ fn mount_root() -> Result<(Arc<dyn FileSystem>, RootHints), String> {
 
 /// Share of the memory that the cache may have if `tarn.arc_max` does not say; it gives back what is needed elsewhere.
 const ARC_SHARE: u64 = 2;
+/// So many bytes of memory let one name be kept.
+const NAME_SHARE: u64 = 32 << 10;
 /// Share of the memory that changes may take before they are written, and its bounds in bytes.
 const DIRTY_SHARE: u64 = 12;
 const DIRTY_BOUNDS: (u64, u64) = (1 << 20, 256 << 20);
@@ -172,12 +175,17 @@ fn mount_pool(dataset: Option<&str>) -> Result<(Arc<dyn FileSystem>, RootHints),
     let pool = Pool::import(crate::drivers::block_devices(), env(), options)
         .map_err(|e| alloc::format!("the pool cannot be imported: {e}"))?;
     let zio = Arc::clone(pool.zio());
-    pressure::start(alloc::boxed::Box::new(move |bytes| zio.shrink_cache(bytes)));
     let name = match dataset {
         Some(name) => String::from(name),
         None => bootfs(&pool)?,
     };
     let root = ZfsRoot::mount(pool, &name).map_err(|e| alloc::format!("{name} cannot be mounted: {e}"))?;
+    root.set_name_limit((memory / NAME_SHARE) as usize);
+    let names = Arc::clone(&root);
+    pressure::start(pressure::Holders {
+        cache: Box::new(move |bytes| zio.shrink_cache(bytes)),
+        names: Box::new(move || names.forget_names()),
+    });
     let property = |name: &str| root.property(name).filter(|text| !text.is_empty());
     let hints =
         RootHints { command: property("tarn:cmd"), env: property("tarn:env"), cwd: property("tarn:cwd") };

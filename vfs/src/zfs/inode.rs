@@ -1,5 +1,6 @@
 //! A file of a dataset.
 
+use super::names::Found;
 use super::{Mounted, control};
 use crate::errno::{Errno, Result};
 use crate::inode::Inode;
@@ -80,6 +81,42 @@ impl ZfsInode {
 
     fn fs(&self) -> &zpl::Filesystem {
         &self.mounted.fs
+    }
+
+    /// Looks for an entry in the directory itself, and remembers what it found.
+    fn look_for(&self, name: &[u8], generation: u64) -> Result<Arc<dyn Inode>> {
+        // Where several spellings are one name, a change would have to forget all of them.
+        let remember = |inode| {
+            if self.fs().names_are_bytes() {
+                self.mounted.names.insert(self.object, name, inode, generation);
+            }
+        };
+        loop {
+            let object = match self.fs().lookup(self.object, name) {
+                Err(::zfs::Error::NotFound) => {
+                    remember(None);
+                    return Err(Errno::ENOENT);
+                }
+                found => found?,
+            };
+            match ZfsInode::get(&self.mounted, object) {
+                // Removed between the two steps: look again, as it may have been replaced.
+                Err(Errno::ENOENT) => {}
+                found => {
+                    let inode = found?;
+                    remember(Some(Arc::clone(&inode)));
+                    return Ok(inode);
+                }
+            }
+        }
+    }
+
+    /// Makes a change of an entry; nothing that was known of its name before is known afterwards.
+    fn changing<R>(&self, name: &[u8], change: impl FnOnce() -> R) -> R {
+        self.mounted.names.forget(self.object, name);
+        let result = change();
+        self.mounted.names.forget(self.object, name);
+        result
     }
 
     fn is_root(&self) -> bool {
@@ -187,20 +224,22 @@ impl Inode for ZfsInode {
         if name == control::NAME && self.is_root() && !self.fs().dataset().is_snapshot() {
             return Ok(control::directory(&self.mounted));
         }
-        loop {
-            let object = self.fs().lookup(self.object, name)?;
-            match ZfsInode::get(&self.mounted, object) {
-                // Removed between the two steps: look again, as it may have been replaced.
-                Err(Errno::ENOENT) => {}
-                found => return Ok(found?),
-            }
+        match self.mounted.names.get(self.object, name) {
+            Found::Inode(inode) => Ok(inode),
+            Found::Nothing => Err(Errno::ENOENT),
+            Found::Unknown(generation) => self.look_for(name, generation),
         }
     }
 
     fn create(&self, name: &[u8], new: &New) -> Result<Arc<dyn Inode>> {
         self.check_name(name)?;
-        let object = self.fs().create(self.object, name, &Self::new_file(new))?;
-        Ok(ZfsInode::get(&self.mounted, object)?)
+        let object = self.fs().create(self.object, name, &Self::new_file(new));
+        let generation = self.mounted.names.forget(self.object, name);
+        let inode = ZfsInode::get(&self.mounted, object?)?;
+        if self.fs().names_are_bytes() {
+            self.mounted.names.insert(self.object, name, Some(Arc::clone(&inode)), generation);
+        }
+        Ok(inode)
     }
 
     fn create_unnamed(&self, new: &New) -> Result<Arc<dyn Inode>> {
@@ -217,21 +256,21 @@ impl Inode for ZfsInode {
         if target.kind == FileType::Directory {
             return Err(Errno::EPERM);
         }
-        Ok(self.fs().link(self.object, name, target.object)?)
+        Ok(self.changing(name, || self.fs().link(self.object, name, target.object))?)
     }
 
     fn unlink(&self, name: &[u8]) -> Result<()> {
         if self.is_root() && name == control::NAME {
             return Err(Errno::EISDIR);
         }
-        Ok(self.fs().unlink(self.object, name)?)
+        Ok(self.changing(name, || self.fs().unlink(self.object, name))?)
     }
 
     fn rmdir(&self, name: &[u8]) -> Result<()> {
         if self.is_root() && name == control::NAME {
             return Err(Errno::EPERM);
         }
-        Ok(self.fs().rmdir(self.object, name)?)
+        Ok(self.changing(name, || self.fs().rmdir(self.object, name))?)
     }
 
     fn rename(&self, name: &[u8], to: &Arc<dyn Inode>, to_name: &[u8], flags: RenameFlags) -> Result<()> {
@@ -239,7 +278,8 @@ impl Inode for ZfsInode {
         self.check_name(name)?;
         to.check_name(to_name)?;
         let flags = zpl::RenameFlags::from_bits_truncate(flags.bits());
-        Ok(self.fs().rename(self.object, name, to.object, to_name, flags)?)
+        let rename = || self.fs().rename(self.object, name, to.object, to_name, flags);
+        Ok(self.changing(name, || to.changing(to_name, rename))?)
     }
 
     fn read_dir(&self, cookie: u64, sink: &mut dyn FnMut(DirEntry) -> bool) -> Result<()> {

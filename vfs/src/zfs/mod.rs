@@ -10,6 +10,7 @@
 
 mod control;
 mod inode;
+mod names;
 
 use crate::errno::{Errno, Result};
 use crate::inode::{FileSystem, Inode};
@@ -18,9 +19,11 @@ use ::zfs::spa::Pool;
 use ::zfs::zpl::{Filesystem, MountOptions};
 use alloc::string::String;
 use alloc::sync::{Arc, Weak};
+use alloc::vec::Vec;
 use core::sync::atomic::{AtomicU64, Ordering};
 use hashbrown::HashMap;
 use inode::ZfsInode;
+use names::Names;
 use platform::sync::Mutex;
 
 /// `ZFS_SUPER_MAGIC`.
@@ -34,6 +37,7 @@ struct Mounted {
     dev: u64,
     name: String,
     inodes: Mutex<HashMap<u64, Weak<ZfsInode>>>,
+    names: Names,
     snapshots: Mutex<HashMap<String, Arc<Mounted>>>,
 }
 
@@ -44,6 +48,7 @@ impl Mounted {
             fs,
             dev: NEXT_DEV.fetch_add(1, Ordering::Relaxed),
             inodes: Mutex::new(HashMap::new()),
+            names: Names::new(),
             snapshots: Mutex::new(HashMap::new()),
         })
     }
@@ -81,6 +86,7 @@ impl Mounted {
     fn forget_snapshot(&self, name: &str) -> Result<()> {
         let mut snapshots = self.snapshots.lock();
         let Some(mounted) = snapshots.get(name) else { return Ok(()) };
+        mounted.names.clear();
         if mounted.inodes.lock().values().any(|i| i.strong_count() > 0) {
             return Err(Errno::EBUSY);
         }
@@ -112,6 +118,18 @@ impl ZfsRoot {
     #[must_use]
     pub fn property(&self, name: &str) -> Option<String> {
         Some(self.mounted.fs.dataset().get(name).ok()?.text)
+    }
+
+    /// Sets how many names of files are kept in memory, each with its file's attributes: some 2 KiB.
+    pub fn set_name_limit(&self, limit: usize) {
+        self.mounted.names.set_limit(limit);
+    }
+
+    /// Forgets the names that are kept: memory is short.
+    pub fn forget_names(&self) {
+        self.mounted.names.clear();
+        let snapshots: Vec<_> = self.mounted.snapshots.lock().values().cloned().collect();
+        snapshots.iter().for_each(|snapshot| snapshot.names.clear());
     }
 
     /// The engine's file system.
@@ -151,7 +169,9 @@ impl FileSystem for ZfsRoot {
         // Errors do not stop the rest: what can be made durable shall be.
         let written = crate::mapped::Mapped::write_back_all();
         let snapshots = core::mem::take(&mut *self.mounted.snapshots.lock());
+        self.mounted.names.clear();
         for snapshot in snapshots.values() {
+            snapshot.names.clear();
             snapshot.fs.unmount()?;
         }
         let unmounted = self.mounted.fs.unmount().map_err(Errno::from);

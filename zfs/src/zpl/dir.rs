@@ -23,6 +23,11 @@ pub(super) struct DirChange {
 }
 
 impl Filesystem {
+    /// Whether two names are the same entry only if their bytes are.
+    pub fn names_are_bytes(&self) -> bool {
+        self.normalization == 0
+    }
+
     /// Whether a new name obeys the rules.
     pub(super) fn check_name(&self, name: &[u8]) -> Result<()> {
         if name.len() > MAX_NAME {

@@ -4,14 +4,20 @@
 mod events;
 mod hunger;
 mod mapping;
+mod names;
 mod vectors;
 
 use std::process::ExitCode;
 
 type Check = fn() -> Result<String, String>;
 
-const CHECKS: &[(&str, Check)] =
-    &[("vectors", vectors::run), ("mapping", mapping::run), ("events", events::run), ("hunger", hunger::run)];
+const CHECKS: &[(&str, Check)] = &[
+    ("vectors", vectors::run),
+    ("mapping", mapping::run),
+    ("events", events::run),
+    ("names", names::run),
+    ("hunger", hunger::run),
+];
 
 fn main() -> ExitCode {
     let mut status = ExitCode::SUCCESS;
