@@ -68,6 +68,7 @@ fn image(path: &str, small: bool) -> Result<(), Box<dyn std::error::Error>> {
         checksum: Checksum::Fletcher4,
         compression: Compression::Lz4,
         copies: 1,
+        special_small: 0,
         fill: 1,
         may_embed: true,
         may_hole: true,

@@ -47,6 +47,8 @@ pub struct Settings {
     pub copies: u8,
     /// Which metadata gets the extra copy.
     pub redundant_metadata: RedundantMetadata,
+    /// File data of that many bytes or less goes to special vdevs (property `special_small_blocks`).
+    pub special_small: u64,
     /// Small blocks may live in their pointers (feature embedded_data).
     pub embedded_data: bool,
     /// Holes carry their birth txg (feature hole_birth).
@@ -64,6 +66,7 @@ impl Settings {
             compression: Compression::Lz4,
             copies: if kind == ObjsetKind::Meta { 3 } else { 1 },
             redundant_metadata: RedundantMetadata::All,
+            special_small: 0,
             embedded_data: true,
             hole_birth: true,
             lz4: true,

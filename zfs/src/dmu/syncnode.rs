@@ -188,7 +188,7 @@ impl SyncNode {
             self.kill(sync, &old);
             if !new.is_hole() {
                 sync.ctx.owner.born(&new);
-                self.phys.used = self.phys.used.saturating_add(new.asize());
+                self.phys.used = self.phys.used.saturating_add(sync.objset.core.zio.dsize(&new));
             }
         }
         match place {
@@ -205,7 +205,7 @@ impl SyncNode {
     fn kill(&mut self, sync: &Sync<'_>, bp: &Blkptr) {
         if !bp.is_hole() {
             sync.ctx.owner.killed(bp);
-            self.phys.used = self.phys.used.saturating_sub(bp.asize());
+            self.phys.used = self.phys.used.saturating_sub(sync.objset.core.zio.dsize(bp));
         }
     }
 

@@ -443,6 +443,7 @@ impl DslPool {
             checksum: Checksum::from_raw(checksum)?.resolve(),
             compression: super::prop_table::compression_of(number("compression")?, lz4)?,
             copies: number("copies")?.clamp(1, 3) as u8,
+            special_small: number("special_small_blocks")?,
             redundant_metadata: match number("redundant_metadata")? {
                 0 => RedundantMetadata::All,
                 1 => RedundantMetadata::Most,

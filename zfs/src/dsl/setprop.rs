@@ -104,7 +104,6 @@ fn check_features(pool: &DslPool, definition: &Definition, value: &Value) -> Res
         ("encryption", n) if n != 2 => return Err(Error::unsupported("com.datto:encryption")),
         ("keyformat", n) if n != 0 => return Err(Error::unsupported("com.datto:encryption")),
         ("dedup", n) if n != 2 => return Err(Error::unsupported("deduplication")),
-        ("special_small_blocks", n) if n != 0 => return Err(Error::unsupported("allocation classes")),
         ("filesystem_limit" | "snapshot_limit", n) if n != u64::MAX => {
             return Err(Error::unsupported("com.joyent:filesystem_limits"));
         }

@@ -91,6 +91,17 @@ impl Dva {
     /// No address at all.
     pub const NONE: Dva = Dva { vdev: 0, offset: 0, asize: 0, gang: false };
 
+    /// The address that two words on disk are (`dva_t`).
+    #[must_use]
+    pub fn from_words(w0: u64, w1: u64) -> Self {
+        Dva {
+            vdev: (w0 >> 32 & 0xff_ffff) as u32,
+            asize: (w0 & 0xff_ffff) * MIN_BLOCK_SIZE,
+            offset: (w1 & (u64::MAX >> 1)).wrapping_mul(MIN_BLOCK_SIZE),
+            gang: w1 >> 63 != 0,
+        }
+    }
+
     /// Whether this slot holds an address (`DVA_IS_VALID`).
     #[must_use]
     pub fn is_valid(&self) -> bool {
@@ -168,13 +179,7 @@ impl Blkptr {
     /// DVA `i` (0 to 2).
     #[must_use]
     pub fn dva(&self, i: usize) -> Dva {
-        let (w0, w1) = (self.words[2 * i], self.words[2 * i + 1]);
-        Dva {
-            vdev: (w0 >> 32 & 0xff_ffff) as u32,
-            asize: (w0 & 0xff_ffff) * MIN_BLOCK_SIZE,
-            offset: (w1 & (u64::MAX >> 1)).wrapping_mul(MIN_BLOCK_SIZE),
-            gang: w1 >> 63 != 0,
-        }
+        Dva::from_words(self.words[2 * i], self.words[2 * i + 1])
     }
 
     /// The valid DVAs; none of a hole or an embedded block. Encrypted data has two at most: the third holds its salt

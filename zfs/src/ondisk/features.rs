@@ -253,7 +253,7 @@ pub const FEATURES: &[Feature] = &[
         "device_removal",
         "Top-level vdevs can be removed.",
         MOS,
-        Support::None,
+        Support::Read,
         &[],
     ),
     feature(
@@ -328,7 +328,7 @@ pub const FEATURES: &[Feature] = &[
         Support::Write,
         &["com.delphix:extensible_dataset"],
     ),
-    feature("org.openzfs:draid", "draid", "Draid with distributed spares.", MOS, Support::None, &[]),
+    feature("org.openzfs:draid", "draid", "Draid with distributed spares.", MOS, Support::Write, &[]),
     feature(
         "com.seagate:draid_failure_domains",
         "draid_failure_domains",

@@ -13,6 +13,7 @@ pub mod dsl;
 pub mod eck;
 pub mod features;
 pub mod gang;
+pub mod indirect;
 pub mod label;
 pub mod nvlist;
 pub mod object_type;

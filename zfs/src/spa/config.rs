@@ -3,10 +3,13 @@
 
 use super::directory;
 use super::metaslab::VdevLayout;
+use super::topology::{ALLOCATION_BIAS, Bias};
 use crate::dmu::{Allocate, Objset, Tx};
 use crate::error::{Error, Result};
 use crate::ondisk::nvlist::{NvList, Value};
 use crate::ondisk::object_type::ObjectType;
+use crate::vdev::Geometry;
+use crate::zap;
 use alloc::collections::BTreeMap;
 use alloc::string::{String, ToString};
 use alloc::sync::Arc;
@@ -44,6 +47,8 @@ pub(crate) struct Config {
     pub(crate) root: NvList,
     /// How many top-level vdevs there are, holes counted.
     pub(crate) children: u64,
+    /// What top-level vdevs are for, by index: as their ZAPs say.
+    biases: BTreeMap<u32, Bias>,
     /// Pairs that are kept as they are.
     other: Vec<(String, Value)>,
 }
@@ -70,6 +75,7 @@ impl Config {
             per_vdev_zaps: true,
             root,
             children,
+            biases: BTreeMap::new(),
             other: Vec::new(),
         }
     }
@@ -104,6 +110,7 @@ impl Config {
             per_vdev_zaps: list.contains("com.delphix:has_per_vdev_zaps"),
             children: list.get_u64("vdev_children").unwrap_or(1),
             root,
+            biases: BTreeMap::new(),
             other: list.iter().filter(|(n, _)| kept(n)).map(|(n, v)| (n.to_string(), v.clone())).collect(),
         })
     }
@@ -121,6 +128,24 @@ impl Config {
             children.iter().fold(own, |all, child| all.wrapping_add(sum(child, depth + 1)))
         }
         sum(&self.root, 0)
+    }
+
+    /// Reads from the vdevs' ZAPs what each is for (`vdev_load`).
+    pub(crate) fn load_biases(&mut self, mos: &Arc<Objset>) -> Result<()> {
+        let mut biases = BTreeMap::new();
+        for top in self.tops() {
+            let (Ok(id), Some(zap)) = (u32::try_from(top.u64("id")?), top.get_u64("com.delphix:vdev_zap_top"))
+            else {
+                continue;
+            };
+            match zap::lookup(&mos.hold(zap)?, ALLOCATION_BIAS) {
+                Ok(value) => _ = biases.insert(id, Bias::from_name(&value.to_bytes())),
+                Err(Error::NotFound) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        self.biases = biases;
+        Ok(())
     }
 
     /// How the top-level vdevs that hold blocks are cut.
@@ -145,9 +170,13 @@ impl Config {
                 metaslab_shift: small("metaslab_shift")?,
                 asize: top.u64("asize")?,
                 array: top.get_u64("metaslab_array").unwrap_or(0),
-                usable: top.get_u64("is_log").unwrap_or(0) == 0
-                    && top.get_u64("non_allocating").unwrap_or(0) == 0
-                    && !top.contains("alloc_bias"),
+                usable: top.get_u64("non_allocating").unwrap_or(0) == 0
+                    && top.get_u64("removing").unwrap_or(0) == 0,
+                bias: match top.get_u64("is_log") {
+                    Some(1) => Bias::Log,
+                    _ => self.biases.get(&id).copied().unwrap_or(Bias::None),
+                },
+                geometry: Geometry::parse(top)?,
             });
         }
         Ok(layouts)

@@ -5,7 +5,7 @@
 use super::config::Config;
 use super::features::Features;
 use super::history;
-use super::metaslab::{Metaslabs, Rules};
+use super::metaslab::{Metaslabs, Rules, VdevLayout};
 use crate::dmu::{Objset, SpaceCheck, Tx, Txgs};
 use crate::dsl::{DslPool, Slop, SpaHost, SyncTask};
 use crate::error::{Error, Result};
@@ -115,8 +115,8 @@ impl Spa {
             frees: Mutex::default(),
             tasks: Mutex::default(),
         });
-        let ashift = spa.space.layouts().iter().map(|l| l.ashift).max().unwrap_or(0);
-        spa.txgs.set_block_min(1 << ashift);
+        let smallest = spa.space.layouts().iter().map(VdevLayout::smallest_block).max();
+        spa.txgs.set_block_min(smallest.unwrap_or(512));
         spa.txgs.set_space_check(Box::new(PoolCheck { spa: Arc::downgrade(&spa) }));
         spa
     }
@@ -197,6 +197,10 @@ impl SpaHost for Spa {
         if !bp.is_hole() && !bp.is_embedded() {
             self.frees.lock()[(tx.txg() % SLOTS as u64) as usize].push(*bp);
         }
+    }
+
+    fn dsize(&self, bp: &Blkptr) -> u64 {
+        self.zio.dsize(bp)
     }
 
     fn adjusted_size(&self, check: Slop) -> u64 {

@@ -92,6 +92,7 @@ pub(super) fn create(topology: &Topology, env: Env, options: CreateOptions) -> R
     let mut salt = [0; 32];
     env.random.fill(&mut salt);
     let zio = Zio::new(vdevs, salt, options.arc_max);
+    zio.allow_repairs();
     let limits = Limits { dirty_max: options.dirty_max, timeout_ns: options.txg_timeout_ns };
     let txgs = Txgs::new(TXG_INITIAL - 1, limits);
     txgs.request_sync();
@@ -107,6 +108,7 @@ pub(super) fn create(topology: &Topology, env: Env, options: CreateOptions) -> R
         features.change(&mos, &tx, guid, 1)?;
     }
     create_vdev_zaps(&mos, &tx, &mut config, &built.biases)?;
+    config.load_biases(&mos)?;
     let config_object = config::create(&mos, &tx)?;
     for (which, list) in [(Aux::Spares, built.spares), (Aux::Caches, built.caches)] {
         if !list.is_empty() {

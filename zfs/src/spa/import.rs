@@ -6,6 +6,7 @@
 use super::config::{self, Config, STATE_ACTIVE, STATE_DESTROYED, STATE_EXPORTED};
 use super::core::{Core, Parts, Spa};
 use super::directory;
+use super::indirect;
 use super::features::{self, Features};
 use super::metaslab::Metaslabs;
 use super::options::ImportOptions;
@@ -110,19 +111,23 @@ pub(super) fn import(
         found.uberblock.txg,
         Limits { dirty_max: options.dirty_max, timeout_ns: options.txg_timeout_ns },
     );
-    let (mut zio, mut mos) = open_mos(&root, &found, &txgs, options)?;
+    let (zio, mos) = open_mos(&root, &found, &txgs, options)?;
     let config_object = directory::lookup(&mos, "config")?;
     let config_object = config_object.ok_or(Error::corrupt("MOS: no configuration", None))?;
     let mut config = Config::parse(&config::read(&mos, config_object)?)?;
     if config.guid != found.newest()?.u64("pool_guid")? {
         return Err(Error::corrupt("MOS: configuration of another pool", None));
     }
-    if config.tops().len() != root.get_nvlists("children").map_or(0, <[NvList]>::len) {
-        // A device is missing, or a vdev was removed: the MOS knows better than the labels.
-        (zio, mos) = open_mos(&config.root, &found, &txgs, options)?;
-    }
+    // The MOS knows better than the labels: of devices that are missing, were replaced or removed.
+    let reopen = |old: &VdevTree| VdevTree::reopen(&config.root, &found.members, Some(old));
+    zio.set_vdevs(reopen(&zio.vdevs())?);
+    indirect::load(&mos, &zio, &config, &reopen)?;
+    config.load_biases(&mos)?;
     if !options.read_only && zio.vdevs().read_only() {
         return Err(Error::ReadOnly);
+    }
+    if !options.read_only {
+        zio.allow_repairs();
     }
     config.name = options.name.clone().unwrap_or(found.newest()?.str("name")?.to_string());
     config.state = STATE_ACTIVE;

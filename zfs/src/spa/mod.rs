@@ -22,6 +22,7 @@ mod errlog;
 mod features;
 mod history;
 mod import;
+mod indirect;
 mod log_space_map;
 pub(crate) mod metaslab;
 mod options;

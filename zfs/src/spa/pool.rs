@@ -172,7 +172,7 @@ impl Pool {
     /// Its space.
     pub fn space(&self) -> Space {
         let space = &self.core.spa.space;
-        let (size, allocated) = (space.size(), space.allocated());
+        let (size, allocated) = space.raw_space();
         Space {
             size,
             allocated,

@@ -86,7 +86,7 @@ impl Core {
     }
 
     fn figure(&self, name: &str) -> Result<Shown> {
-        let (size, allocated) = (self.spa.space.size(), self.spa.space.allocated());
+        let (size, allocated) = self.spa.space.raw_space();
         let text = match name {
             "size" => size.to_string(),
             "allocated" => allocated.to_string(),

@@ -193,8 +193,8 @@ impl Spa {
         let make = config
             .map(|c| move |leaf: &crate::vdev::Leaf| c.for_label(leaf.top_guid, leaf.guid, txg, &features));
         match &make {
-            Some(make) => label::sync(self.zio.vdevs(), &uberblock, Some(make))?,
-            None => label::sync(self.zio.vdevs(), &uberblock, None)?,
+            Some(make) => label::sync(&self.zio.vdevs(), &uberblock, Some(make))?,
+            None => label::sync(&self.zio.vdevs(), &uberblock, None)?,
         }
         let mut state = self.state.lock();
         state.uberblock = uberblock;

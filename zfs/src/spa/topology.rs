@@ -172,6 +172,13 @@ impl Bias {
             Bias::Dedup => Some("dedup"),
         }
     }
+
+    /// By its name in the ZAP.
+    pub(crate) fn from_name(name: &[u8]) -> Self {
+        let name = name.strip_suffix(&[0]).unwrap_or(name);
+        let mut all = [Bias::Log, Bias::Special, Bias::Dedup].into_iter();
+        all.find(|bias| bias.name().is_some_and(|n| n.as_bytes() == name)).unwrap_or(Bias::None)
+    }
 }
 
 /// What becomes of a topology.

@@ -151,11 +151,24 @@ pub fn create(device: &dyn BlockDevice, config: &NvList) -> Result<()> {
 /// The devices that labels are written to.
 fn writable(vdevs: &VdevTree) -> Vec<(&Leaf, &Arc<dyn BlockDevice>)> {
     let leaves = vdevs.leaves().into_iter();
-    leaves.filter_map(|leaf| leaf.device.as_ref().map(|device| (leaf, device))).collect()
+    leaves.filter_map(|leaf| leaf.device.as_ref().map(|device| (&**leaf, device))).collect()
+}
+
+/// Waits for writes to leaves, one for each entry of `asked`. Leaves that fail are charged; what the pool can do without, it does
+/// without.
+fn settle(vdevs: &VdevTree, batch: Batch, asked: &[&Leaf]) -> Result<()> {
+    let mut failed = Vec::new();
+    for (outcome, leaf) in batch.wait().into_iter().zip(asked) {
+        if let Err(cause) = outcome {
+            leaf.count_write_error();
+            failed.push((leaf.guid, cause));
+        }
+    }
+    vdevs.tolerate(&failed)
 }
 
 fn write_configs(vdevs: &VdevTree, config: &dyn Fn(&Leaf) -> NvList, first: usize) -> Result<()> {
-    let batch = Batch::new();
+    let (batch, mut asked) = (Batch::new(), Vec::new());
     for (leaf, device) in writable(vdevs) {
         let config = config(leaf);
         let size = device.info().size;
@@ -163,16 +176,17 @@ fn write_configs(vdevs: &VdevTree, config: &dyn Fn(&Leaf) -> NvList, first: usiz
             let offset = label_offset(size, index);
             let data = config_block(&config, offset)?;
             batch.submit(&**device, Op::Write { offset: offset + NVLIST_OFFSET, data });
+            asked.push(leaf);
         }
     }
-    all(batch.wait())?;
+    settle(vdevs, batch, &asked)?;
     vdevs.flush()
 }
 
 fn write_uberblock(vdevs: &VdevTree, uberblock: &Uberblock) -> Result<()> {
     let multihost = uberblock.mmp_magic == MMP_MAGIC && uberblock.mmp_delay != 0;
     let body = uberblock.emit();
-    let batch = Batch::new();
+    let (batch, mut asked) = (Batch::new(), Vec::new());
     for (leaf, device) in writable(vdevs) {
         let size = device.info().size;
         let slots = slot_count(leaf.ashift) - if multihost { MMP_SLOTS } else { 0 };
@@ -184,9 +198,10 @@ fn write_uberblock(vdevs: &VdevTree, uberblock: &Uberblock) -> Result<()> {
             block.resize(slot_bytes, 0);
             seal(&mut block, label_verifier(offset));
             batch.submit(&**device, Op::Write { offset, data: Bytes::from(block) });
+            asked.push(leaf);
         }
     }
-    all(batch.wait())?;
+    settle(vdevs, batch, &asked)?;
     vdevs.flush()
 }
 

@@ -1,47 +1,81 @@
-//! The vdev tree: from a [`Dva`] to bytes on devices. Source: `vdev.c`, `vdev_mirror.c`.
+//! The vdev tree: from a [`Dva`] to bytes on devices. Source: `vdev.c`, `vdev_mirror.c`, `vdev_raidz.c`, `vdev_draid.c`, `vdev_indirect.c`.
 //!
-//! A top-level vdev is kept as its *sides*: the leaves that each hold all of its data, one of a plain disk, several of
-//! a mirror (and of `replacing` and `spare`, which are mirrors). Other kinds have no sides and say so when they are
-//! read; raidz will bring its own mapping here.
+//! A tree does not change: devices that come and go, or another shape, make a new tree ([`VdevTree::open`] with the old one, from which the
+//! leaves' errors and missed txgs are taken over). [`VdevTree::resolve`] is what every layout comes down to: rows of columns on leaves.
+//! [`queue`] reads and writes them, [`survey`] looks at everything that there is of a block, to find what is right and mend what is not.
+//!
+//! # Invariants
+//! - Nothing here knows checksums: who asks says what is right.
+//! - A write succeeds if no row lost more columns than it has parity; who missed it has it noted.
 
 pub mod draid;
+mod draid_maps;
+mod geometry;
+mod indirect;
 pub mod label;
+mod leaf;
+mod map;
+mod open;
+mod parity;
 pub mod queue;
+mod raidz;
+pub(crate) mod survey;
+#[cfg(test)]
+mod tests;
+
+pub use geometry::Geometry;
+pub use indirect::{Mapping, Segment};
+pub use leaf::{ErrorCounts, Leaf, LeafState, TxgRanges};
+pub use map::{Column, Map, Row};
 
 use crate::error::{Error, Result};
 use crate::ondisk::blkptr::{Dva, LABEL_START_SIZE};
-use crate::ondisk::label::LABEL_SIZE;
 use crate::ondisk::nvlist::NvList;
 use alloc::format;
-use alloc::string::{String, ToString};
+use alloc::string::String;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
+use draid::Draid;
 use platform::block::{Batch, BlockDevice, BlockError, Op};
 
 /// A device with the guid that the tree knows it by.
 pub type Member = (u64, Arc<dyn BlockDevice>);
 
-/// How many top-level vdevs a pool may have before we call its configuration broken.
-const MAX_TOPS: usize = 4096;
-/// How deep a vdev tree may nest below a top-level vdev (mirror of replacing of disk).
-const MAX_DEPTH: usize = 4;
-/// `ASHIFT_MIN` and `ASHIFT_MAX`.
-const ASHIFT_RANGE: core::ops::RangeInclusive<u64> = 9..=16;
+/// How deep addresses on removed vdevs may lead to others.
+const INDIRECT_MAX: usize = 64;
 
-/// A leaf vdev.
-pub struct Leaf {
-    /// Its guid.
-    pub guid: u64,
-    /// Guid of its top-level vdev.
-    pub top_guid: u64,
-    /// Index of its top-level vdev.
-    pub top: u32,
-    /// Its sector size, as a power of two.
-    pub ashift: u8,
-    /// Where it was when the configuration was written.
-    pub path: Option<String>,
-    /// The device; `None` if it is missing.
-    pub device: Option<Arc<dyn BlockDevice>>,
+/// A vdev below the top level.
+enum Vdev {
+    /// A device.
+    Leaf(Arc<Leaf>),
+    /// A mirror, or a vdev that is being replaced, by another or by a spare: all children hold the same.
+    Mirror(Vec<Vdev>),
+    /// A distributed spare of the draid vdev above: its bytes lie on other children, by permutation.
+    Spare(u64),
+}
+
+impl Vdev {
+    fn for_each_leaf<'a>(&'a self, f: &mut impl FnMut(&'a Arc<Leaf>)) {
+        match self {
+            Vdev::Leaf(leaf) => f(leaf),
+            Vdev::Mirror(children) => children.iter().for_each(|child| child.for_each_leaf(f)),
+            Vdev::Spare(_) => {}
+        }
+    }
+}
+
+/// How a top-level vdev lays out its bytes.
+enum Layout {
+    /// A disk or a mirror.
+    Single(Vdev),
+    /// Raidz of that parity.
+    Raidz(usize, Vec<Vdev>),
+    /// Draid.
+    Draid(Draid, Vec<Vdev>),
+    /// A removed vdev; its bytes lie elsewhere. `None` until the mapping was read.
+    Indirect(Option<Arc<Mapping>>),
+    /// A hole in the numbering.
+    Absent,
 }
 
 /// A top-level vdev: what a [`Dva`] names.
@@ -58,22 +92,123 @@ pub struct TopVdev {
     pub asize: u64,
     /// It holds intent logs only.
     pub is_log: bool,
+    /// Its shape.
+    pub geometry: Geometry,
     /// Its configuration as it was given.
     pub config: NvList,
-    sides: Vec<Leaf>,
+    layout: Layout,
 }
 
 impl TopVdev {
     /// The allocated size of a block of `psize` bytes (`vdev_psize_to_asize`).
     #[must_use]
     pub fn psize_to_asize(&self, psize: u64) -> u64 {
-        psize.next_multiple_of(1 << self.ashift)
+        self.geometry.psize_to_asize(self.ashift, psize)
     }
 
-    /// The leaves that each hold all data; none if this kind of vdev cannot be read.
+    /// The bytes of data that `asize` allocated ones stand for ([`Geometry::deflate`]).
     #[must_use]
-    pub fn sides(&self) -> &[Leaf] {
-        &self.sides
+    pub fn deflate(&self, asize: u64) -> u64 {
+        self.geometry.deflate(self.ashift, asize)
+    }
+
+    /// Whether blocks lie on it, or could.
+    fn is_real(&self) -> bool {
+        !matches!(self.layout, Layout::Indirect(_) | Layout::Absent)
+    }
+
+    fn children(&self) -> &[Vdev] {
+        match &self.layout {
+            Layout::Single(child) => core::slice::from_ref(child),
+            Layout::Raidz(_, children) | Layout::Draid(_, children) => children,
+            Layout::Indirect(_) | Layout::Absent => &[],
+        }
+    }
+
+    /// Its leaves.
+    #[must_use]
+    pub fn leaves(&self) -> Vec<&Arc<Leaf>> {
+        let mut leaves = Vec::new();
+        self.children().iter().for_each(|child| child.for_each_leaf(&mut |leaf| leaves.push(leaf)));
+        leaves
+    }
+
+    /// The leaves that hold a child's bytes at `offset` of it.
+    fn targets(&self, child: &Vdev, offset: u64, depth: usize, out: &mut Vec<Arc<Leaf>>) {
+        match child {
+            Vdev::Leaf(leaf) => out.push(Arc::clone(leaf)),
+            Vdev::Mirror(children) => {
+                children.iter().for_each(|child| self.targets(child, offset, depth, out));
+            }
+            Vdev::Spare(spare) => {
+                // Spares may stand in for children that hold other spares; a broken configuration must not go round for ever.
+                if let Layout::Draid(draid, children) = &self.layout
+                    && let Some(child) = children.get(draid.spare_child(*spare, offset))
+                    && depth < children.len()
+                {
+                    self.targets(child, offset, depth + 1, out);
+                }
+            }
+        }
+    }
+
+    fn column(&self, index: usize, place: raidz::Place, data_len: u64) -> Column {
+        let mut targets = Vec::with_capacity(1);
+        if let Some(child) = self.children().get(index) {
+            self.targets(child, place.offset, 0, &mut targets);
+        }
+        targets.dedup_by_key(|leaf| leaf.guid);
+        Column {
+            group: (self.id, index as u32),
+            offset: place.offset + LABEL_START_SIZE,
+            size: place.size as usize,
+            data_len: data_len as usize,
+            targets,
+        }
+    }
+
+    /// The rows of `psize` bytes at `offset`. Both were checked.
+    fn rows(&self, offset: u64, psize: u64, rows: &mut Vec<Row>) {
+        match &self.layout {
+            Layout::Single(_) => {
+                let place = raidz::Place { child: 0, offset, size: psize };
+                rows.push(Row { parity: 0, columns: [self.column(0, place, psize)].into() });
+            }
+            Layout::Raidz(parity, children) => {
+                let places = raidz::columns(self.ashift, children.len(), *parity, offset, psize);
+                let column = |(i, place): (usize, raidz::Place)| {
+                    self.column(place.child, place, if i < *parity { 0 } else { place.size })
+                };
+                rows.push(Row {
+                    parity: *parity,
+                    columns: places.into_iter().enumerate().map(column).collect(),
+                });
+            }
+            Layout::Draid(draid, _) => {
+                for stripe in draid.stripes(self.ashift, offset, psize) {
+                    let column = |(place, data): (raidz::Place, u64)| self.column(place.child, place, data);
+                    rows.push(Row {
+                        parity: self.geometry.parity(),
+                        columns: stripe.columns.into_iter().map(column).collect(),
+                    });
+                }
+            }
+            Layout::Indirect(_) | Layout::Absent => {}
+        }
+    }
+
+    /// Whether it still has all data if only the leaves count for which `usable` says so.
+    fn survives(&self, usable: &dyn Fn(&Leaf) -> bool) -> bool {
+        fn alive(vdev: &Vdev, usable: &dyn Fn(&Leaf) -> bool) -> bool {
+            match vdev {
+                Vdev::Leaf(leaf) => usable(leaf),
+                Vdev::Mirror(children) => children.iter().any(|child| alive(child, usable)),
+                // As good as the children that its bytes lie on, which are counted themselves.
+                Vdev::Spare(_) => true,
+            }
+        }
+        let lost = self.children().iter().filter(|child| !alive(child, usable)).count();
+        lost <= self.geometry.parity()
     }
 }
 
@@ -83,30 +218,6 @@ pub struct VdevTree {
 }
 
 impl VdevTree {
-    /// Opens the tree that `config` describes: a `vdev_tree` list, be it of the root or of one top-level vdev.
-    /// `devices` are found in it by guid. A top-level vdev that lacks all its devices is
-    /// [`Error::MissingDevice`], one of a kind that cannot be read [`Error::Unsupported`].
-    pub fn open(config: &NvList, devices: &[Member]) -> Result<VdevTree> {
-        let list = core::slice::from_ref(config);
-        let configs = if config.str("type")? == "root" {
-            config.get_nvlists("children").ok_or(Error::corrupt("vdev tree: root without children", None))?
-        } else {
-            list
-        };
-        let mut tops: Vec<Option<TopVdev>> = Vec::new();
-        for config in configs {
-            let top = open_top(config, devices)?;
-            let id = top.id as usize;
-            if tops.len() <= id {
-                tops.resize_with(id + 1, || None);
-            }
-            if tops[id].replace(top).is_some() {
-                return Err(Error::corrupt("vdev tree: two vdevs with one id", None));
-            }
-        }
-        Ok(VdevTree { tops })
-    }
-
     /// The top-level vdevs by index; `None` where there is none.
     #[must_use]
     pub fn tops(&self) -> &[Option<TopVdev>] {
@@ -119,56 +230,134 @@ impl VdevTree {
         top.ok_or(Error::corrupt("block pointer: no such vdev", None))
     }
 
-    /// All leaves.
+    /// All leaves, those of distributed spares once.
     #[must_use]
-    pub fn leaves(&self) -> Vec<&Leaf> {
-        self.tops.iter().flatten().flat_map(|top| &top.sides).collect()
+    pub fn leaves(&self) -> Vec<&Arc<Leaf>> {
+        self.tops.iter().flatten().flat_map(TopVdev::leaves).collect()
+    }
+
+    /// The leaf of that guid.
+    #[must_use]
+    pub fn leaf(&self, guid: u64) -> Option<&Arc<Leaf>> {
+        self.leaves().into_iter().find(|leaf| leaf.guid == guid)
     }
 
     /// The unit in which physical sizes are rounded up, in bytes (`spa_min_alloc`).
     #[must_use]
     pub fn min_alloc(&self) -> u64 {
-        1 << self.normal_ashifts().min().unwrap_or(9)
+        self.normal().map(|top| top.geometry.min_alloc(top.ashift)).min().unwrap_or(512)
     }
 
-    /// The unit in which space is given out, in bytes: the largest sector of the pool.
+    /// The largest sector of the pool, in bytes.
     #[must_use]
-    pub fn max_alloc(&self) -> u64 {
-        1 << self.normal_ashifts().max().unwrap_or(9)
+    pub fn max_sector(&self) -> u64 {
+        1 << self.normal().map(|top| top.ashift).max().unwrap_or(9)
     }
 
-    fn normal_ashifts(&self) -> impl Iterator<Item = u8> {
-        self.tops.iter().flatten().filter(|top| !top.is_log && !top.sides.is_empty()).map(|top| top.ashift)
+    fn normal(&self) -> impl Iterator<Item = &TopVdev> {
+        self.tops.iter().flatten().filter(|top| !top.is_log && top.is_real())
     }
 
-    /// The vdev of an address, and the address's offset on each of its devices, after checking that an extent of `len`
-    /// bytes lies inside.
-    pub(crate) fn locate(&self, dva: &Dva, len: u64) -> Result<(&TopVdev, u64)> {
-        let top = self.top(dva.vdev)?;
-        if top.sides.is_empty() {
-            return Err(Error::unsupported(format!("vdev type {}", top.kind)));
+    /// The bytes of data that an allocated extent stands for (`dva_get_dsize_sync`).
+    #[must_use]
+    pub fn dsize(&self, dva: &Dva) -> u64 {
+        self.top(dva.vdev).map_or(dva.asize, |top| top.deflate(dva.asize))
+    }
+
+    /// The extents that `dva` means: itself, or the pieces to which a removed vdev's bytes went.
+    pub fn real_extents(&self, dva: &Dva) -> Result<Vec<Dva>> {
+        let (mut real, mut left) = (Vec::new(), Vec::from([(*dva, 0)]));
+        while let Some((dva, depth)) = left.pop() {
+            match &self.top(dva.vdev)?.layout {
+                Layout::Indirect(Some(mapping)) if depth < INDIRECT_MAX => {
+                    let pieces = mapping.pieces(dva.offset, dva.asize)?;
+                    left.extend(pieces.into_iter().map(|(vdev, offset, asize)| {
+                        (Dva { vdev, offset, asize, gang: false }, depth + 1)
+                    }));
+                }
+                _ => real.push(dva),
+            }
+        }
+        Ok(real)
+    }
+
+    /// Where `len` bytes of the extent at `dva` lie. Refuses what does not lie on its vdev.
+    pub fn resolve(&self, dva: &Dva, len: u64) -> Result<Map> {
+        let mut rows = Vec::with_capacity(1);
+        self.collect_rows(dva.vdev, dva.offset, len, 0, &mut rows)?;
+        Ok(Map { rows, len: len as usize })
+    }
+
+    fn collect_rows(
+        &self,
+        vdev: u32,
+        offset: u64,
+        len: u64,
+        depth: usize,
+        rows: &mut Vec<Row>,
+    ) -> Result<()> {
+        let top = self.top(vdev)?;
+        if let Layout::Indirect(mapping) = &top.layout {
+            let mapping = mapping.as_ref();
+            let mapping = mapping.ok_or_else(|| Error::unsupported("removed vdev without its mapping"))?;
+            if depth >= INDIRECT_MAX {
+                return Err(Error::corrupt("removed vdev: mappings lead round in a circle", None));
+            }
+            return mapping.pieces(offset, len)?.into_iter().try_for_each(|(vdev, offset, len)| {
+                self.collect_rows(vdev, offset, len, depth + 1, rows)
+            });
+        }
+        if !top.is_real() {
+            return Err(Error::unsupported(format!("block on a vdev of type {}", top.kind)));
+        }
+        if len > u64::from(u32::MAX) {
+            return Err(Error::corrupt("block pointer: extent too long", None));
         }
         // The allocatable size is what the labels leave of the device; a grown device may have more.
-        let end =
-            dva.offset.checked_add(len).ok_or(Error::corrupt("block pointer: offset overflows", None))?;
+        let psize = len.next_multiple_of(1 << top.ashift);
+        let end = offset.checked_add(top.psize_to_asize(psize));
+        let end = end.ok_or(Error::corrupt("block pointer: offset overflows", None))?;
         if end > top.asize {
             return Err(Error::corrupt("block pointer: offset beyond the vdev's end", None));
         }
-        Ok((top, dva.offset + LABEL_START_SIZE))
+        if !offset.is_multiple_of(1 << top.ashift) || !offset.is_multiple_of(top.geometry.alignment(top.ashift)) {
+            return Err(Error::corrupt("block pointer: offset is not aligned to its vdev", None));
+        }
+        top.rows(offset, psize, rows);
+        Ok(())
     }
 
-    /// Makes all completed writes durable on all devices. A device that does not know flushes has no volatile cache.
+    /// Makes all completed writes durable on all devices. A device that does not know flushes has no volatile cache. Fails if what
+    /// the devices that did it hold is not all data.
     pub fn flush(&self) -> Result<()> {
         let batch = Batch::new();
-        for leaf in self.leaves() {
+        let leaves: Vec<&Arc<Leaf>> = self.leaves();
+        let mut asked = Vec::new();
+        for leaf in &leaves {
             if let Some(device) = &leaf.device {
                 batch.submit(&**device, Op::Flush);
+                asked.push(*leaf);
             }
         }
-        batch.wait().into_iter().try_for_each(|outcome| match outcome {
-            Ok(_) | Err(BlockError::Unsupported) => Ok(()),
-            Err(cause) => Err(Error::from(cause)),
-        })
+        let mut failed: Vec<(u64, BlockError)> = Vec::new();
+        for (outcome, leaf) in batch.wait().into_iter().zip(asked) {
+            match outcome {
+                Ok(_) | Err(BlockError::Unsupported) => {}
+                Err(cause) => {
+                    leaf.count_write_error();
+                    failed.push((leaf.guid, cause));
+                }
+            }
+        }
+        self.tolerate(&failed)
+    }
+
+    /// What becomes of failures of leaves, by guid: nothing, if every top-level vdev can do without them.
+    pub(crate) fn tolerate(&self, failed: &[(u64, BlockError)]) -> Result<()> {
+        let Some((_, cause)) = failed.first() else { return Ok(()) };
+        let usable = |leaf: &Leaf| leaf.device.is_some() && failed.iter().all(|(guid, _)| *guid != leaf.guid);
+        let enough = self.tops.iter().flatten().all(|top| top.survives(&usable));
+        if enough { Ok(()) } else { Err(Error::from(*cause)) }
     }
 
     /// Whether any device refuses writes.
@@ -176,126 +365,10 @@ impl VdevTree {
     pub fn read_only(&self) -> bool {
         self.leaves().iter().filter_map(|leaf| leaf.device.as_ref()).any(|device| device.info().read_only)
     }
-}
 
-fn open_top(config: &NvList, devices: &[Member]) -> Result<TopVdev> {
-    let kind = config.str("type")?;
-    let id = config.u64("id")?;
-    if id as usize >= MAX_TOPS {
-        return Err(Error::corrupt("vdev tree: id out of range", None));
-    }
-    let guid = config.get_u64("guid").unwrap_or(0);
-    let mut top = TopVdev {
-        id: id as u32,
-        guid,
-        kind: kind.to_string(),
-        ashift: 9,
-        asize: config.get_u64("asize").unwrap_or(0),
-        is_log: config.get_u64("is_log") == Some(1),
-        config: config.clone(),
-        sides: Vec::new(),
-    };
-    match kind {
-        // What was here was removed; the ids of the others stay. Reading through an indirect vdev is refused later.
-        "hole" | "missing" | "indirect" => return Ok(top),
-        "raidz" | "draid" => return Err(Error::unsupported(format!("vdev type {kind}"))),
-        _ => {}
-    }
-    let ashift = config.u64("ashift")?;
-    if !ASHIFT_RANGE.contains(&ashift) {
-        return Err(Error::corrupt("vdev tree: ashift out of range", None));
-    }
-    top.ashift = ashift as u8;
-    collect_sides(config, &mut top, devices, 0)?;
-    if let [first, ..] = &top.sides[..]
-        && top.sides.iter().all(|side| side.device.is_none())
-    {
-        return Err(Error::MissingDevice { guid: first.guid, path: first.path.clone() });
-    }
-    if top.asize == 0 {
-        // Configurations of old versions lack it.
-        let size = top.sides.iter().filter_map(|s| s.device.as_ref()).map(|d| d.info().size).min();
-        let size = size.unwrap_or(0);
-        let labels = LABEL_START_SIZE + 2 * LABEL_SIZE;
-        top.asize = (size - size % LABEL_SIZE).saturating_sub(labels);
-    }
-    Ok(top)
-}
-
-fn collect_sides(config: &NvList, top: &mut TopVdev, devices: &[Member], depth: usize) -> Result<()> {
-    match config.str("type")? {
-        "disk" | "file" => {
-            let guid = config.u64("guid")?;
-            let device = devices.iter().find(|(g, _)| *g == guid).map(|(_, device)| Arc::clone(device));
-            top.sides.push(Leaf {
-                guid,
-                top_guid: top.guid,
-                top: top.id,
-                ashift: top.ashift,
-                path: config.get_str("path").map(Into::into),
-                device,
-            });
-            Ok(())
-        }
-        "mirror" | "replacing" | "spare" if depth < MAX_DEPTH => {
-            let children = config.get_nvlists("children");
-            let children = children.ok_or(Error::corrupt("vdev tree: mirror without children", None))?;
-            children.iter().try_for_each(|child| collect_sides(child, top, devices, depth + 1))
-        }
-        kind => Err(Error::unsupported(format!("vdev type {kind}"))),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use alloc::vec;
-    use platform::mem::MemDisk;
-
-    fn disk(id: u64, guid: u64) -> NvList {
-        NvList::new()
-            .with("type", "disk")
-            .with("id", id)
-            .with("guid", guid)
-            .with("ashift", 12u64)
-            .with("asize", 8u64 << 20)
-    }
-
-    fn members(guids: &[u64]) -> Vec<Member> {
-        guids.iter().map(|&g| (g, Arc::new(MemDisk::new(16 << 20)) as Arc<dyn BlockDevice>)).collect()
-    }
-
-    #[test]
-    fn a_mirror_lives_with_one_side_missing_but_not_with_both() {
-        let mirror = disk(0, 1).with("type", "mirror").with("children", vec![disk(0, 10), disk(1, 11)]);
-        let root = NvList::new().with("type", "root").with("children", vec![mirror, disk(1, 2)]);
-        let tree = VdevTree::open(&root, &members(&[11, 2])).unwrap();
-        assert_eq!((tree.leaves().len(), tree.top(0).unwrap().sides().len()), (3, 2));
-        let missing = VdevTree::open(&root, &members(&[2])).err();
-        assert_eq!(missing, Some(Error::MissingDevice { guid: 10, path: None }));
-    }
-
-    #[test]
-    fn addresses_are_checked() {
-        let tree = VdevTree::open(&disk(0, 1), &members(&[1])).unwrap();
-        let dva = Dva { vdev: 0, offset: (8 << 20) - 4096, asize: 4096, gang: false };
-        assert!(tree.locate(&dva, 4096).is_ok());
-        let beyond = Error::corrupt("block pointer: offset beyond the vdev's end", None);
-        assert_eq!(tree.locate(&dva, 8192).err(), Some(beyond));
-        let no_vdev = Error::corrupt("block pointer: no such vdev", None);
-        assert_eq!(tree.locate(&Dva { vdev: 7, ..dva }, 512).err(), Some(no_vdev));
-        let overflow = Error::corrupt("block pointer: offset overflows", None);
-        assert_eq!(tree.locate(&Dva { offset: u64::MAX, ..dva }, 512).err(), Some(overflow));
-    }
-
-    #[test]
-    fn kinds_without_an_implementation_are_named() {
-        let raidz = disk(0, 1).with("type", "raidz");
-        assert_eq!(VdevTree::open(&raidz, &[]).err(), Some(Error::unsupported("vdev type raidz")));
-        let huge = disk(1 << 40, 1);
-        assert_eq!(
-            VdevTree::open(&huge, &[]).err(),
-            Some(Error::corrupt("vdev tree: id out of range", None))
-        );
+    /// Whether a device is missing or out of service.
+    #[must_use]
+    pub fn is_degraded(&self) -> bool {
+        self.leaves().iter().any(|leaf| leaf.device.is_none())
     }
 }

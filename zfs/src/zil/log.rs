@@ -23,8 +23,6 @@ pub trait LogHost: Send + Sync {
     fn alloc(&self) -> &dyn AllocateBlocks;
     /// Frees a block as of `tx`'s txg.
     fn free(&self, tx: &Tx, bp: &Blkptr);
-    /// The allocated size of a log block of `size` bytes.
-    fn asize(&self, size: u64) -> u64;
     /// Two random words, not 0: the guid of a new chain.
     fn guid(&self) -> [u64; 2];
 }
@@ -329,7 +327,7 @@ impl Log {
     }
 
     fn allocate(&self, tx: &Tx, size: u64, checksum: [u64; 4]) -> Result<Blkptr> {
-        let dvas = self.host.alloc().allocate(tx.txg(), self.host.asize(size), 1, Class::Log)?;
+        let dvas = self.host.alloc().allocate(tx.txg(), size, 1, Class::Log)?;
         let dva = dvas.first().copied().ok_or(Error::NoSpace)?;
         let mut bp = Blkptr::HOLE;
         bp.set_dva(0, dva);

@@ -3,6 +3,7 @@
 //!
 //! The address of a gang block counts the header and, summed up, everything below; its own extent is one sector.
 
+use super::examine::lost;
 use super::write::{Allocated, allocate_or_gang};
 use super::{AllocateBlocks, Class, Verified, Zio};
 use crate::checksum::Checksum;
@@ -11,12 +12,17 @@ use crate::error::{Error, Result};
 use crate::ondisk::blkptr::{Blkptr, DVAS_PER_BP, Dva};
 use crate::ondisk::bookmark::Bookmark;
 use crate::ondisk::gang::{self, GANG_HEADER_SIZE, GANG_MEMBERS};
-use crate::vdev::queue::{self, ReadExtent, WriteExtent};
+use crate::vdev::queue::WriteExtent;
 use alloc::vec::Vec;
 use bytes::Bytes;
 
 /// How deep gangs may nest: three to the power of that many members cover any block.
 const MAX_DEPTH: usize = 12;
+
+/// Whether the bytes are the gang header that the pointer means.
+fn is_header(bp: &Blkptr, data: &[u8]) -> bool {
+    embedded::check(&mut data.to_vec(), gang::verifier(bp))
+}
 
 impl Zio {
     /// The physical bytes of a gang block.
@@ -45,59 +51,53 @@ impl Zio {
         if depth >= MAX_DEPTH {
             return Err(Error::corrupt("gang block: nested too deep", at));
         }
-        for header in self.gang_headers(bp) {
-            let Some(header) = header else { continue };
-            let members = gang::members(&header);
-            for member in &members {
-                member.verify(Some(at))?;
-                if member.is_embedded() || member.psize() >= bp.psize() {
-                    return Err(Error::corrupt("gang block: member as large as the block", at));
-                }
+        let mut examined = self.examine(bp, GANG_HEADER_SIZE as u64, &|data| is_header(bp, data));
+        self.settle(&mut examined);
+        let Some(header) = examined.data else { return Err(lost(examined.failure, at)) };
+        let members = gang::members(&header);
+        for member in &members {
+            member.verify(Some(at))?;
+            if member.is_embedded() || member.psize() >= bp.psize() {
+                return Err(Error::corrupt("gang block: member as large as the block", at));
             }
-            if members.iter().map(Blkptr::psize).sum::<u64>() != bp.psize() {
-                return Err(Error::corrupt("gang block: members do not add up to its size", at));
-            }
-            return Ok(members);
         }
-        Err(Error::Checksum { at })
-    }
-
-    /// Every copy of a gang header on every side; `None` where it is bad.
-    fn gang_headers(&self, bp: &Blkptr) -> Vec<Option<Vec<u8>>> {
-        let mut extents = Vec::new();
-        for dva in bp.dvas() {
-            let sides = self.vdevs.top(dva.vdev).map_or(1, |top| top.sides().len().max(1));
-            extents.extend((0..sides).map(|side| ReadExtent { dva, len: GANG_HEADER_SIZE as u64, side }));
+        if members.iter().map(Blkptr::psize).sum::<u64>() != bp.psize() {
+            return Err(Error::corrupt("gang block: members do not add up to its size", at));
         }
-        let raw = queue::start_reads(&self.vdevs, &extents).wait();
-        let checked = raw.into_iter().map(|raw| {
-            let mut header = raw.ok()?.to_vec();
-            embedded::check(&mut header, gang::verifier(bp)).then_some(header)
-        });
-        checked.collect()
+        Ok(members)
     }
 
     pub(super) fn verify_gang(&self, bp: &Blkptr, at: Bookmark) -> Result<Verified> {
-        self.verify_gang_at(bp, at, 0)
+        self.each_of_gang(bp, at, &mut |zio, member| zio.verify(member, at))
     }
 
-    fn verify_gang_at(&self, bp: &Blkptr, at: Bookmark, depth: usize) -> Result<Verified> {
-        let headers = self.gang_headers(bp);
-        let good = headers.iter().flatten().count() as u32;
-        let mut total = Verified {
-            bytes: (headers.len() * GANG_HEADER_SIZE) as u64,
-            good,
-            bad: headers.len() as u32 - good,
-        };
+    /// The figures of a gang block's headers, and what `f` says of its members.
+    pub(super) fn each_of_gang(
+        &self,
+        bp: &Blkptr,
+        at: Bookmark,
+        f: &mut dyn FnMut(&Zio, &Blkptr) -> Result<Verified>,
+    ) -> Result<Verified> {
+        self.each_of_gang_at(bp, at, 0, f)
+    }
+
+    fn each_of_gang_at(
+        &self,
+        bp: &Blkptr,
+        at: Bookmark,
+        depth: usize,
+        f: &mut dyn FnMut(&Zio, &Blkptr) -> Result<Verified>,
+    ) -> Result<Verified> {
+        let mut total =
+            self.examine(bp, GANG_HEADER_SIZE as u64, &|data| is_header(bp, data)).verified;
+        // Reading the members mends the header.
         for member in self.gang_members(bp, at, depth)? {
             let verified = if member.is_gang() {
-                self.verify_gang_at(&member, at, depth + 1)?
+                self.each_of_gang_at(&member, at, depth + 1, f)?
             } else {
-                self.verify(&member, at)?
+                f(self, &member)?
             };
-            total.bytes += verified.bytes;
-            total.good += verified.good;
-            total.bad += verified.bad;
+            total.add(&verified);
         }
         Ok(total)
     }
@@ -111,9 +111,10 @@ impl Zio {
     }
 
     fn collect_extents(&self, bp: &Blkptr, at: Bookmark, depth: usize, out: &mut Vec<Dva>) -> Result<()> {
+        let vdevs = self.vdevs();
         for dva in bp.dvas() {
             let asize = if dva.gang {
-                self.vdevs.top(dva.vdev)?.psize_to_asize(GANG_HEADER_SIZE as u64)
+                vdevs.top(dva.vdev)?.psize_to_asize(GANG_HEADER_SIZE as u64)
             } else {
                 dva.asize
             };
@@ -138,15 +139,15 @@ impl Zio {
         copies: usize,
         out: &mut Allocated,
     ) -> Result<()> {
-        let sector = self.vdevs.max_alloc();
-        let header_asize = sector.max(GANG_HEADER_SIZE as u64);
+        let sector = self.vdevs().max_sector();
+        const HEADER: u64 = GANG_HEADER_SIZE as u64;
         if (data.len() as u64) <= sector {
             return Err(Error::NoSpace);
         }
         // One copy more than of the data: a lost header loses the whole block.
         let headers = (copies + 1).min(DVAS_PER_BP);
-        let addresses = match alloc.allocate(txg, header_asize, headers, Class::Normal) {
-            Err(Error::NoSpace) => alloc.allocate(txg, header_asize, copies, Class::Normal)?,
+        let addresses = match alloc.allocate(txg, HEADER, headers, Class::Normal) {
+            Err(Error::NoSpace) => alloc.allocate(txg, HEADER, copies, Class::Normal)?,
             other => other?,
         };
         out.extents.extend(&addresses);
@@ -195,7 +196,7 @@ impl Zio {
         member.set_little_endian();
         member.set_birth(txg);
         member.set_checksum(self.salted().checksum(function, &piece));
-        allocate_or_gang(self, alloc, txg, &mut member, &piece, copies, out)?;
+        allocate_or_gang(self, alloc, txg, &mut member, &piece, copies, Class::Normal, out)?;
         Ok(member)
     }
 }

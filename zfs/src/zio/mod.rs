@@ -8,6 +8,7 @@
 //! - A failed write call leaves nothing allocated.
 //! - Nothing here holds a lock across I/O.
 
+mod examine;
 mod gang;
 mod read;
 mod tamper;
@@ -30,6 +31,7 @@ use alloc::collections::VecDeque;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use bytes::Bytes;
+use core::sync::atomic::{AtomicBool, Ordering};
 use platform::sync::{Mutex, RwLock};
 
 pub use verify::Verified;
@@ -41,13 +43,19 @@ pub enum Class {
     Normal,
     /// Intent-log blocks.
     Log,
+    /// Metadata, if the pool has vdevs for it.
+    Special,
+    /// Small data, if the pool has vdevs for it.
+    Small,
+    /// Deduplication tables, if the pool has vdevs for them.
+    Dedup,
 }
 
 /// Who gives out space: `spa::metaslab`.
 pub trait AllocateBlocks: Send + Sync {
-    /// Allocates `copies` (1 to 3) extents of `asize` bytes in different places, for a block born in `txg`.
-    /// [`crate::Error::NoSpace`] if there is no extent of that size: the caller then tries a gang block.
-    fn allocate(&self, txg: u64, asize: u64, copies: usize, class: Class) -> Result<Vec<Dva>>;
+    /// Allocates `copies` (1 to 3) extents for `psize` bytes in different places, for a block born in `txg`; how large they are depends
+    /// on their vdevs. [`crate::Error::NoSpace`] if there is none of that size: the caller then tries a gang block.
+    fn allocate(&self, txg: u64, psize: u64, copies: usize, class: Class) -> Result<Vec<Dva>>;
     /// Takes back an extent that was allocated in this very `txg` and never referred to.
     fn unallocate(&self, txg: u64, dva: &Dva);
 }
@@ -65,6 +73,8 @@ pub struct WritePolicy {
     pub compression: Compression,
     /// How many copies, 1 to 3.
     pub copies: u8,
+    /// File data of that many bytes or less goes to special vdevs (`special_small_blocks`).
+    pub special_small: u64,
     /// Fill count for the block pointer.
     pub fill: u64,
     /// What compresses to 112 bytes or less may go into the block pointer (level 0 only).
@@ -90,7 +100,9 @@ pub struct Write {
 
 /// The I/O half of a pool.
 pub struct Zio {
-    vdevs: VdevTree,
+    vdevs: RwLock<Arc<VdevTree>>,
+    /// Bad copies are not mended.
+    read_only: AtomicBool,
     cache: Arc<Cache>,
     salted: RwLock<Arc<Salted>>,
     shared: Arc<Shared>,
@@ -133,7 +145,8 @@ impl Zio {
     #[must_use]
     pub fn new(vdevs: VdevTree, salt: [u8; 32], arc_max: usize) -> Arc<Zio> {
         Arc::new(Zio {
-            vdevs,
+            vdevs: RwLock::new(Arc::new(vdevs)),
+            read_only: AtomicBool::new(true),
             cache: Cache::new(arc_max),
             salted: RwLock::new(Arc::new(Salted::new(&salt))),
             shared: Arc::default(),
@@ -147,10 +160,27 @@ impl Zio {
         self.tamper.call_once(|| tamper);
     }
 
-    /// The vdev tree.
+    /// The vdev tree as it is now.
     #[must_use]
-    pub fn vdevs(&self) -> &VdevTree {
-        &self.vdevs
+    pub fn vdevs(&self) -> Arc<VdevTree> {
+        Arc::clone(&self.vdevs.read())
+    }
+
+    /// Another vdev tree from now on. I/O that is on its way ends on the old one.
+    pub fn set_vdevs(&self, vdevs: VdevTree) {
+        *self.vdevs.write() = Arc::new(vdevs);
+    }
+
+    /// From now on bad copies of what is read are mended. (A new engine only reads.)
+    pub fn allow_repairs(&self) {
+        self.read_only.store(false, Ordering::Release);
+    }
+
+    /// The bytes of data that a block's allocated ones stand for (`bp_get_dsize`): what accounting counts.
+    #[must_use]
+    pub fn dsize(&self, bp: &Blkptr) -> u64 {
+        let vdevs = self.vdevs();
+        bp.dvas().map(|dva| vdevs.dsize(&dva)).sum()
     }
 
     /// Sets the salt of skein, edonr and blake3.
@@ -180,7 +210,7 @@ impl Zio {
 
     /// Makes all completed writes durable.
     pub fn flush(&self) -> Result<()> {
-        self.vdevs.flush()
+        self.vdevs().flush()
     }
 
     /// Drops a block from the cache, as its space is free again. Not needed for correctness: a new block in the same

@@ -1,12 +1,13 @@
 //! Reading: one block or many, through the cache or past it.
 
 use super::Zio;
+use super::examine::{judge_of, lost};
 use super::verify::is_good;
 use crate::arc::{Claim, Fill, Key, Lookup};
 use crate::checksum::{Checksum, Salted};
 use crate::compress;
 use crate::error::{Error, Result};
-use crate::ondisk::blkptr::{Blkptr, Dva, EMBEDDED_TYPE_DATA};
+use crate::ondisk::blkptr::{Blkptr, EMBEDDED_TYPE_DATA};
 use crate::ondisk::bookmark::Bookmark;
 use crate::vdev::queue::{self, ReadExtent};
 use alloc::format;
@@ -35,11 +36,6 @@ struct Miss {
     bp: Blkptr,
     at: Bookmark,
     claim: Option<Claim>,
-}
-
-/// Which side of a mirror serves an address: stretches alternate, so that both work on a long read.
-pub(super) fn preferred_side(dva: &Dva) -> usize {
-    (dva.offset >> 21) as usize
 }
 
 /// Checks what every read relies on.
@@ -160,7 +156,7 @@ impl Zio {
             }
             let next = (!window.is_empty()).then(|| {
                 let extents: Vec<_> = window.iter().map(|m| first_extent(&m.bp)).collect();
-                (window, queue::start_reads(&self.vdevs, &extents))
+                (window, queue::start_reads(&self.vdevs(), &extents))
             });
             let landed = core::mem::replace(&mut flying, next);
             if let Some((window, reads)) = landed {
@@ -204,29 +200,21 @@ impl Zio {
         }
     }
 
-    /// The slow way, after the first attempt failed: every side of every copy, and gang blocks.
+    /// The slow way, after the first attempt failed: everything that there is of the block, and gang blocks. What is bad is mended.
     fn read_carefully(&self, bp: &Blkptr, at: Bookmark, first: Error) -> Result<Bytes> {
         if bp.is_gang() {
             return self.read_gang(bp, at).and_then(|data| unpack(bp, data, at));
         }
         let salted = self.salted();
-        let mut failure = first;
-        for dva in bp.dvas() {
-            let sides = self.vdevs.top(dva.vdev).map_or(0, |top| top.sides().len());
-            for side in 0..sides {
-                let extent = ReadExtent { dva, len: bp.psize(), side };
-                let raw = queue::start_reads(&self.vdevs, &[extent]).wait().pop();
-                let raw = raw.unwrap_or(Err(Error::Io { cause: BlockError::Gone, at: None }));
-                match digest(&salted, bp, raw, at) {
-                    Ok(data) => return Ok(data),
-                    Err(e) => failure = worse(failure, e),
-                }
-            }
+        let good = judge_of(&salted, bp)?;
+        let mut examined = self.examine(bp, bp.psize(), &good);
+        self.settle(&mut examined);
+        match examined.data {
+            Some(data) => digest(&salted, bp, Ok(data), at),
+            // A bad checksum says more than a bad device.
+            None if matches!(first, Error::Io { .. }) => Err(lost(examined.failure, at)),
+            None => Err(first),
         }
-        Err(match failure {
-            Error::Io { cause, .. } => Error::Io { cause, at: Some(at) },
-            other => other,
-        })
     }
 }
 
@@ -234,17 +222,12 @@ impl Zio {
 fn first_extent(bp: &Blkptr) -> ReadExtent {
     let dva = bp.dva(0);
     let len = if dva.gang { crate::ondisk::gang::GANG_HEADER_SIZE as u64 } else { bp.psize() };
-    ReadExtent { dva, len, side: preferred_side(&dva) }
+    ReadExtent { dva, len, birth: bp.physical_birth() }
 }
 
 /// Whether another copy may be better. What the pointer itself says wrong stays wrong.
 fn worth_retrying(error: &Error) -> bool {
     matches!(error, Error::Io { .. } | Error::Checksum { .. } | Error::Corrupt { .. })
-}
-
-/// Of two failures the one that says more: a bad checksum over a bad device.
-fn worse(a: Error, b: Error) -> Error {
-    if matches!(a, Error::Io { .. }) { b } else { a }
 }
 
 /// Checks and unpacks what a device gave.

@@ -74,6 +74,7 @@ fn policy() -> WritePolicy {
         checksum: Checksum::Fletcher4,
         compression: Compression::Lz4,
         copies: 1,
+        special_small: 0,
         fill: 1,
         may_embed: true,
         may_hole: true,

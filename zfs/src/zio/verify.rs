@@ -1,15 +1,15 @@
 //! Verification: every copy of a block, for scrubs and for `zpool scrub`-like checks of images.
 
 use super::Zio;
+use super::examine::{examine, judge_of};
 use super::read::{WINDOW, admit};
 use crate::checksum::{Checksum, Salted};
 use crate::error::{Error, Result};
-use crate::ondisk::blkptr::Blkptr;
+use crate::ondisk::blkptr::{Blkptr, Dva};
 use crate::ondisk::bookmark::Bookmark;
-use crate::vdev::queue::{self, ReadExtent};
+use crate::vdev::survey::{self, Survey, Surveys};
 use alloc::vec;
 use alloc::vec::Vec;
-use bytes::Bytes;
 use platform::parallel;
 
 /// Outcome of looking at every copy of a block.
@@ -19,8 +19,10 @@ pub struct Verified {
     pub bytes: u64,
     /// Copies that are as they should be.
     pub good: u32,
-    /// Copies that could not be read or fail their checksum.
+    /// Copies that could not be read or fail their checksum. On raidz each column counts by itself, parity included.
     pub bad: u32,
+    /// Copies that were written anew.
+    pub repaired: u32,
 }
 
 /// `DMU_OT_OBJSET`, whose checksum is whole even if it is authenticated.
@@ -48,10 +50,11 @@ pub(super) fn is_good(salted: &Salted, function: Checksum, bp: &Blkptr, data: &[
 /// Bytes that one job checks: enough to be worth handing over, little enough to spread well.
 const JOB: usize = 1 << 20;
 
+/// A block at one of its addresses.
 struct Copy {
     want: usize,
     bp: Blkptr,
-    extent: ReadExtent,
+    dva: Dva,
 }
 
 impl Zio {
@@ -77,7 +80,7 @@ impl Zio {
                 Ok(_) => self.list_copies(want, bp, &mut copies),
             }
         }
-        copies.sort_by_key(|c| (c.extent.dva.vdev, c.extent.side, c.extent.dva.offset));
+        copies.sort_by_key(|c| (c.dva.vdev, c.dva.offset));
         self.verify_copies(copies, &mut results);
         for (result, (bp, at)) in results.iter_mut().zip(wants) {
             let needs_one = !bp.is_hole() && !bp.is_embedded();
@@ -89,30 +92,27 @@ impl Zio {
     }
 
     fn list_copies(&self, want: usize, bp: &Blkptr, copies: &mut Vec<Copy>) {
-        for dva in bp.dvas() {
-            let sides = self.vdevs.top(dva.vdev).map_or(1, |top| top.sides().len().max(1));
-            for side in 0..sides {
-                copies.push(Copy { want, bp: *bp, extent: ReadExtent { dva, len: bp.psize(), side } });
-            }
-        }
+        copies.extend(bp.dvas().map(|dva| Copy { want, bp: *bp, dva }));
     }
 
     fn verify_copies(&self, copies: Vec<Copy>, results: &mut [Result<Verified>]) {
+        let vdevs = self.vdevs();
         let mut copies = copies.into_iter().peekable();
-        let mut flying: Option<(Vec<Copy>, queue::Reads)> = None;
+        let mut flying: Option<(Vec<Copy>, Surveys)> = None;
         loop {
             let mut window = Vec::new();
             let mut bytes = 0;
-            while let Some(copy) = copies.next_if(|c| bytes == 0 || bytes + c.extent.len <= WINDOW) {
-                bytes += copy.extent.len;
+            while let Some(copy) = copies.next_if(|c| bytes == 0 || bytes + c.dva.asize <= WINDOW) {
+                bytes += copy.dva.asize;
                 window.push(copy);
             }
             let next = (!window.is_empty()).then(|| {
-                let extents: Vec<_> = window.iter().map(|c| c.extent).collect();
-                (window, queue::start_reads(&self.vdevs, &extents))
+                let extent = |c: &Copy| (c.dva, c.bp.psize(), c.bp.physical_birth());
+                let extents: Vec<_> = window.iter().map(extent).collect();
+                (window, survey::start(&vdevs, &extents))
             });
-            if let Some((window, reads)) = core::mem::replace(&mut flying, next) {
-                self.check_window(window, reads.wait(), results);
+            if let Some((window, surveys)) = core::mem::replace(&mut flying, next) {
+                self.check_window(window, surveys.wait(), results);
             }
             if flying.is_none() {
                 return;
@@ -120,15 +120,15 @@ impl Zio {
         }
     }
 
-    fn check_window(&self, window: Vec<Copy>, raw: Vec<queue::Read>, results: &mut [Result<Verified>]) {
-        let mut jobs: Vec<Vec<(Copy, queue::Read)>> = Vec::new();
+    fn check_window(&self, window: Vec<Copy>, surveys: Vec<Result<Survey>>, results: &mut [Result<Verified>]) {
+        let mut jobs: Vec<Vec<(Copy, Result<Survey>)>> = Vec::new();
         let mut room = 0;
-        for (copy, raw) in window.into_iter().zip(raw) {
-            let len = copy.extent.len as usize;
+        for (copy, survey) in window.into_iter().zip(surveys) {
+            let len = copy.bp.psize() as usize;
             match jobs.last_mut() {
-                Some(job) if room >= len => job.push((copy, raw)),
+                Some(job) if room >= len => job.push((copy, survey)),
                 _ => {
-                    jobs.push(vec![(copy, raw)]);
+                    jobs.push(vec![(copy, survey)]);
                     room = JOB;
                 }
             }
@@ -136,21 +136,35 @@ impl Zio {
         }
         let salted = self.salted();
         let checked = parallel::map(jobs, move |job| {
-            let check =
-                |(copy, raw): (Copy, queue::Read)| (copy.want, copy.extent.len, good(&salted, &copy.bp, raw));
+            let check = |(copy, survey): (Copy, Result<Survey>)| (copy.want, check(&salted, &copy.bp, survey));
             job.into_iter().map(check).collect::<Vec<_>>()
         });
-        for (want, len, good) in checked.into_iter().flatten() {
+        for (want, found) in checked.into_iter().flatten() {
             if let Ok(verified) = &mut results[want] {
-                verified.bytes += len;
-                verified.good += u32::from(good);
-                verified.bad += u32::from(!good);
+                verified.add(&found);
             }
         }
     }
 }
 
-fn good(salted: &Salted, bp: &Blkptr, raw: Result<Bytes>) -> bool {
-    let function = Checksum::from_raw(bp.checksum_type());
-    raw.is_ok_and(|data| function.is_ok_and(|f| is_good(salted, f, bp, &data)))
+fn check(salted: &Salted, bp: &Blkptr, survey: Result<Survey>) -> Verified {
+    match judge_of(salted, bp) {
+        Ok(good) => {
+            let unread = survey.is_err();
+            let mut verified = examine([survey].into(), &good).verified;
+            verified.bad += u32::from(unread);
+            verified
+        }
+        Err(_) => Verified { bad: 1, ..Verified::default() },
+    }
+}
+
+impl Verified {
+    /// Adds another block's figures.
+    pub(super) fn add(&mut self, other: &Verified) {
+        self.bytes += other.bytes;
+        self.good += other.good;
+        self.bad += other.bad;
+        self.repaired += other.repaired;
+    }
 }

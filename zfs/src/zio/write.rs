@@ -7,6 +7,7 @@ use crate::error::{Error, Result};
 use crate::ondisk::blkptr::{
     Blkptr, DVAS_PER_BP, Dva, EMBEDDED_PAYLOAD_SIZE, MAX_BLOCK_SIZE, MIN_BLOCK_SIZE,
 };
+use crate::ondisk::object_type::ObjectType;
 use crate::vdev::queue::{self, WriteExtent};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
@@ -55,7 +56,7 @@ impl Zio {
         let prepared = self.prepare(txg, writes);
         let mut allocated = Allocated::default();
         let result = self.place_all(alloc, txg, &logical, prepared, &mut allocated).and_then(|placed| {
-            queue::write(&self.vdevs, core::mem::take(&mut allocated.writes)).map(|()| placed)
+            queue::write(&self.vdevs(), txg, core::mem::take(&mut allocated.writes)).map(|()| placed)
         });
         match result {
             Ok(placed) => {
@@ -77,7 +78,7 @@ impl Zio {
 
     /// Compresses and checksums everything.
     fn prepare(&self, txg: u64, writes: Vec<Write>) -> Vec<Prepared> {
-        let (salted, shared, unit) = (self.salted(), Arc::clone(&self.shared), self.vdevs.min_alloc());
+        let (salted, shared, unit) = (self.salted(), Arc::clone(&self.shared), self.vdevs().min_alloc());
         let total: usize = writes.iter().map(|w| w.data.len()).sum();
         let job = move |group: Vec<Write>| {
             shared.with_workspace(|ws| {
@@ -129,11 +130,25 @@ impl Zio {
                         out.writes.push(WriteExtent { dva, data: data.clone() });
                     }
                 }
-                _ => allocate_or_gang(self, alloc, txg, &mut bp, &data, copies, out)?,
+                _ => allocate_or_gang(self, alloc, txg, &mut bp, &data, copies, class_of(policy, data.len()), out)?,
             }
             placed.push(bp);
         }
         Ok(placed)
+    }
+}
+
+/// Where a block belongs (`spa_preferred_class`): metadata to special vdevs, and data as small as the file system wants.
+fn class_of(policy: &WritePolicy, psize: usize) -> Class {
+    let object_type = ObjectType(policy.object_type);
+    if object_type == ObjectType::DDT_ZAP {
+        return Class::Dedup;
+    }
+    let small = psize as u64 <= policy.special_small && object_type == ObjectType::PLAIN_FILE_CONTENTS;
+    match (policy.level > 0 || object_type.is_metadata(), small) {
+        (true, _) => Class::Special,
+        (_, true) => Class::Small,
+        _ => Class::Normal,
     }
 }
 
@@ -151,10 +166,10 @@ pub(super) fn allocate_or_gang(
     bp: &mut Blkptr,
     data: &Bytes,
     copies: usize,
+    class: Class,
     out: &mut Allocated,
 ) -> Result<()> {
-    let asize = (data.len() as u64).next_multiple_of(zio.vdevs.max_alloc());
-    match alloc.allocate(txg, asize, copies, Class::Normal) {
+    match alloc.allocate(txg, data.len() as u64, copies, class) {
         Ok(addresses) => {
             for (i, dva) in addresses.iter().enumerate() {
                 bp.set_dva(i, *dva);

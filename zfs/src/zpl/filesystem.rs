@@ -70,11 +70,6 @@ impl LogHost for PoolForLog {
         self.pool.free_block(tx, bp);
     }
 
-    fn asize(&self, size: u64) -> u64 {
-        let tops = self.pool.zio().vdevs().tops();
-        tops.iter().flatten().map(|top| top.psize_to_asize(size)).max().unwrap_or(size)
-    }
-
     fn guid(&self) -> [u64; 2] {
         let word = || self.pool.env().random.next_u64().max(1);
         [word(), word()]

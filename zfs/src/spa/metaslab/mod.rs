@@ -9,11 +9,13 @@ mod slab;
 
 use super::range_tree::RangeTree;
 use super::space_map::{Place, SpaceMap};
+use super::topology::Bias;
 use crate::dmu::{Allocate, Objset, Tx};
 use crate::error::{Error, Result};
 use crate::ondisk::blkptr::Dva;
 use crate::ondisk::object_type::ObjectType;
 use crate::ondisk::space_map::HISTOGRAM_SIZE;
+use crate::vdev::Geometry;
 use crate::zio::{AllocateBlocks, Class};
 use alloc::sync::Arc;
 use alloc::vec;
@@ -53,6 +55,22 @@ pub(crate) struct VdevLayout {
     pub(crate) array: u64,
     /// Blocks may be allocated on it.
     pub(crate) usable: bool,
+    /// What it is for.
+    pub(crate) bias: Bias,
+    /// How large blocks become on it.
+    pub(crate) geometry: Geometry,
+}
+
+impl VdevLayout {
+    /// Bytes of data that allocated ones stand for.
+    fn deflate(&self, asize: u64) -> u64 {
+        self.geometry.deflate(self.ashift, asize)
+    }
+
+    /// Data bytes that the smallest block occupies.
+    pub(crate) fn smallest_block(&self) -> u64 {
+        self.deflate(self.geometry.psize_to_asize(self.ashift, 1 << self.ashift))
+    }
 }
 
 /// The size of metaslabs for a vdev of `asize` bytes, as a power of two (`vdev_metaslab_set_size`).
@@ -88,8 +106,8 @@ impl VdevSpace {
 #[derive(Default)]
 struct Inner {
     vdevs: Vec<VdevSpace>,
-    /// The vdev that first copies go to now, and how many bytes it got.
-    rotor: (usize, u64),
+    /// Of each class: the vdev that first copies go to now, and how many bytes it got.
+    rotors: [(usize, u64); 4],
 }
 
 /// All space of a pool.
@@ -105,7 +123,7 @@ impl Metaslabs {
         let vdevs = layouts.iter().map(|layout| open_vdev(&mos, *layout)).collect::<Result<Vec<_>>>()?;
         let space = Metaslabs {
             mos,
-            inner: Mutex::new(Inner { vdevs, rotor: (0, 0) }),
+            inner: Mutex::new(Inner { vdevs, rotors: [(0, 0); 4] }),
             synced_allocated: AtomicU64::new(0),
         };
         space.count_allocated();
@@ -114,17 +132,19 @@ impl Metaslabs {
 
     fn count_allocated(&self) {
         let inner = self.inner.lock();
-        let slabs = inner.vdevs.iter().flat_map(|v| &v.slabs);
-        self.synced_allocated.store(slabs.map(Metaslab::synced_allocated).sum(), Ordering::Release);
+        let of = |v: &VdevSpace| v.layout.deflate(v.slabs.iter().map(Metaslab::synced_allocated).sum());
+        let normal = inner.vdevs.iter().filter(|v| v.layout.bias == Bias::None);
+        self.synced_allocated.store(normal.map(of).sum(), Ordering::Release);
     }
 
-    /// Bytes that can be allocated in all (`metaslab_class_get_dspace`).
+    /// Bytes of data that normal vdevs can hold (`metaslab_class_get_dspace`).
     pub(crate) fn size(&self) -> u64 {
         let inner = self.inner.lock();
-        inner.vdevs.iter().flat_map(|v| &v.slabs).map(|s| s.size).sum()
+        let of = |v: &VdevSpace| v.layout.deflate(v.slabs.iter().map(|s| s.size).sum());
+        inner.vdevs.iter().filter(|v| v.layout.bias == Bias::None).map(of).sum()
     }
 
-    /// Bytes allocated as of the last synced txg.
+    /// Bytes of data that normal vdevs hold as of the last synced txg.
     pub(crate) fn allocated(&self) -> u64 {
         self.synced_allocated.load(Ordering::Acquire)
     }
@@ -141,6 +161,13 @@ impl Metaslabs {
             (v.layout.id, size, allocated)
         };
         inner.vdevs.iter().map(vdev).collect()
+    }
+
+    /// Bytes of all vdevs but logs, parity counted, and how many of them are allocated: what `zpool list` shows.
+    pub(crate) fn raw_space(&self) -> (u64, u64) {
+        let inner = self.inner.lock();
+        let slabs = inner.vdevs.iter().filter(|v| v.layout.bias != Bias::Log).flat_map(|v| &v.slabs);
+        slabs.fold((0, 0), |(size, used), slab| (size + slab.size, used + slab.synced_allocated()))
     }
 
     /// Free ranges of all space maps by size (units of 512 bytes); `None` if a map has no histogram.
@@ -288,8 +315,12 @@ fn open_vdev(mos: &Arc<Objset>, layout: VdevLayout) -> Result<VdevSpace> {
     let mut slabs = Vec::with_capacity(count as usize);
     for (index, object) in objects.as_chunks::<8>().0.iter().enumerate() {
         let object = u64::from_le_bytes(*object);
-        let size = 1 << layout.metaslab_shift;
-        let place = Place { vdev: layout.id, shift: layout.ashift, start: index as u64 * size };
+        // On draid what is before the first and after the last whole stripe is left out (`vdev_draid_metaslab_init`).
+        let (unit, whole) = (layout.geometry.alignment(layout.ashift), 1u64 << layout.metaslab_shift);
+        let begin = index as u64 * whole;
+        let start = begin.next_multiple_of(unit);
+        let size = (begin + whole).saturating_sub(start) / unit * unit;
+        let place = Place { vdev: layout.id, shift: layout.ashift, start };
         let map = (object != 0).then(|| SpaceMap::open(mos, object, place)).transpose()?;
         slabs.push(Metaslab::new(place, size, map));
     }
@@ -305,22 +336,60 @@ impl Inner {
         vdev.ok_or(Error::corrupt("block pointer: no such vdev", None))?.slab_of(dva)
     }
 
-    /// One copy, away from those that exist already.
-    fn allocate_one(&mut self, txg: u64, asize: u64, copy: usize, others: &[Dva]) -> Result<Option<Dva>> {
-        let count = self.vdevs.len();
+    /// Extents for all copies on vdevs of one class; none if it has no room, and nothing is allocated then.
+    fn allocate_class(&mut self, txg: u64, psize: u64, copies: usize, bias: Bias) -> Result<Option<Vec<Dva>>> {
+        let matching = self.vdevs.iter().enumerate().filter(|(_, v)| v.layout.bias == bias && v.layout.usable);
+        let vdevs: Vec<usize> = matching.map(|(index, _)| index).collect();
+        if vdevs.is_empty() {
+            return Ok(None);
+        }
+        let mut dvas: Vec<Dva> = Vec::with_capacity(copies);
+        for copy in 0..copies {
+            let mut found = self.allocate_one(txg, psize, copy, &dvas, bias, &vdevs);
+            if matches!(found, Ok(None)) {
+                let slabs = self.vdevs.iter_mut().filter(|v| v.layout.bias == bias).flat_map(|v| &mut v.slabs);
+                if slabs.filter_map(|s| s.release_deferred().then_some(())).count() > 0 {
+                    found = self.allocate_one(txg, psize, copy, &dvas, bias, &vdevs);
+                }
+            }
+            match found {
+                Ok(Some(dva)) => dvas.push(dva),
+                failed => {
+                    for dva in &dvas {
+                        self.slab_of(dva)?.unallocate(txg, dva.offset, dva.asize);
+                    }
+                    return failed.map(|_| None);
+                }
+            }
+        }
+        Ok(Some(dvas))
+    }
+
+    /// One copy on one of `vdevs`, away from those that exist already.
+    fn allocate_one(
+        &mut self,
+        txg: u64,
+        psize: u64,
+        copy: usize,
+        others: &[Dva],
+        bias: Bias,
+        vdevs: &[usize],
+    ) -> Result<Option<Dva>> {
+        let count = vdevs.len();
+        let rotor = self.rotors[bias as usize];
         for closeness in 0..3 {
             for step in 0..count {
-                let index = (self.rotor.0 + copy + step) % count;
-                let vdev = &mut self.vdevs[index];
+                let vdev = &mut self.vdevs[vdevs[(rotor.0 + copy + step) % count]];
                 if closeness == 0 && count > 1 && others.iter().any(|o| o.vdev == vdev.layout.id) {
                     continue;
                 }
-                if let Some(dva) = vdev.allocate(txg, asize, copy, others, closeness)? {
+                if let Some(dva) = vdev.allocate(txg, psize, copy, others, closeness)? {
                     if copy == 0 {
-                        self.rotor.1 += asize;
-                        if self.rotor.1 >= ALIQUOT {
-                            self.rotor = ((self.rotor.0 + 1) % count, 0);
-                        }
+                        // What raidz adds is not counted: wide vdevs take longer turns.
+                        let filled = rotor.1 + psize;
+                        let full = filled >= ALIQUOT;
+                        self.rotors[bias as usize] =
+                            if full { ((rotor.0 + 1) % count, 0) } else { (rotor.0, filled) };
                     }
                     return Ok(Some(dva));
                 }
@@ -328,22 +397,27 @@ impl Inner {
         }
         Ok(None)
     }
+
+    /// Whether special vdevs have room for data, too: a quarter is kept for metadata (`zfs_special_class_metadata_reserve_pct`).
+    fn special_takes_data(&self) -> bool {
+        const KEPT_PERCENT: u64 = 25;
+        let slabs = self.vdevs.iter().filter(|v| v.layout.bias == Bias::Special).flat_map(|v| &v.slabs);
+        let (size, used) = slabs.fold((0, 0), |(size, used), s| (size + s.size, used + s.synced_allocated()));
+        used < size / 100 * (100 - KEPT_PERCENT)
+    }
 }
 
 impl VdevSpace {
     fn allocate(
         &mut self,
         txg: u64,
-        asize: u64,
+        psize: u64,
         copy: usize,
         others: &[Dva],
         closeness: u32,
     ) -> Result<Option<Dva>> {
-        let VdevLayout { id, ashift, metaslab_shift, usable, .. } = self.layout;
-        let asize = asize.next_multiple_of(1 << ashift);
-        if !usable {
-            return Ok(None);
-        }
+        let VdevLayout { id, ashift, metaslab_shift, geometry, .. } = self.layout;
+        let asize = geometry.psize_to_asize(ashift, psize);
         let total = (self.slabs.len() as u64) << metaslab_shift;
         let distance = match closeness {
             0 => (total >> DISTANCE_SHIFT) >> metaslab_shift,
@@ -382,28 +456,21 @@ impl VdevSpace {
 }
 
 impl AllocateBlocks for Metaslabs {
-    fn allocate(&self, txg: u64, asize: u64, copies: usize, _class: Class) -> Result<Vec<Dva>> {
+    fn allocate(&self, txg: u64, psize: u64, copies: usize, class: Class) -> Result<Vec<Dva>> {
         let mut inner = self.inner.lock();
-        let mut dvas: Vec<Dva> = Vec::with_capacity(copies);
-        for copy in 0..copies {
-            let mut found = inner.allocate_one(txg, asize, copy, &dvas);
-            if matches!(found, Ok(None)) {
-                let slabs = inner.vdevs.iter_mut().flat_map(|v| &mut v.slabs);
-                if slabs.filter_map(|s| s.release_deferred().then_some(())).count() > 0 {
-                    found = inner.allocate_one(txg, asize, copy, &dvas);
-                }
-            }
-            match found {
-                Ok(Some(dva)) => dvas.push(dva),
-                failed => {
-                    for dva in &dvas {
-                        inner.slab_of(dva)?.unallocate(txg, dva.offset, dva.asize);
-                    }
-                    return Err(failed.err().unwrap_or(Error::NoSpace));
-                }
+        let classes: &[Bias] = match class {
+            Class::Normal => &[Bias::None],
+            Class::Log => &[Bias::Log, Bias::None],
+            Class::Small if !inner.special_takes_data() => &[Bias::None],
+            Class::Special | Class::Small => &[Bias::Special, Bias::None],
+            Class::Dedup => &[Bias::Dedup, Bias::Special, Bias::None],
+        };
+        for bias in classes {
+            if let Some(dvas) = inner.allocate_class(txg, psize, copies, *bias)? {
+                return Ok(dvas);
             }
         }
-        Ok(dvas)
+        Err(Error::NoSpace)
     }
 
     fn unallocate(&self, txg: u64, dva: &Dva) {
