@@ -51,6 +51,57 @@ fn d_checksums() {
 }
 
 #[test]
+fn e_mirror() {
+    check_pool("e-mirror", ".files.jsonl", ALL);
+}
+
+#[test]
+fn f_and_g_raidz() {
+    check_pool("f-raidz1-3", ".files.jsonl", ALL);
+    check_pool("g-raidz2-5", ".files.jsonl", ALL);
+    check_pool("g-raidz3-6", ".files.jsonl", ALL);
+}
+
+/// As many disks as there is parity are left out, in several ways.
+#[test]
+fn degraded_pools_read_as_whole_ones() {
+    for (name, lost) in [
+        ("e-mirror", &[0][..]),
+        ("f-raidz1-3", &[1]),
+        ("g-raidz2-5", &[0, 3]),
+        ("g-raidz3-6", &[1, 2, 5]),
+        ("p-draid1", &[2]),
+        ("p-draid2s", &[0, 6]),
+    ] {
+        let disks = fixtures::disks(name).unwrap().into_iter().enumerate();
+        let kept = disks.filter(|(n, _)| !lost.contains(n)).map(|(_, disk)| disk as Arc<dyn BlockDevice>);
+        let pool = Pool::import(kept.collect(), env(), ImportOptions::read_only()).unwrap();
+        check_sections(&pool, &fixtures::manifest(name, ".files.jsonl").unwrap(), ALL);
+    }
+}
+
+#[test]
+fn l_large_blocks_and_a_special_vdev() {
+    check_pool("l-large", ".files.jsonl", ALL);
+}
+
+#[test]
+fn p_draid() {
+    check_pool("p-draid1", ".files.jsonl", ALL);
+    check_pool("p-draid2s", ".files.jsonl", ALL);
+}
+
+#[test]
+fn r_a_vdev_was_removed() {
+    check_pool("r-removal", ".files.jsonl", ALL);
+}
+
+#[test]
+fn s_with_a_spare_and_a_cache() {
+    check_pool("s-stripe", ".files.jsonl", ALL);
+}
+
+#[test]
 fn h_snapshots_and_clones() {
     check_pool("h-snaps", ".files.jsonl", ALL);
 }

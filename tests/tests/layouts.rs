@@ -105,3 +105,54 @@ fn spares_and_caches_are_labelled_and_listed() {
         ("/dev/vdc".into(), "/dev/vdd".into())
     );
 }
+
+fn raidz(parity: u8, devices: Vec<NewDevice>) -> NewVdev {
+    NewVdev::Raidz { parity, devices }
+}
+
+#[test]
+fn raidz_with_every_disk_lost_in_turn() {
+    let disks = Disks::new(3, 96 << 20);
+    let model = disks.fill(vec![raidz(1, disks.new_devices(0..3))].into(), Some(9), 13);
+    for lost in 0..3 {
+        disks.compare(&[lost], &model);
+    }
+}
+
+#[test]
+fn raidz2_and_raidz3_of_large_sectors() {
+    let disks = Disks::new(5, 128 << 20);
+    let model = disks.fill(vec![raidz(2, disks.new_devices(0..5))].into(), None, 14);
+    disks.compare(&[1, 4], &model);
+    let disks = Disks::new(6, 96 << 20);
+    let model = disks.fill(vec![raidz(3, disks.new_devices(0..6))].into(), None, 15);
+    disks.compare(&[0, 2, 5], &model);
+}
+
+#[test]
+fn draid_with_and_without_spares() {
+    let draid = |parity, data, spares, devices| NewVdev::Draid { parity, data: Some(data), spares, devices };
+    let disks = Disks::new(4, 192 << 20);
+    let model = disks.fill(vec![draid(1, 2, 0, disks.new_devices(0..4))].into(), None, 16);
+    disks.compare(&[2], &model);
+    let disks = Disks::new(7, 192 << 20);
+    let model = disks.fill(vec![draid(2, 3, 1, disks.new_devices(0..7))].into(), Some(9), 17);
+    disks.compare(&[0, 5], &model);
+}
+
+#[test]
+fn classes_of_vdevs() {
+    let disks = Disks::new(4, 128 << 20);
+    let topology = Topology {
+        specials: vec![NewVdev::Mirror(disks.new_devices(1..3))],
+        logs: vec![NewVdev::Disk(disks.open(3).into())],
+        ..Topology::from(vec![NewVdev::Disk(disks.open(0).into())])
+    };
+    let model = disks.fill(topology, None, 18);
+    disks.compare(&[], &model);
+    disks.compare(&[1], &model);
+    // Metadata went to the special vdev.
+    let pool = model::import_pool(disks.all());
+    let root = pool.mos().root();
+    assert!(root.dvas().all(|dva| dva.vdev == 1), "{root:?}");
+}

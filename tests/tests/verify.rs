@@ -17,8 +17,8 @@ fn env() -> Env {
 }
 
 fn verify(fixture: &str) -> VerifyReport {
-    let disk: Arc<dyn BlockDevice> = fixtures::disk(fixture, 0).unwrap();
-    let pool = Pool::import(vec![disk], env(), ImportOptions::read_only()).unwrap();
+    let disks = fixtures::disks(fixture).unwrap().into_iter().map(|disk| disk as Arc<dyn BlockDevice>);
+    let pool = Pool::import(disks.collect(), env(), ImportOptions::read_only()).unwrap();
     pool.verify(&mut |_| ()).unwrap()
 }
 
@@ -30,11 +30,19 @@ fn pools_of_openzfs_are_clean() {
         "b2-v28",
         "c-compress",
         "d-checksum",
+        "e-mirror",
+        "f-raidz1-3",
+        "g-raidz2-5",
+        "g-raidz3-6",
         "h-snaps",
         "i-zvol",
         "m-ashift9",
         "m-ashift12",
         "n-grub",
+        "p-draid1",
+        "p-draid2s",
+        "r-removal",
+        "s-stripe",
         "u-checkpoint",
         "v-props",
     ] {

@@ -17,16 +17,19 @@ struct Bump {
     next: Mutex<u64>,
     largest: u64,
     end: u64,
+    /// Sector of its vdev, in bytes.
+    unit: u64,
 }
 
 impl Bump {
     fn new(largest: u64) -> Self {
-        Bump { next: Mutex::new(0), largest, end: SIZE - (8 << 20) }
+        Bump { next: Mutex::new(0), largest, end: SIZE - (8 << 20), unit: 4096 }
     }
 }
 
 impl AllocateBlocks for Bump {
-    fn allocate(&self, _txg: u64, asize: u64, copies: usize, _class: Class) -> Result<Vec<Dva>> {
+    fn allocate(&self, _txg: u64, psize: u64, copies: usize, _class: Class) -> Result<Vec<Dva>> {
+        let asize = psize.next_multiple_of(self.unit);
         let mut next = self.next.lock();
         if asize > self.largest || *next + asize * copies as u64 > self.end {
             return Err(Error::NoSpace);
@@ -189,7 +192,7 @@ fn gangs_hold_what_no_single_extent_can() {
     for (ashift, largest) in [(9, 512), (9, 8192), (12, 4096), (12, 40_960)] {
         let d = disks(1);
         let zio = Zio::new(tree(ashift, &d), [7; 32], 1 << 20);
-        let alloc = Bump::new(largest);
+        let alloc = Bump { unit: 1 << ashift, ..Bump::new(largest) };
         let mut data = vec![0; 131_072];
         random.fill(&mut data);
         let bp = zio.write(&alloc, 5, vec![write_of(data.clone(), policy())]).unwrap()[0];
