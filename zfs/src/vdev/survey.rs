@@ -69,7 +69,7 @@ impl Surveys {
     /// Waits for all; the answers in the order of the extents.
     pub(crate) fn wait(self) -> Vec<Result<Survey>> {
         let mut answers = self.flying.wait().into_iter();
-        let gone = || Err(Error::Io { cause: BlockError::Gone, at: None });
+        let gone = || -> Read { Err(Error::Io { cause: BlockError::Gone, at: None }) };
         let survey = |map: Result<(Map, u64)>| {
             let (map, birth) = map?;
             let mut rows = Vec::with_capacity(map.rows.len());
@@ -81,9 +81,9 @@ impl Surveys {
                         stale: !leaf.has(birth),
                         read: answers.next().unwrap_or_else(gone),
                     };
-                    present.map(copy).collect()
+                    present.map(copy).collect::<Vec<Copy>>()
                 });
-                let copies = copies.collect();
+                let copies: Vec<Vec<Copy>> = copies.collect();
                 rows.push((row, copies));
             }
             Ok(Survey { len: map.len, rows })
@@ -104,7 +104,7 @@ impl Survey {
     fn copies(&self) -> impl Iterator<Item = (&Copy, usize)> {
         self.rows.iter().flat_map(|(row, columns)| {
             let columns = row.columns.iter().zip(columns);
-            columns.flat_map(|(column, copies)| copies.iter().map(|copy| (copy, column.size)))
+            columns.flat_map(|(column, copies)| copies.iter().map(move |copy| (copy, column.size)))
         })
     }
 
