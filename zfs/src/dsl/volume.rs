@@ -52,7 +52,8 @@ impl DslPool {
     #[must_use]
     pub fn volume_reservation(&self, size: u64, block_size: u64, copies: u64) -> u64 {
         let blocks = u128::from(size / block_size.max(1));
-        let tops = self.mos().zio().vdevs().tops();
+        let vdevs = self.mos().zio().vdevs();
+        let tops = vdevs.tops();
         let inflated = tops.iter().flatten().filter_map(|top| {
             let typical = top.psize_to_asize(TYPICAL_BLOCK);
             let each = u128::from(top.psize_to_asize(block_size));

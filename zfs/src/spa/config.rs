@@ -134,7 +134,8 @@ impl Config {
     pub(crate) fn load_biases(&mut self, mos: &Arc<Objset>) -> Result<()> {
         let mut biases = BTreeMap::new();
         for top in self.tops() {
-            let (Ok(id), Some(zap)) = (u32::try_from(top.u64("id")?), top.get_u64("com.delphix:vdev_zap_top"))
+            let (Ok(id), Some(zap)) =
+                (u32::try_from(top.u64("id")?), top.get_u64("com.delphix:vdev_zap_top"))
             else {
                 continue;
             };

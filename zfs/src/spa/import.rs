@@ -6,8 +6,8 @@
 use super::config::{self, Config, STATE_ACTIVE, STATE_DESTROYED, STATE_EXPORTED};
 use super::core::{Core, Parts, Spa};
 use super::directory;
-use super::indirect;
 use super::features::{self, Features};
+use super::indirect;
 use super::metaslab::Metaslabs;
 use super::options::ImportOptions;
 use super::sync;

@@ -209,7 +209,11 @@ mod tests {
                         seen |= 1 << place.child;
                         assert_eq!(used.insert((place.child, place.offset), index), None, "{place:?}");
                         for spare in 0..spares {
-                            assert_ne!(draid.spare_child(spare, place.offset), place.child, "a spare's place");
+                            assert_ne!(
+                                draid.spare_child(spare, place.offset),
+                                place.child,
+                                "a spare's place"
+                            );
                         }
                     }
                 }
@@ -224,10 +228,9 @@ mod tests {
         let stripes = draid.stripes(9, group - 3 * 512, 512 * 5);
         let data: Vec<u64> = stripes.iter().map(|s| s.columns.iter().map(|(_, d)| d).sum()).collect();
         assert_eq!(data, [1024, 1536]);
-        assert_eq!(stripes[1].columns.iter().map(|(p, d)| (p.size, *d)).collect::<Vec<_>>(), [
-            (1024, 0),
-            (1024, 1024),
-            (1024, 512)
-        ]);
+        assert_eq!(
+            stripes[1].columns.iter().map(|(p, d)| (p.size, *d)).collect::<Vec<_>>(),
+            [(1024, 0), (1024, 1024), (1024, 512)]
+        );
     }
 }

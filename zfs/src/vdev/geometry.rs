@@ -68,7 +68,9 @@ impl Geometry {
     pub fn deflate(&self, ashift: u8, asize: u64) -> u64 {
         match self {
             Geometry::Plain => asize & !511,
-            _ => (asize >> 9).saturating_mul(DEFLATE_BLOCK / (self.psize_to_asize(ashift, DEFLATE_BLOCK) >> 9)),
+            _ => {
+                (asize >> 9).saturating_mul(DEFLATE_BLOCK / (self.psize_to_asize(ashift, DEFLATE_BLOCK) >> 9))
+            }
         }
     }
 

@@ -271,9 +271,11 @@ impl VdevTree {
             match &self.top(dva.vdev)?.layout {
                 Layout::Indirect(Some(mapping)) if depth < INDIRECT_MAX => {
                     let pieces = mapping.pieces(dva.offset, dva.asize)?;
-                    left.extend(pieces.into_iter().map(|(vdev, offset, asize)| {
-                        (Dva { vdev, offset, asize, gang: false }, depth + 1)
-                    }));
+                    left.extend(
+                        pieces.into_iter().map(|(vdev, offset, asize)| {
+                            (Dva { vdev, offset, asize, gang: false }, depth + 1)
+                        }),
+                    );
                 }
                 _ => real.push(dva),
             }
@@ -303,9 +305,10 @@ impl VdevTree {
             if depth >= INDIRECT_MAX {
                 return Err(Error::corrupt("removed vdev: mappings lead round in a circle", None));
             }
-            return mapping.pieces(offset, len)?.into_iter().try_for_each(|(vdev, offset, len)| {
-                self.collect_rows(vdev, offset, len, depth + 1, rows)
-            });
+            return mapping
+                .pieces(offset, len)?
+                .into_iter()
+                .try_for_each(|(vdev, offset, len)| self.collect_rows(vdev, offset, len, depth + 1, rows));
         }
         if !top.is_real() {
             return Err(Error::unsupported(format!("block on a vdev of type {}", top.kind)));
@@ -320,7 +323,9 @@ impl VdevTree {
         if end > top.asize {
             return Err(Error::corrupt("block pointer: offset beyond the vdev's end", None));
         }
-        if !offset.is_multiple_of(1 << top.ashift) || !offset.is_multiple_of(top.geometry.alignment(top.ashift)) {
+        if !offset.is_multiple_of(1 << top.ashift)
+            || !offset.is_multiple_of(top.geometry.alignment(top.ashift))
+        {
             return Err(Error::corrupt("block pointer: offset is not aligned to its vdev", None));
         }
         top.rows(offset, psize, rows);

@@ -111,7 +111,8 @@ impl Opener<'_> {
         }
         if top.asize == 0 && top.is_real() {
             // Configurations of old versions lack it.
-            let sizes = top.leaves().into_iter().filter_map(|leaf| leaf.device.as_ref()).map(|d| d.info().size);
+            let sizes =
+                top.leaves().into_iter().filter_map(|leaf| leaf.device.as_ref()).map(|d| d.info().size);
             let size = sizes.min().unwrap_or(0);
             let child = (size - size % LABEL_SIZE).saturating_sub(LABEL_START_SIZE + 2 * LABEL_SIZE);
             top.asize = match geometry {

@@ -74,11 +74,7 @@ fn double_all(acc: &mut [u8], parity: usize) {
 }
 
 /// Parity `index` (0: P, 1: Q, 2: R), `len` bytes of it.
-pub(crate) fn generate<'a>(
-    data: impl IntoIterator<Item = &'a [u8]>,
-    index: usize,
-    len: usize,
-) -> Vec<u8> {
+pub(crate) fn generate<'a>(data: impl IntoIterator<Item = &'a [u8]>, index: usize, len: usize) -> Vec<u8> {
     let mut acc = vec![0; len];
     for column in data {
         advance(&mut acc, column, index);

@@ -259,7 +259,8 @@ impl RowReads {
             let parities = (0..parity).filter_map(|at| got(at).transpose().map(|bytes| Ok((at, bytes?))));
             let parities = parities.collect::<Result<Vec<_>>>()?;
             let known: Vec<Option<&[u8]>> = data.iter().map(Option::as_deref).collect();
-            let parities: Vec<(usize, &[u8])> = parities.iter().map(|(at, bytes)| (*at, &bytes[..])).collect();
+            let parities: Vec<(usize, &[u8])> =
+                parities.iter().map(|(at, bytes)| (*at, &bytes[..])).collect();
             rebuilt = parity::reconstruct(&known, &parities).ok_or_else(gone)?;
         }
         let mut rebuilt = rebuilt.iter().map(Vec::as_slice);

@@ -112,10 +112,11 @@ impl Survey {
     pub(crate) fn failure(&self) -> Option<Error> {
         let mut copies = self.copies();
         let first = copies.find_map(|(copy, _)| copy.read.as_ref().err().cloned());
-        first.or(self.rows.iter().any(|(_, c)| c.iter().all(Vec::is_empty)).then_some(Error::Io {
-            cause: BlockError::Gone,
-            at: None,
-        }))
+        first.or(self
+            .rows
+            .iter()
+            .any(|(_, c)| c.iter().all(Vec::is_empty))
+            .then_some(Error::Io { cause: BlockError::Gone, at: None }))
     }
 
     /// The extent's bytes, as `good` accepts them: from what was read as it is, from other copies, or with columns taken as bad and
@@ -152,8 +153,13 @@ impl Survey {
                 }
             }
         }
-        let children: BTreeSet<(u32, u32)> =
-            self.rows.iter().filter(|(row, _)| row.parity > 0).flat_map(|(row, _)| row.columns.iter()).map(|c| c.group).collect();
+        let children: BTreeSet<(u32, u32)> = self
+            .rows
+            .iter()
+            .filter(|(row, _)| row.parity > 0)
+            .flat_map(|(row, _)| row.columns.iter())
+            .map(|c| c.group)
+            .collect();
         let children: Vec<(u32, u32)> = children.into_iter().collect();
         let parity = self.rows.iter().map(|(row, _)| row.parity).max().unwrap_or(0);
         for count in 1..=parity {

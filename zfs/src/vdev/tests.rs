@@ -166,7 +166,9 @@ fn wrong_bytes_are_found_blamed_and_mended() {
             let blamed: Vec<usize> = (0..bench.disks.len())
                 .filter(|n| tree.leaf(bench.disks[*n].0).unwrap().errors().checksum > 0)
                 .collect();
-            assert_eq!(blamed, spoilt);
+            // Not on every disk of a draid lie blocks.
+            let used = |n: &usize| before.iter().any(|(disk, ..)| disk == n);
+            assert_eq!(blamed, spoilt.into_iter().filter(used).collect::<Vec<_>>());
             for (n, range, want) in &before {
                 bench.disks[*n].1.damage(|bytes| assert!(bytes[range.clone()] == want[..], "disk {n}"));
             }
@@ -198,7 +200,8 @@ fn a_distributed_spare_stands_in() {
     let blocks = blocks(&tree, &Seeded::new(5));
     let mut config = bench.config.clone();
     let mut children = config.get_nvlists("children").unwrap().to_vec();
-    let spare = NvList::new().with("type", "dspare").with("id", 1u64).with("spare_id", 0u64).with("guid", 99u64);
+    let spare =
+        NvList::new().with("type", "dspare").with("id", 1u64).with("spare_id", 0u64).with("guid", 99u64);
     children[2] = NvList::new()
         .with("type", "spare")
         .with("id", 2u64)
@@ -219,7 +222,8 @@ fn a_distributed_spare_stands_in() {
 
 #[test]
 fn removed_vdevs_are_read_where_their_blocks_went() {
-    let gone = NvList::new().with("type", "indirect").with("id", 0u64).with("guid", 5u64).with("asize", 1u64 << 20);
+    let gone =
+        NvList::new().with("type", "indirect").with("id", 0u64).with("guid", 5u64).with("asize", 1u64 << 20);
     let root = NvList::new().with("type", "root").with("children", vec![gone, disk(1, 1)]);
     let device: Arc<dyn BlockDevice> = Arc::new(MemDisk::new(SIZE));
     let mut tree = VdevTree::open(&root, &[(1, device)]).unwrap();

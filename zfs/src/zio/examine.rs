@@ -61,10 +61,7 @@ pub(super) fn examine(surveys: Vec<Result<Survey>>, good: &dyn Fn(&[u8]) -> bool
 }
 
 /// What tells whether physical bytes are a block's.
-pub(super) fn judge_of<'a>(
-    salted: &'a Salted,
-    bp: &'a Blkptr,
-) -> Result<impl Fn(&[u8]) -> bool + use<'a>> {
+pub(super) fn judge_of<'a>(salted: &'a Salted, bp: &'a Blkptr) -> Result<impl Fn(&[u8]) -> bool + use<'a>> {
     let function = Checksum::from_raw(bp.checksum_type())?;
     Ok(move |data: &[u8]| is_good(salted, function, bp, data))
 }

@@ -88,8 +88,7 @@ impl Zio {
         depth: usize,
         f: &mut dyn FnMut(&Zio, &Blkptr) -> Result<Verified>,
     ) -> Result<Verified> {
-        let mut total =
-            self.examine(bp, GANG_HEADER_SIZE as u64, &|data| is_header(bp, data)).verified;
+        let mut total = self.examine(bp, GANG_HEADER_SIZE as u64, &|data| is_header(bp, data)).verified;
         // Reading the members mends the header.
         for member in self.gang_members(bp, at, depth)? {
             let verified = if member.is_gang() {

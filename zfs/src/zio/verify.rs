@@ -120,7 +120,12 @@ impl Zio {
         }
     }
 
-    fn check_window(&self, window: Vec<Copy>, surveys: Vec<Result<Survey>>, results: &mut [Result<Verified>]) {
+    fn check_window(
+        &self,
+        window: Vec<Copy>,
+        surveys: Vec<Result<Survey>>,
+        results: &mut [Result<Verified>],
+    ) {
         let mut jobs: Vec<Vec<(Copy, Result<Survey>)>> = Vec::new();
         let mut room = 0;
         for (copy, survey) in window.into_iter().zip(surveys) {
@@ -136,7 +141,8 @@ impl Zio {
         }
         let salted = self.salted();
         let checked = parallel::map(jobs, move |job| {
-            let check = |(copy, survey): (Copy, Result<Survey>)| (copy.want, check(&salted, &copy.bp, survey));
+            let check =
+                |(copy, survey): (Copy, Result<Survey>)| (copy.want, check(&salted, &copy.bp, survey));
             job.into_iter().map(check).collect::<Vec<_>>()
         });
         for (want, found) in checked.into_iter().flatten() {

@@ -130,7 +130,16 @@ impl Zio {
                         out.writes.push(WriteExtent { dva, data: data.clone() });
                     }
                 }
-                _ => allocate_or_gang(self, alloc, txg, &mut bp, &data, copies, class_of(policy, data.len()), out)?,
+                _ => allocate_or_gang(
+                    self,
+                    alloc,
+                    txg,
+                    &mut bp,
+                    &data,
+                    copies,
+                    class_of(policy, data.len()),
+                    out,
+                )?,
             }
             placed.push(bp);
         }

@@ -337,8 +337,15 @@ impl Inner {
     }
 
     /// Extents for all copies on vdevs of one class; none if it has no room, and nothing is allocated then.
-    fn allocate_class(&mut self, txg: u64, psize: u64, copies: usize, bias: Bias) -> Result<Option<Vec<Dva>>> {
-        let matching = self.vdevs.iter().enumerate().filter(|(_, v)| v.layout.bias == bias && v.layout.usable);
+    fn allocate_class(
+        &mut self,
+        txg: u64,
+        psize: u64,
+        copies: usize,
+        bias: Bias,
+    ) -> Result<Option<Vec<Dva>>> {
+        let matching =
+            self.vdevs.iter().enumerate().filter(|(_, v)| v.layout.bias == bias && v.layout.usable);
         let vdevs: Vec<usize> = matching.map(|(index, _)| index).collect();
         if vdevs.is_empty() {
             return Ok(None);
@@ -347,7 +354,8 @@ impl Inner {
         for copy in 0..copies {
             let mut found = self.allocate_one(txg, psize, copy, &dvas, bias, &vdevs);
             if matches!(found, Ok(None)) {
-                let slabs = self.vdevs.iter_mut().filter(|v| v.layout.bias == bias).flat_map(|v| &mut v.slabs);
+                let slabs =
+                    self.vdevs.iter_mut().filter(|v| v.layout.bias == bias).flat_map(|v| &mut v.slabs);
                 if slabs.filter_map(|s| s.release_deferred().then_some(())).count() > 0 {
                     found = self.allocate_one(txg, psize, copy, &dvas, bias, &vdevs);
                 }
