@@ -45,6 +45,9 @@ const NO_VECTOR: u16 = 0xffff;
 const ISR_QUEUE: u8 = 1;
 const MAX_QUEUES: usize = 8;
 
+/// What is called when a line signals.
+type Handlers = IrqLock<Vec<Arc<dyn Fn() + Send + Sync>>>;
+
 struct Pci {
     function: Function,
     kind: u32,
@@ -54,7 +57,7 @@ struct Pci {
     device: Option<Registers>,
     isr: Option<Registers>,
     /// Who is told by the interrupt line.
-    on_line: Arc<IrqLock<Vec<Arc<dyn Fn() + Send + Sync>>>>,
+    on_line: Arc<Handlers>,
     msix: Option<Msix>,
     // Read once, so that `notify` does not touch the shared queue selector.
     notify_offsets: [u64; MAX_QUEUES],
