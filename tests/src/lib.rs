@@ -6,6 +6,7 @@
 pub mod elf;
 pub mod fixtures;
 pub mod fuzz;
+pub mod interop;
 pub mod layout;
 pub mod manifest;
 pub mod model;

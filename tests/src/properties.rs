@@ -35,8 +35,27 @@ fn of_the_machine(property: &str) -> bool {
     matches!(property, "mounted" | "readonly" | "available")
 }
 
+/// Space in bytes, and what is computed of it. Mounting a file system for writing changes these.
+#[must_use]
+pub fn is_space(property: &str) -> bool {
+    property.contains("used")
+        || property.contains("referenced")
+        || property.contains("ratio")
+        || property.starts_with("written")
+}
+
 /// Adds to `differences` what a dataset's properties differ in.
 pub fn compare(dataset: &Dataset, want: &[Answer], differences: &mut Vec<String>) {
+    compare_those(dataset, want, |_| true, differences);
+}
+
+/// The same of those properties for which `which` says so.
+pub fn compare_those(
+    dataset: &Dataset,
+    want: &[Answer],
+    which: impl Fn(&str) -> bool,
+    differences: &mut Vec<String>,
+) {
     let name = dataset.name();
     // Of an encrypted dataset only what the pool itself knows can be shown.
     if want.iter().any(|[property, value, _]| property == "encryption" && value != "off") {
@@ -50,7 +69,7 @@ pub fn compare(dataset: &Dataset, want: &[Answer], differences: &mut Vec<String>
         }
         return;
     }
-    let keep = |p: &Answer| !of_the_machine(&p[0]);
+    let keep = |p: &Answer| !of_the_machine(&p[0]) && which(&p[0]);
     let got: Vec<Answer> = dataset
         .properties()
         .unwrap_or_else(|e| panic!("{name}: {e}"))

@@ -108,6 +108,7 @@ fn all_refused(image: &Path, words: &[&str]) {
     refused(&["ls", &place], words);
     refused(&["zfs", "--disk", &path, "snapshot", "bad/root@s"], words);
     refused(&["zfs", "--disk", &path, "set", "compression=off", "bad"], words);
+    refused(&["cp", &path, &format!("{path}:/copy")], words);
     assert_eq!(before, sum(image), "a refused image was written to");
 }
 
@@ -120,6 +121,7 @@ fn a_truncated_image_is_refused() {
     {
         OpenOptions::new().write(true).open(&image).unwrap().set_len(size).unwrap();
         all_refused(&image, words);
+        refused(&["run", &image.to_string_lossy()], &["t.img"]);
     }
 }
 
@@ -134,6 +136,7 @@ fn an_image_without_labels_is_refused_and_one_pair_is_enough() {
     assert!(tarn_ok(&["ls", &format!("{}:/", image.display())]).unwrap().contains("hello"));
     file.write_all_at(&zeros, size - 2 * LABEL).unwrap();
     all_refused(&image, &["no pool found", "l.img"]);
+    refused(&["run", &image.to_string_lossy()], &["no pool found", "l.img"]);
 }
 
 #[test]

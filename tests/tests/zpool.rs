@@ -158,3 +158,24 @@ fn files_get_into_a_pool_that_was_made_here() {
     );
     zdb_check(Path::new(&*disks), "tank").unwrap();
 }
+
+#[test]
+fn features_are_enabled_only_when_asked() {
+    let folder = Folder::new();
+    folder.ok("create --size 96M -d tank a");
+    let zfs = |words: &str| {
+        let disks = folder.disks().to_string_lossy().into_owned();
+        let mut args = vec!["zfs", "--disk", &disks];
+        args.extend(words.split(' '));
+        tarn_ok(&args).unwrap()
+    };
+    assert!(folder.ok("--disk a upgrade").contains("lz4_compress"));
+    assert_eq!(folder.ok("--disk a get -H -o value feature@lz4_compress").trim(), "disabled");
+    folder.ok("--disk a set feature@lz4_compress=enabled");
+    assert_eq!(folder.ok("--disk a get -H -o value feature@lz4_compress").trim(), "active");
+    folder.refused("--disk a set feature@lz4_compress=disabled", "never be taken back");
+    folder.ok("--disk a upgrade -a");
+    assert!(folder.ok("--disk a upgrade").contains("every feature"));
+    zfs("create tank/more");
+    folder.zdb();
+}

@@ -4,8 +4,12 @@ use crate::machine::{cargo, root, run, target};
 use anyhow::{Context, Result};
 use std::path::PathBuf;
 
-/// Builds the kernel on its own (its features must not be unified with the host tool's) and returns its path.
+/// Builds the kernel on its own (its features must not be unified with the host tool's) and returns its path; `TARN_KERNEL`
+/// names one that is built already.
 pub(crate) fn kernel() -> Result<PathBuf> {
+    if let Some(built) = std::env::var_os("TARN_KERNEL").filter(|path| !path.is_empty()) {
+        return Ok(built.into());
+    }
     let folder = target().join("kernel");
     let mut command = cargo();
     command
@@ -23,8 +27,11 @@ pub(crate) fn kernel() -> Result<PathBuf> {
     Ok(elf)
 }
 
-/// Builds `tarn` in release mode with the kernel inside and returns its path.
+/// Builds `tarn` in release mode with the kernel inside and returns its path; `TARN_BIN` names one that is built already.
 pub(crate) fn tarn() -> Result<PathBuf> {
+    if let Some(built) = std::env::var_os("TARN_BIN").filter(|path| !path.is_empty()) {
+        return Ok(built.into());
+    }
     let kernel = kernel()?;
     run(cargo().args(["build", "--release", "--package", "mkfs-tool"]).env("TARN_KERNEL", kernel))?;
     Ok(target().join("release/tarn"))

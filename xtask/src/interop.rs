@@ -1,15 +1,19 @@
 //! `cargo xtask interop`: real OpenZFS, in a Linux guest, judges what Tarn wrote.
 //!
-//! A tree of at least [`FILES_MIN`] real files becomes an lz4 image. OpenZFS imports a copy of it, mounts and hashes every
+//! **Images.** A tree of at least [`FILES_MIN`] real files becomes an lz4 image. OpenZFS imports a copy of it, mounts and hashes every
 //! file, and scrubs it; every hash must equal the source's. Then Tarn's own guest boots from the image and writes to it, and
 //! OpenZFS judges again: what was not touched must still equal the source, what was written must equal what `tarn cat` reads.
+//!
+//! **Turns.** On each vdev layout Tarn and OpenZFS take turns in writing to one pool, with random operations; each time the other
+//! side, and `zdb`, must find nothing wrong and read the same (`tests::interop`).
 
 use crate::build;
-use crate::machine::{install_all, output, root, run, target};
+use crate::machine::{cargo, install_all, output, root, run, target};
 use anyhow::{Context, Result, bail, ensure};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::time::{SystemTime, UNIX_EPOCH};
 use testkit::rootfs;
 
 const FILES_MIN: usize = 20_000;
@@ -19,21 +23,90 @@ const DATASET: &str = "interop/root";
 /// SHA-256 of regular files by their path from the root, `/usr/share/…`.
 type Sums = BTreeMap<String, String>;
 
+/// The layouts on which turns are taken (`tests::layout`).
+const LAYOUTS: [&str; 9] =
+    ["single", "stripe", "mirror", "raidz1", "raidz2", "raidz3", "draid", "log", "special"];
+/// Turns on each.
+const ROUNDS: u64 = 10;
+
+/// What was asked for.
+struct Options {
+    tree: PathBuf,
+    images: bool,
+    layouts: Vec<String>,
+    rounds: u64,
+    seed: u64,
+}
+
+impl Options {
+    /// Without `--layout` and `--images` everything is done.
+    fn parse(words: &[String]) -> Result<Self> {
+        const USAGE: &str =
+            "usage: cargo xtask interop [--images [--tree DIR]] [--layout LAYOUT]… [--rounds N] [--seed N]";
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(1, |d| d.as_secs());
+        let tree = PathBuf::from("/usr/share");
+        let mut options = Options { tree, images: false, layouts: Vec::new(), rounds: ROUNDS, seed: now };
+        let mut words = words.iter();
+        while let Some(word) = words.next() {
+            let mut value = || words.next().context(USAGE);
+            match word.as_str() {
+                "--images" => options.images = true,
+                "--tree" => (options.tree, options.images) = (PathBuf::from(value()?), true),
+                "--layout" => options.layouts.push(value()?.clone()),
+                "--rounds" => options.rounds = value()?.parse().context("--rounds")?,
+                "--seed" => options.seed = value()?.parse().context("--seed")?,
+                _ => bail!(USAGE),
+            }
+        }
+        if !options.images && options.layouts.is_empty() {
+            options.images = true;
+            options.layouts = LAYOUTS.map(str::to_owned).to_vec();
+        }
+        Ok(options)
+    }
+}
+
 /// The campaign.
 pub(crate) fn run_interop(rest: &[String]) -> Result<()> {
-    let tree = match rest {
-        [flag, tree] if flag == "--tree" => PathBuf::from(tree),
-        [] => PathBuf::from("/usr/share"),
-        _ => bail!("usage: cargo xtask interop [--tree DIR]"),
-    };
+    let options = Options::parse(rest)?;
     install_all()?;
-    let tarn = build::tarn()?;
     let oracle = Oracle::prepare()?;
     let folder = target().join("interop");
     if folder.exists() {
         std::fs::remove_dir_all(&folder)?;
     }
     std::fs::create_dir_all(&folder)?;
+    if options.images {
+        images(&options.tree, &oracle, &folder)?;
+    }
+    turns(&options, &oracle, &folder)
+}
+
+/// Tarn and OpenZFS take turns. A layout that fails does not keep the others from being tried.
+fn turns(options: &Options, oracle: &Oracle, folder: &Path) -> Result<()> {
+    if options.layouts.is_empty() {
+        return Ok(());
+    }
+    run(cargo().args(["build", "--quiet", "--package", "tests", "--bin", "interop"]))?;
+    let mut failed = Vec::new();
+    for layout in &options.layouts {
+        let mut campaign = Command::new(target().join("debug/interop"));
+        campaign.arg(&oracle.0).arg(folder.join(layout)).arg(layout);
+        let outcome = run(campaign.args([options.rounds.to_string(), options.seed.to_string()]));
+        match outcome {
+            // What failed stays to be looked at.
+            Ok(()) => std::fs::remove_dir_all(folder.join(layout))?,
+            Err(_) => failed.push(layout.as_str()),
+        }
+    }
+    ensure!(failed.is_empty(), "failed on {}; the disks are in {}", failed.join(", "), folder.display());
+    println!("== {} layouts, {} rounds each: all equal on both sides", options.layouts.len(), options.rounds);
+    Ok(())
+}
+
+/// A large tree as an image, and what the guest wrote to it.
+fn images(tree: &Path, oracle: &Oracle, folder: &Path) -> Result<()> {
+    let tarn = build::tarn()?;
     let source = folder.join("root");
     let sqlite = rootfs::sqlite(&source)?;
     std::fs::create_dir_all(source.join("tree"))?;

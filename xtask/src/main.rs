@@ -27,7 +27,9 @@ usage: cargo xtask <verb>
   soak --minutes N     random operations against a model, export and import between [--layout L] [--seed S]
   fuzz [--target T]    damaged bytes for every parser, damaged pools [--minutes M each] [--seed S] [--from N] [--count N]
   world --dir DIR      a pool of random operations as image files, with a manifest [--layout L] [--seed S] [--operations N]
-  interop [--tree DIR] real OpenZFS imports, hashes and scrubs what Tarn wrote (slow)
+  interop [--images [--tree DIR]] [--layout LAYOUT]… [--rounds N] [--seed N]
+                       real OpenZFS imports, hashes and scrubs what Tarn wrote, and takes
+                       turns with Tarn in writing to pools of every layout (slow)
   bench [--host] [--boot] [--guest] [--tree DIR]
                        figures beside their peers, written to docs/benchmarks.md
 ";

@@ -41,6 +41,8 @@ pub enum Verb {
     Get(Get),
     /// Change a property of the pool
     Set(Set),
+    /// Show which features could be enabled, or enable them
+    Upgrade(Upgrade),
     /// Show the pools that the given devices hold; or take one over: rename it, and forget which host used it
     Import(Import),
     /// Mark a pool as not in use, after replaying its intent logs
@@ -190,6 +192,9 @@ pub struct Import {
     /// Only check that it can be imported
     #[arg(short = 'n')]
     pub dry_run: bool,
+    /// Mount nothing (nothing is ever mounted)
+    #[arg(short = 'N', hide = true)]
+    pub no_mount: bool,
     /// The pool, by name or guid; without it, all that were found are shown
     pub pool: Option<String>,
     /// Its new name
@@ -216,4 +221,17 @@ pub struct Labelclear {
     /// Devices
     #[arg(required = true, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub devices: Vec<PathBuf>,
+}
+
+/// `zpool upgrade`.
+#[derive(Debug, Args)]
+pub struct Upgrade {
+    /// List every feature that this tarn knows
+    #[arg(short)]
+    pub verbose: bool,
+    /// Enable all features that this tarn can write
+    #[arg(short, conflicts_with = "verbose")]
+    pub all: bool,
+    /// The pool: enable all features that this tarn can write
+    pub pool: Option<String>,
 }

@@ -9,7 +9,7 @@ mod fill;
 mod inspect;
 mod ls;
 mod new_pool;
-mod open;
+pub(crate) mod open;
 mod progress;
 mod stat;
 mod tree;

@@ -7,7 +7,7 @@ use platform::clock::{Clock, FixedClock, Timespec};
 use platform::host::{OsRandom, SystemClock};
 use platform::random::{Random, Seeded};
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use zfs::ondisk::nvlist::NvList;
 use zfs::spa::{ImportOptions, Pool};
@@ -83,6 +83,11 @@ impl OpenPool {
     pub(crate) fn close(self) -> Result<()> {
         self.pool.export().with_context(|| self.images.name())
     }
+}
+
+/// Refuses an image that has no label of a pool, or that has lost its end.
+pub(crate) fn check_labels(image: &Path) -> Result<()> {
+    one_pool(&Images::open(std::slice::from_ref(&image.to_owned()), Access::Read)?)
 }
 
 /// All images must belong to one pool; two that do not would be taken for a pool with a missing disk.

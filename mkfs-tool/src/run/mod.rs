@@ -9,6 +9,7 @@ pub mod qemu;
 
 use crate::cli::run_helper::ExecWithParent;
 use crate::cli::{self, Accel};
+use crate::commands::open;
 use crate::{image, kernel};
 use anyhow::{Context, Result, bail};
 use console::Console;
@@ -30,7 +31,8 @@ const TIMED_OUT: u8 = 124;
 /// `tarn run`.
 pub fn run(options: &cli::Run) -> Result<ExitCode> {
     let disks: Vec<PathBuf> = std::iter::once(&options.image).chain(&options.disk).cloned().collect();
-    image::check_image(&options.image)?;
+    // What is no pool, or has lost its end, is refused before the machine could write to it.
+    open::check_labels(&options.image)?;
     for disk in &options.disk {
         File::open(disk).with_context(|| disk.display().to_string())?;
     }

@@ -9,7 +9,7 @@ use std::process::Command;
 use testkit::rootfs;
 
 /// Memory sizes to try, in MiB, downwards until one does not boot.
-const MEMORY: [u32; 16] = [512, 256, 192, 128, 96, 80, 64, 56, 48, 40, 36, 32, 28, 24, 20, 16];
+const MEMORY: [u32; 20] = [512, 256, 192, 128, 96, 80, 64, 56, 48, 40, 36, 32, 28, 24, 20, 16, 14, 12, 10, 8];
 
 impl Bench {
     /// All figures of the boot, as a part of the page.

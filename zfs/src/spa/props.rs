@@ -4,6 +4,7 @@
 
 use super::core::{Core, Spa};
 use super::directory;
+use super::sync::SOFTWARE_VERSION;
 use crate::dmu::Tx;
 use crate::dsl::{DslPool, SpaHost};
 use crate::error::{Error, Result};
@@ -153,6 +154,25 @@ fn stored(spa: &Spa, name: &str) -> Result<Option<zap::Value>> {
     }
 }
 
+/// Enables a feature and those that it needs. Syncing context.
+fn enable_feature(spa: &Arc<Spa>, tx: &Tx, name: &str, value: &str) -> Result<()> {
+    let feature = FEATURES.iter().find(|f| f.name == name).ok_or(Error::NotFound)?;
+    if value != "enabled" {
+        return Err(Error::Invalid("a feature of a pool can be enabled, and never be taken back"));
+    }
+    if spa.features.is_enabled(feature.guid) {
+        return Ok(());
+    }
+    if spa.version() < SOFTWARE_VERSION {
+        return Err(Error::Invalid("a pool of an old version has no features"));
+    }
+    if !feature.default_enabled() {
+        return Err(Error::unsupported(format!("writing with feature {}", feature.guid)));
+    }
+    spa.features.enable(&spa.mos, tx, feature)?;
+    spa.log_internal(tx, "set", 0, "", &format!("feature@{name}=enabled"))
+}
+
 /// Sets a property. Syncing context.
 pub(super) fn set(spa: &Arc<Spa>, dsl: &DslPool, tx: &Tx, name: &str, value: &str) -> Result<()> {
     let stored = match name {
@@ -173,6 +193,9 @@ pub(super) fn set(spa: &Arc<Spa>, dsl: &DslPool, tx: &Tx, name: &str, value: &st
                 return Err(Error::Invalid("bootfs must be a file system"));
             }
             dataset.object()
+        }
+        _ if name.starts_with("feature@") => {
+            return enable_feature(spa, tx, &name["feature@".len()..], value);
         }
         _ if ALL.contains(&name) => {
             let (_, values, _) = INDEXED

@@ -56,8 +56,8 @@ pub(super) fn run(options: &Import, disks: &[PathBuf]) -> Result<ExitCode> {
         return Ok(ExitCode::SUCCESS);
     }
     // What refuses a pool is found while its images can only be read.
-    let force = wanted.force;
-    drop(OpenPool::with(&pool.paths, Access::Read, ImportOptions { force, ..ImportOptions::read_only() })?);
+    let probe = ImportOptions { read_only: true, ..wanted.clone() };
+    drop(OpenPool::with(&pool.paths, Access::Read, probe)?);
     let opened = OpenPool::with(&pool.paths, Access::Write, wanted)?;
     let renamed = options.new_name.as_ref().map(|name| format!(" {name}")).unwrap_or_default();
     opened.pool.log_history(&format!("zpool import {}{renamed}", pool.name))?;

@@ -1,5 +1,6 @@
 //! `tarn zpool`.
 
+mod change;
 mod create;
 mod history;
 mod import;
@@ -12,7 +13,8 @@ pub(crate) use scrub::read_all;
 
 use super::open::OpenPool;
 use crate::cli::zpool::{Verb, Zpool};
-use anyhow::{Context, Result};
+use anyhow::Result;
+use change::Target;
 use std::process::ExitCode;
 
 /// Does one verb.
@@ -23,6 +25,7 @@ pub(crate) fn run(options: &Zpool) -> Result<ExitCode> {
         opened.expect_name(name.as_deref())?;
         Ok::<_, anyhow::Error>(opened)
     };
+    let target = Target { disks, force: options.disks.force_import };
     match &options.verb {
         Verb::Create(create) => create::run(create, disks),
         Verb::Import(import) => import::run(import, disks),
@@ -43,14 +46,7 @@ pub(crate) fn run(options: &Zpool) -> Result<ExitCode> {
             opened.close()?;
             status
         }
-        Verb::Set(set) => {
-            let opened = OpenPool::write(disks, options.disks.force_import)?;
-            opened.expect_name(set.pool.as_deref())?;
-            let (name, value) = &set.property;
-            opened.pool.set_property(name, value).with_context(|| format!("{name}={value}"))?;
-            opened.pool.log_history(&format!("zpool set {name}={value} {}", opened.pool.name()))?;
-            opened.close()?;
-            Ok(ExitCode::SUCCESS)
-        }
+        Verb::Set(set) => change::set(target, set),
+        Verb::Upgrade(upgrade) => change::upgrade(target, upgrade),
     }
 }
