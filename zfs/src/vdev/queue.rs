@@ -171,7 +171,7 @@ pub(crate) struct Reads {
 }
 
 /// The leaf of a column that is asked: the one that the address prefers, or another that has the data.
-fn choose<'a>(column: &'a Column, birth: u64, hint: usize) -> Option<&'a Arc<Leaf>> {
+fn choose(column: &Column, birth: u64, hint: usize) -> Option<&Arc<Leaf>> {
     let count = column.targets.len();
     let mut in_turn = (0..count).map(|i| &column.targets[(hint + i) % count]);
     in_turn.find(|leaf| leaf.has(birth))

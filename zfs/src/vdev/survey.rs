@@ -183,7 +183,7 @@ impl Survey {
         let mut refused: Vec<&Bytes> = Vec::new();
         let (fresh, stale): (Vec<&Copy>, Vec<&Copy>) = copies.iter().partition(|copy| !copy.stale);
         for data in fresh.into_iter().chain(stale).filter_map(|copy| copy.read.as_ref().ok()) {
-            if data.len() < self.len || refused.iter().any(|other| *other == data) {
+            if data.len() < self.len || refused.contains(&data) {
                 continue;
             }
             let own = data.slice(..self.len);

@@ -168,6 +168,7 @@ fn rewritable(old: &Blkptr, psize: u64, txg: u64) -> bool {
 }
 
 /// Gives a block its addresses: extents for the whole of it, or else a gang.
+#[expect(clippy::too_many_arguments, reason = "what is to be placed, for whom, and where it is noted")]
 pub(super) fn allocate_or_gang(
     zio: &Zio,
     alloc: &dyn AllocateBlocks,
