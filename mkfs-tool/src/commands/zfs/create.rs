@@ -39,7 +39,9 @@ pub(super) fn ancestors(opened: &OpenPool, name: &str) -> Result<()> {
 }
 
 /// What is to be made of a volume: size and block size in bytes, and its properties with the refreservation.
-fn volume(opened: &OpenPool, options: &Create, size: u64) -> Result<(u64, u32, Vec<(String, String)>)> {
+type Geometry = (u64, u32, Vec<(String, String)>);
+
+fn volume(opened: &OpenPool, options: &Create, size: u64) -> Result<Geometry> {
     let mut properties = options.properties.clone();
     let mut take = |names: &[&str]| {
         let at = properties.iter().position(|(name, _)| names.contains(&name.as_str()))?;
