@@ -116,8 +116,11 @@ impl Record {
     }
 }
 
+/// A request that waits for its answer, and the moment of the record at which it was submitted.
+type Unanswered = (Arc<DiskState>, Request, Option<usize>);
+
 struct Waiting {
-    queue: Mutex<Vec<(Arc<DiskState>, Request, Option<usize>)>>,
+    queue: Mutex<Vec<Unanswered>>,
     work: Condvar,
     ended: AtomicBool,
 }

@@ -66,7 +66,7 @@ fn load(name: &str) -> Result<Base> {
     traverse(pool.zio(), 0, &pool.mos().root(), 0, &mut extents)?;
     pool.dsl().visit_objsets(&mut |objset, root, _| traverse(pool.zio(), objset, root, 0, &mut extents))?;
     let mut content = BTreeMap::new();
-    walk(&pool, &mut |name, hash| {
+    walk(&pool, usize::MAX, &mut |name, hash| {
         content.insert(name, hash);
     });
     Ok(Base { txg: pool.last_synced_txg(), image, extents: extents.0, content })
@@ -83,8 +83,8 @@ fn base(which: u8) -> Result<&'static Base> {
 }
 
 /// Hears of everything in a pool that can be read, by name, and its hash.
-fn walk(pool: &Arc<Pool>, hear: &mut dyn FnMut(String, [u8; 32])) {
-    let mut left = ENTRIES_MAX;
+fn walk(pool: &Arc<Pool>, entries_max: usize, hear: &mut dyn FnMut(String, [u8; 32])) {
+    let mut left = entries_max;
     let _ = (pool.history(), pool.properties(), pool.errors(), pool.space(), pool.features());
     for dataset in pool.dsl().datasets().unwrap_or_default() {
         let _ =
@@ -184,7 +184,7 @@ pub(super) fn damaged(input: &[u8]) -> Result<()> {
     // With a damaged uberblock the pool is that of an older txg, which may be anything.
     let same = pool.last_synced_txg() == base.txg;
     let mut wrong = None;
-    walk(&pool, &mut |name, hash| {
+    walk(&pool, ENTRIES_MAX, &mut |name, hash| {
         if same && base.content.get(&name) != Some(&hash) {
             wrong.get_or_insert(name);
         }
@@ -218,7 +218,7 @@ pub(super) fn tampered(input: &[u8]) -> Result<()> {
     });
     let options = ImportOptions { read_only, force: true, tamper: Some(tamper), ..ImportOptions::default() };
     let Ok(pool) = open(base.image.clone(), options) else { return Ok(()) };
-    walk(&pool, &mut |_, _| ());
+    walk(&pool, ENTRIES_MAX, &mut |_, _| ());
     let _ = pool.verify(&mut |_| ());
     if !read_only {
         change(&pool);

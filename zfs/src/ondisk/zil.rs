@@ -451,10 +451,14 @@ fn parse_create_fixed(body: &[u8]) -> Result<Create> {
     let word =
         |i: usize| u64_at(body, 8 * i).ok_or(Error::corrupt("log record: shorter than its fields", None));
     let foid = word(1)?;
+    let slots = (foid >> 56) + 1;
+    if slots > SLOTS_MAX {
+        return Err(Error::corrupt("log record: a dnode larger than there are", None));
+    }
     Ok(Create {
         dir: word(0)?,
         object: foid & OBJECT_MASK,
-        slots: (foid >> 56) as u8 + 1,
+        slots: slots as u8,
         mode: word(2)?,
         uid: word(3)?,
         gid: word(4)?,
@@ -468,6 +472,8 @@ fn parse_create_fixed(body: &[u8]) -> Result<Create> {
 
 /// Object numbers have 48 bits (`DN_MAX_OBJECT_SHIFT`).
 const OBJECT_MASK: u64 = (1 << 48) - 1;
+/// The most slots of one dnode (`DNODE_MAX_SLOTS`).
+const SLOTS_MAX: u64 = 32;
 
 impl Record {
     /// Reads a record of `header.kind`; `record` is all of it, header included.
@@ -689,6 +695,23 @@ mod tests {
         for cut in 0..bytes.len() {
             let _ = Record::parse(&header, &bytes[..cut]);
             let _ = RecordHeader::parse(&bytes[..cut]);
+        }
+    }
+
+    /// Found by the fuzzer: 255 in the field overflowed.
+    #[test]
+    fn a_dnode_of_too_many_slots_is_refused() {
+        let create = Create { slots: 1, mode: 0o100_644, name: b"f".to_vec(), ..Create::default() };
+        let mut bytes = Record::Create(kind::CREATE, create).emit();
+        stamp(&mut bytes, 7, 9);
+        let header = RecordHeader::parse(&bytes).unwrap();
+        assert!(Record::parse(&header, &bytes).is_ok());
+        // The most significant byte of the second word behind the header.
+        let at = RECORD_HEADER_SIZE + 8 + 7;
+        for slots in [32, 255] {
+            bytes[at] = slots;
+            let too_large = Error::corrupt("log record: a dnode larger than there are", None);
+            assert_eq!(Record::parse(&header, &bytes), Err(too_large));
         }
     }
 

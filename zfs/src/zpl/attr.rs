@@ -70,7 +70,8 @@ impl Filesystem {
             mtime: a.time(Zpl::Mtime),
             ctime: a.time(Zpl::Ctime),
             crtime: a.time(Zpl::Crtime),
-            blocks: (info.used + 256) / 512 + u64::from(info.slots),
+            // A damaged dnode may claim anything.
+            blocks: info.used.saturating_add(256) / 512 + u64::from(info.slots),
             block_size: info.block_size,
             flags: a.word(Zpl::Flags),
             project: a.word(Zpl::Projid),
