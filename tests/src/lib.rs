@@ -3,6 +3,7 @@
 //! The tests themselves are in `tests/tests/`, one file per subject. Those that need a program of the machine (`zdb`,
 //! QEMU) fail when it is missing, they do not skip: `cargo xtask test` installs it.
 
+pub mod accounts;
 pub mod elf;
 pub mod fixtures;
 pub mod fuzz;

@@ -347,6 +347,11 @@ impl Dnode {
         drop(done);
     }
 
+    /// Makes an object of a dnode that stands outside the array of objects and was free until now.
+    pub(crate) fn revive(&self, phys: DnodePhys) {
+        *self.state.lock() = State::new(phys);
+    }
+
     /// Drops the slot of `txg` without installing anything (an object that never came to the disk).
     pub(crate) fn discard(&self, txg: u64) {
         let done = self.state.lock().slots[slot_of(txg)].take();

@@ -14,6 +14,7 @@
 //! `Dnode::zap` → `Objset::alloc` → `Objset::dnodes` → `Dnode::state` → `Objset::state` → `Txgs`. No lock but
 //! `Dnode::zap` and `Objset::alloc` is held across I/O.
 
+mod accounting;
 mod data;
 mod dirty;
 pub mod dnode;
@@ -31,6 +32,7 @@ pub mod traverse;
 mod tree;
 pub mod tx;
 
+pub use accounting::{Accounted, Accounting, key_of as accounting_key};
 pub use dnode::{Dnode, DnodeInfo};
 pub use objset::{Allocate, Objset, RedundantMetadata, Settings, SyncHook};
 pub use traverse::{Traverse, Visit, traverse, traverse_object};

@@ -2,6 +2,7 @@
 
 use crate::checksum::Checksum;
 use crate::compress::Compression;
+use crate::dmu::accounting::{self, Accounting};
 use crate::dmu::dnode::Owner;
 use crate::dmu::objects::{AllocState, BlockMap};
 use crate::dmu::tx::{SpaceCheck, TXG_SIZE, Tx, Txgs, slot_of};
@@ -18,6 +19,7 @@ use crate::ondisk::objset::{ObjsetKind, ObjsetPhys, ZIL_HEADER_SIZE};
 use crate::zio::Zio;
 use alloc::collections::BTreeMap;
 use alloc::sync::{Arc, Weak};
+use alloc::vec::Vec;
 use bytes::Bytes;
 use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use hashbrown::HashMap;
@@ -55,6 +57,8 @@ pub struct Settings {
     pub hole_birth: bool,
     /// Metadata may be compressed with lz4 (feature lz4_compress); else lzjb.
     pub lz4: bool,
+    /// Space by user and group is accounted for; `None` in pools that are too old for it.
+    pub accounting: Option<Accounting>,
 }
 
 impl Settings {
@@ -70,6 +74,7 @@ impl Settings {
             embedded_data: true,
             hole_birth: true,
             lz4: true,
+            accounting: None,
         }
     }
 }
@@ -172,6 +177,8 @@ pub struct Objset {
     pub(crate) core: Arc<Core>,
     kind: ObjsetKind,
     pub(crate) meta: Arc<Dnode>,
+    /// The accounts by user, group and project, as many as the root block has room for.
+    pub(crate) accounts: Vec<Arc<Dnode>>,
     /// Dnodes that somebody holds. Entries of dead ones are swept now and then.
     dnodes: Mutex<Dnodes>,
     pub(crate) root: Mutex<Root>,
@@ -205,7 +212,14 @@ impl Dnodes {
 }
 
 impl Objset {
-    fn assemble(zio: Arc<Zio>, txgs: Arc<Txgs>, id: u64, bp: Blkptr, phys: ObjsetPhys) -> Arc<Objset> {
+    fn assemble(
+        zio: Arc<Zio>,
+        txgs: Arc<Txgs>,
+        id: u64,
+        bp: Blkptr,
+        phys: ObjsetPhys,
+    ) -> Result<Arc<Objset>> {
+        let accounts = phys.accounting_dnodes()?;
         let kind = phys.kind;
         let core = Arc::new(Core {
             id,
@@ -214,13 +228,15 @@ impl Objset {
             settings: Mutex::new(Settings::default_of(kind)),
             slots: Mutex::default(),
         });
-        Arc::new_cyclic(|weak| {
+        Ok(Arc::new_cyclic(|weak| {
+            let accounts = accounting::dnodes(weak, &core, accounts);
             let owner = Owner::Meta(Weak::clone(weak));
             let meta = Dnode::new(owner, Arc::clone(&core), 0, phys.meta_dnode.clone());
             Objset {
                 core,
                 kind,
                 meta: Arc::new(meta),
+                accounts,
                 dnodes: Mutex::default(),
                 root: Mutex::new(Root { bp, zil_header: phys.zil_header, phys }),
                 alloc: Mutex::default(),
@@ -229,7 +245,7 @@ impl Objset {
                 hook: Mutex::new(None),
                 large_dnodes: AtomicBool::new(false),
             }
-        })
+        }))
     }
 
     /// Opens the objset that `root` leads to. `id` is its dataset's object number, 0 of the MOS.
@@ -240,7 +256,7 @@ impl Objset {
         }
         let block = zio.read(&root, at)?;
         let phys = ObjsetPhys::parse(&Bytes::copy_from_slice(&block), Some(at))?;
-        Ok(Self::assemble(zio, txgs, id, root, phys))
+        Self::assemble(zio, txgs, id, root, phys)
     }
 
     /// A new, empty objset; it is on disk after the next [`Objset::sync`] of `tx`'s txg.
@@ -250,7 +266,7 @@ impl Objset {
         // As many levels as the largest object number needs: the meta-dnode never grows.
         meta.nlevels = meta.levels_for(MAX_OBJECT / DNODES_PER_BLOCK - 1);
         let phys = ObjsetPhys::new(kind, meta);
-        let objset = Self::assemble(zio, txgs, id, Blkptr::HOLE, phys);
+        let objset = Self::assemble(zio, txgs, id, Blkptr::HOLE, phys)?;
         objset.touch(tx, |_| ());
         Ok(objset)
     }
@@ -319,6 +335,9 @@ impl Objset {
     }
 
     fn ask(&self, reserve: u64, net_free: bool) -> Result<()> {
+        if self.root().uses_crypt() {
+            return Err(Error::unsupported("writing to an encrypted dataset"));
+        }
         let check = self.check.lock().clone();
         check.map_or(Ok(()), |c| c.check(reserve, self.core.txgs.pending_bytes(), net_free))
     }
@@ -521,7 +540,7 @@ impl Objset {
 }
 
 /// A dnode as [`Objset::allocate`] starts it. Source: `dnode_allocate`.
-fn new_dnode(what: &Allocate) -> Result<DnodePhys> {
+pub(crate) fn new_dnode(what: &Allocate) -> Result<DnodePhys> {
     let block_size = if what.block_size == 0 { 512 } else { what.block_size };
     let slots = what.slots.max(1);
     let shift = if what.indirect_shift == 0 { DEFAULT_INDBLKSHIFT } else { what.indirect_shift };

@@ -68,6 +68,7 @@ pub(crate) fn policy(settings: &Settings, pass: u32, kind: Kind, fill: u64) -> R
         fill,
         may_embed: compresses && settings.embedded_data && level == 0 && !object_type.has_fill(),
         may_hole: compresses && object_type != ObjectType::OBJSET,
+        authenticated: false,
     })
 }
 

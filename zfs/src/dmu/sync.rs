@@ -9,14 +9,14 @@ use crate::dmu::objset::Settings;
 use crate::dmu::policy::{Kind, policy};
 use crate::dmu::syncnode::SyncNode;
 use crate::dmu::tx::slot_of;
-use crate::dmu::{Dnode, Objset, SyncContext};
-use crate::error::Result;
+use crate::dmu::{Accounting, Dnode, Objset, SyncContext};
+use crate::error::{Error, Result};
 use crate::ondisk::blkptr::Blkptr;
 use crate::ondisk::bookmark::Bookmark;
 use crate::ondisk::dnode::{DNODE_SIZE, DNODES_PER_BLOCK};
 use crate::ondisk::object_type::ObjectType;
 use crate::ondisk::objset::FLAGS_ACCOUNTING_COMPLETE;
-use crate::zio::Write;
+use crate::zio::{Write, WritePolicy};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use bytes::Bytes;
@@ -30,6 +30,8 @@ pub(crate) struct Sync<'a> {
     pub(crate) objset: &'a Objset,
     pub(crate) ctx: &'a SyncContext<'a>,
     pub(crate) settings: Settings,
+    /// What is accounted for by owner, if that is.
+    pub(crate) accounting: Option<Accounting>,
 }
 
 /// Where a written block's pointer goes.
@@ -69,14 +71,21 @@ pub(crate) fn sync(objset: &Arc<Objset>, ctx: &SyncContext<'_>) -> Result<Blkptr
     if dirty.is_empty() && !touched {
         return Ok(objset.root());
     }
-    let sync = Sync { objset, ctx, settings: objset.settings() };
+    let encrypted = objset.root().uses_crypt();
+    if encrypted && !dirty.is_empty() {
+        return Err(Error::KeyNotLoaded);
+    }
+    let accounting = objset.accounting_rules().filter(|_| !encrypted);
+    let sync = Sync { objset, ctx, settings: objset.settings(), accounting };
     let mut nodes = Vec::with_capacity(dirty.len());
     for dnode in dirty {
         nodes.push(SyncNode::prepare(&sync, dnode)?);
     }
     sync.write_nodes(&mut nodes)?;
+    let mut accounts = sync.account(&nodes)?;
+    sync.write_nodes(&mut accounts)?;
     let blocks = sync.patch_dnode_blocks(&nodes)?;
-    let root = sync.write_meta(nodes, blocks, zil_header)?;
+    let root = sync.write_meta(nodes, blocks, accounts, zil_header)?;
     // Only now may dirty dnodes be forgotten: what they were is found below the new root.
     let done = core::mem::take(&mut objset.core.slots.lock()[slot_of(ctx.txg)]);
     drop(done);
@@ -209,6 +218,7 @@ impl Sync<'_> {
         &self,
         nodes: Vec<SyncNode>,
         blocks: Vec<(u64, Bytes)>,
+        accounts: Vec<SyncNode>,
         zil_header: Option<[u8; crate::ondisk::objset::ZIL_HEADER_SIZE]>,
     ) -> Result<Blkptr> {
         let (objset, txg) = (self.objset, self.ctx.txg);
@@ -238,13 +248,25 @@ impl Sync<'_> {
             (state.phys.clone(), state.bp)
         };
         root.meta_dnode = phys;
-        // Space accounting by user and group is not kept: never claim that it is complete.
-        root.flags &= !FLAGS_ACCOUNTING_COMPLETE;
+        match self.accounting {
+            // In a new objset all is counted from the start. Where it was not, OpenZFS counts when it next mounts.
+            Some(accounting) if old.is_hole() => root.flags |= accounting.objset_flags(),
+            Some(_) => {}
+            // The flags of an encrypted dataset are authenticated.
+            None if old.uses_crypt() => {}
+            None => root.flags &= !FLAGS_ACCOUNTING_COMPLETE,
+        }
+        for (index, account) in objset.accounts.iter().enumerate() {
+            if let Some(node) = accounts.iter().find(|n| n.dnode.object() == account.object()) {
+                root.set_accounting_dnode(index, &node.phys);
+            }
+        }
         if let Some(header) = zil_header {
             root.zil_header = header;
         }
         let new = self.write_root(&root, old)?;
         meta.install(txg, root.meta_dnode.clone());
+        accounts.into_iter().for_each(|SyncNode { dnode, phys, .. }| dnode.install(txg, phys));
         let mut state = objset.root.lock();
         state.bp = new;
         state.phys = root;
@@ -258,7 +280,10 @@ impl Sync<'_> {
         let rewrite = self.rewritable(old);
         let write = Write {
             data: Bytes::from(root.emit()),
-            policy: policy(&self.settings, self.ctx.pass, kind, fill)?,
+            policy: WritePolicy {
+                authenticated: old.uses_crypt(),
+                ..policy(&self.settings, self.ctx.pass, kind, fill)?
+            },
             at: Bookmark::objset_root(core.id),
             rewrite,
         };

@@ -1,14 +1,14 @@
 //! One dnode on its way to the disk: its tree is changed here, block pointer by block pointer.
 //! Source: `dnode_sync`, `dnode_sync_free_range`, `dnode_increase_indirection` (`dnode_sync.c`).
 
-use crate::dmu::Dnode;
+use crate::dmu::{Accounting, Dnode};
 use crate::dmu::dirty::Slot;
 use crate::dmu::sync::{Place, Sync, rewritten};
 use crate::dmu::tree::Tree;
 use crate::dmu::tx::slot_of;
 use crate::error::{Error, Result};
 use crate::ondisk::blkptr::{BLKPTR_SIZE, Blkptr};
-use crate::ondisk::dnode::{DnodePhys, FLAG_USED_BYTES};
+use crate::ondisk::dnode::{DnodePhys, FLAG_USED_BYTES, MAX_OBJECT};
 use alloc::collections::BTreeMap;
 use alloc::sync::Arc;
 use alloc::vec;
@@ -100,6 +100,9 @@ impl SyncNode {
         let to_bytes = node.phys.used_bytes();
         node.phys.used = to_bytes;
         node.phys.flags |= FLAG_USED_BYTES;
+        if node.dnode.object() != 0 && node.dnode.object() < MAX_OBJECT {
+            node.phys.flags |= sync.accounting.map_or(0, Accounting::dnode_flags);
+        }
         for (start, end) in changes.freed {
             node.free_range(sync, start, end)?;
         }

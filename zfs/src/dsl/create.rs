@@ -275,6 +275,7 @@ impl DslPool {
     fn parent_for(&self, name: &str) -> Result<(Arc<Dir>, String)> {
         let (parent, last) = split_last(name).ok_or(Error::Exists)?;
         let dir = self.find_dir(&parent)?;
+        self.refuse_encrypted(&dir)?;
         if self.head_of(&dir)?.content_kind()? == Kind::Volume {
             return Err(Error::Invalid("a volume has no children"));
         }
@@ -355,6 +356,7 @@ impl DslPool {
             properties.iter().map(|(n, v)| (String::from(*n), String::from(*v))).collect();
         self.run_task(Slop::Normal, move |pool, tx| {
             let origin = pool.find(&snapshot)?;
+            pool.refuse_encrypted(&origin.dir())?;
             let settings = Setting::read_all(pool, &properties, origin.content_kind()?)?;
             let (parent, last) = pool.parent_for(&name)?;
             pool.check_room(&parent, &settings)?;

@@ -233,6 +233,24 @@ impl<'a> Deadlist<'a> {
         self.store(tx)
     }
 
+    /// The bpobjs, by key.
+    pub(crate) fn lists(&self) -> impl Iterator<Item = (u64, u64)> + '_ {
+        self.tree.iter().flatten().map(|(key, object)| (*key, *object))
+    }
+
+    /// Removes a key and its bpobj; the blocks on it are not touched (`dsl_deadlist_remove_entry`).
+    pub(crate) fn remove_list(&mut self, tx: &Tx, key: u64) -> Result<()> {
+        let object = self.tree_mut()?.remove(&key).ok_or(Error::NotFound)?;
+        self.mos.zap_remove(tx, self.object, &zap::int_name(key))?;
+        if object == self.mos.empty_bpobj() {
+            self.mos.release_empty_bpobj(tx)?;
+        } else {
+            self.phys.space -= Bpobj::open(&self.mos.os, &self.mos.host, object)?.space();
+            Bpobj::destroy(&self.mos.os, &self.mos.host, tx, object)?;
+        }
+        self.store(tx)
+    }
+
     /// Frees a deadlist and its bpobjs; the blocks on it are not touched (`dsl_deadlist_free`).
     pub(crate) fn destroy(mos: &Mos, tx: &Tx, object: u64) -> Result<()> {
         let list = Deadlist::open(mos, object)?;

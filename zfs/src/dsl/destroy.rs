@@ -118,6 +118,7 @@ impl DslPool {
             if head.is_held() {
                 return Err(Error::Busy);
             }
+            self.refuse_encrypted(&head.dir())?;
             let snapshots = self.snapshots_of(head)?;
             let children = self.meta.zap_count(head.dir().phys().child_dir_zapobj)?;
             if !recursive && (!snapshots.is_empty() || children != 0) {
@@ -321,6 +322,7 @@ impl DslPool {
         let unused = reserved.saturating_sub(phys.unique_bytes) as i64;
         dir.diduse(&self.meta, tx, Used::RefReservation, Delta::used(-unused))?;
         self.destroy_marks(tx, head)?;
+        self.drop_livelist(tx, &dir)?;
         head.deactivate_features(self, tx)?;
         let mut origin = None;
         if phys.prev_snap_obj != 0 {

@@ -23,6 +23,7 @@ mod dir;
 mod follow;
 mod holds;
 mod host;
+mod livelist;
 mod mos;
 mod names;
 mod pool;

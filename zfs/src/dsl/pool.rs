@@ -7,7 +7,7 @@ use super::dir::{Delta, Dir, DirState};
 use super::host::SpaHost;
 use super::mos::{Mos, OBJECT_DIRECTORY};
 use crate::checksum::Checksum;
-use crate::dmu::{Objset, RedundantMetadata, Settings, SpaceCheck};
+use crate::dmu::{Accounting, Objset, RedundantMetadata, Settings, SpaceCheck};
 use crate::error::{Error, Result};
 use crate::ondisk::dsl::{DatasetPhys, DirPhys, Used};
 use crate::ondisk::object_type::ObjectType;
@@ -32,6 +32,9 @@ pub(crate) const DATASET_FEATURES: [&str; 9] = [
     "org.zfsonlinux:userobj_accounting",
     "org.zfsonlinux:project_quota",
 ];
+
+/// From this SPA version on, space is accounted for by user and group (`SPA_VERSION_USERSPACE`).
+const VERSION_USERSPACE: u64 = 15;
 
 /// A closure that fills a new objset (the ZPL's root directory, …). Runs in syncing context.
 pub type InitFs = Box<dyn FnOnce(&Arc<Objset>, &crate::dmu::Tx) -> Result<()> + Send>;
@@ -453,6 +456,24 @@ impl DslPool {
             embedded_data: self.host().feature_active("com.delphix:embedded_data"),
             hole_birth: self.host().feature_active("com.delphix:hole_birth"),
             lz4,
+            accounting: self.accounting(),
+        })
+    }
+
+    /// What is not done with encrypted datasets, as it would take their keys: what lies in this dir, or would.
+    pub(crate) fn refuse_encrypted(&self, dir: &Dir) -> Result<()> {
+        match self.meta.field(dir.object, "com.datto:crypto_key_obj")? {
+            Some(_) => Err(Error::unsupported("changing, cloning or destroying an encrypted dataset")),
+            None => Ok(()),
+        }
+    }
+
+    /// What file systems account for by owner, by the pool's version and features.
+    fn accounting(&self) -> Option<Accounting> {
+        let enabled = |feature| self.host().feature_enabled(feature);
+        (self.host().version() >= VERSION_USERSPACE).then(|| Accounting {
+            objects: enabled("org.zfsonlinux:userobj_accounting"),
+            projects: enabled("org.zfsonlinux:project_quota"),
         })
     }
 }

@@ -154,6 +154,8 @@ impl DslPool {
         let (clone, origin) = (&plan.clone, &plan.shared[0]);
         let (dir, origin_dir) = (clone.dir(), origin.dir());
         let origin_head = &plan.of_origin[0];
+        self.drop_livelist(tx, &dir)?;
+        self.drop_livelist(tx, &origin_dir)?;
         // The origin's next is the clone's oldest now, and the old next is a clone of it.
         let oldest = plan.of_clone.last().map_or(clone.object, |d| d.object);
         let old_next = origin.phys().next_snap_obj;

@@ -28,6 +28,7 @@ impl DslPool {
         self.run_task(Slop::ExtraReserved, move |pool, tx| {
             let head = pool.find(&name)?;
             let target = pool.find_snapshot(&head, &snap)?.ok_or(Error::NotFound)?;
+            pool.refuse_encrypted(&head.dir())?;
             if head.is_held() {
                 return Err(Error::Busy);
             }
@@ -75,6 +76,7 @@ impl DslPool {
         origin: &Arc<Dataset>,
     ) -> Result<()> {
         self.swap_features(tx, clone, head)?;
+        self.drop_livelist(tx, &head.dir())?;
         clone.replace_objset(None);
         head.replace_objset(None);
         let (mine, theirs) = (head.phys(), clone.phys());

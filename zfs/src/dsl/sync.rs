@@ -11,6 +11,7 @@ use crate::error::{Error, Result};
 use crate::ondisk::blkptr::Blkptr;
 use crate::ondisk::dsl::{Space, Used};
 use crate::ondisk::object_type::ObjectType;
+use crate::ondisk::objset::{FLAG_PROJECTQUOTA_COMPLETE, FLAG_USEROBJACCOUNTING_COMPLETE};
 use crate::zio::AllocateBlocks;
 use alloc::boxed::Box;
 use alloc::collections::{BTreeMap, BTreeSet};
@@ -24,6 +25,12 @@ const FREES_PER_TXG: u64 = 50_000;
 const LAST_ACCOUNTED_PASS: u32 = 4;
 /// The largest block before the feature large_blocks (`SPA_OLD_MAXBLOCKSIZE`).
 const OLD_MAX_BLOCK_SIZE: u64 = 128 << 10;
+
+/// Features that count the objsets in which an account is complete.
+const ACCOUNTING_FEATURES: [(u64, &str); 2] = [
+    (FLAG_USEROBJACCOUNTING_COMPLETE, "org.zfsonlinux:userobj_accounting"),
+    (FLAG_PROJECTQUOTA_COMPLETE, "org.zfsonlinux:project_quota"),
+];
 
 /// What one sync of an objset did to its dataset.
 #[derive(Default)]
@@ -194,6 +201,13 @@ impl DslPool {
         if objset.has_large_dnodes() {
             tally.features.insert("org.zfsonlinux:large_dnode");
         }
+        let flags = objset.flags();
+        for (flag, feature) in ACCOUNTING_FEATURES {
+            if flags & flag != 0 {
+                tally.features.insert(feature);
+            }
+        }
+        self.drop_livelist(tx, &dataset.dir())?;
         self.account(tx, &dataset, root, &tally)?;
         if tally.lost.iter().any(|(_, space)| *space != Space::default()) {
             self.marks_lost(tx, &dataset, &tally.lost)?;
@@ -283,9 +297,10 @@ impl DslPool {
         if fixed.free_bpobj == 0 {
             return Ok(false);
         }
+        let more = self.free_deleted_clones(tx)?;
         let mut list = self.free_list()?;
         if list.is_empty() {
-            return Ok(false);
+            return Ok(more);
         }
         let mut left = FREES_PER_TXG;
         let freed = list.take(tx, &mut left, &mut |bp| {
@@ -295,7 +310,7 @@ impl DslPool {
             Ok(())
         })?;
         self.hold_dir(fixed.free_dir)?.diduse(&self.meta, tx, Used::Head, Delta::minus(freed))?;
-        Ok(!list.is_empty())
+        Ok(more || !list.is_empty())
     }
 
     /// Whether [`DslPool::free_some`] has something to do.
@@ -308,6 +323,7 @@ impl DslPool {
         if self.fixed().free_bpobj == 0 {
             return Ok(());
         }
+        self.visit_deleted_clones(visit)?;
         self.free_list()?.for_each(visit)
     }
 

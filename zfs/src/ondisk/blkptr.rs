@@ -330,6 +330,11 @@ impl Blkptr {
         CRYPT.get(&self.words) != 0
     }
 
+    /// Sets the X bit: of the root block of an encrypted dataset, which is authenticated and not encrypted.
+    pub fn set_authenticated(&mut self) {
+        CRYPT.set(&mut self.words, 1);
+    }
+
     /// The block is in the dedup table.
     #[must_use]
     pub fn dedup(&self) -> bool {

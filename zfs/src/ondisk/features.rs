@@ -93,7 +93,7 @@ pub const FEATURES: &[Feature] = &[
         "multi_vdev_crash_dump",
         "Crash dumps across several vdevs.",
         0,
-        Support::Read,
+        Support::Write,
         &[],
     ),
     feature(
@@ -173,7 +173,7 @@ pub const FEATURES: &[Feature] = &[
         "livelist",
         "Blocks of clones are listed for faster destruction.",
         READ_ONLY,
-        Support::Read,
+        Support::Write,
         &["com.delphix:extensible_dataset"],
     ),
     feature(
@@ -181,7 +181,7 @@ pub const FEATURES: &[Feature] = &[
         "log_spacemap",
         "Space map changes are logged pool-wide first.",
         READ_ONLY,
-        Support::Read,
+        Support::Write,
         &["com.delphix:spacemap_v2"],
     ),
     feature(
@@ -269,7 +269,7 @@ pub const FEATURES: &[Feature] = &[
         "userobj_accounting",
         "Objects are counted per user and group.",
         READ_ONLY | PER_DATASET,
-        Support::Read,
+        Support::Write,
         &["com.delphix:extensible_dataset"],
     ),
     feature(
@@ -285,7 +285,7 @@ pub const FEATURES: &[Feature] = &[
         "encryption",
         "Encryption of datasets.",
         PER_DATASET,
-        Support::Read,
+        Support::Write,
         &["com.delphix:extensible_dataset", "com.datto:bookmark_v2"],
     ),
     feature(
@@ -293,7 +293,7 @@ pub const FEATURES: &[Feature] = &[
         "project_quota",
         "Space and objects are counted per project.",
         READ_ONLY | PER_DATASET,
-        Support::Read,
+        Support::Write,
         &["com.delphix:extensible_dataset"],
     ),
     feature(

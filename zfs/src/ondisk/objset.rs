@@ -20,8 +20,17 @@ const ZIL_HEADER_AT: usize = DNODE_SIZE;
 const TYPE_AT: usize = ZIL_HEADER_AT + ZIL_HEADER_SIZE;
 const FLAGS_AT: usize = TYPE_AT + 8;
 
-/// User and group space accounting is complete (`OBJSET_FLAG_USERACCOUNTING_COMPLETE`), and likewise of objects and projects.
-pub const FLAGS_ACCOUNTING_COMPLETE: u64 = 7;
+/// The space of users and groups is accounted for completely (`OBJSET_FLAG_USERACCOUNTING_COMPLETE`).
+pub const FLAG_USERACCOUNTING_COMPLETE: u64 = 1 << 0;
+/// Their objects are, too (`OBJSET_FLAG_USEROBJACCOUNTING_COMPLETE`).
+pub const FLAG_USEROBJACCOUNTING_COMPLETE: u64 = 1 << 1;
+/// Projects are, too (`OBJSET_FLAG_PROJECTQUOTA_COMPLETE`).
+pub const FLAG_PROJECTQUOTA_COMPLETE: u64 = 1 << 2;
+/// All of these.
+pub const FLAGS_ACCOUNTING_COMPLETE: u64 =
+    FLAG_USERACCOUNTING_COMPLETE | FLAG_USEROBJACCOUNTING_COMPLETE | FLAG_PROJECTQUOTA_COMPLETE;
+/// Where the dnodes of the accounts by user, by group and by project stand.
+const ACCOUNTING_AT: [usize; 3] = [1024, 1024 + DNODE_SIZE, 1024 + 2 * DNODE_SIZE];
 
 /// What an objset is (`dmu_objset_type_t`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -106,6 +115,19 @@ impl ObjsetPhys {
         let mut zil_header = [0; ZIL_HEADER_SIZE];
         zil_header.copy_from_slice(&block[ZIL_HEADER_AT..TYPE_AT]);
         Ok(ObjsetPhys { meta_dnode, zil_header, kind, flags: word(FLAGS_AT), raw: block.clone() })
+    }
+
+    /// The dnodes of the accounts by user, by group and by project: none in old blocks, without the last in less old ones.
+    pub fn accounting_dnodes(&self) -> Result<Vec<DnodePhys>> {
+        let there = ACCOUNTING_AT.iter().filter(|at| **at + DNODE_SIZE <= self.raw.len());
+        there.map(|at| DnodePhys::parse(&self.raw.slice(*at..at + DNODE_SIZE), 0, None)).collect()
+    }
+
+    /// Puts the dnode of account `index` (0 users, 1 groups, 2 projects) into the block, which must have room for it.
+    pub fn set_accounting_dnode(&mut self, index: usize, dnode: &DnodePhys) {
+        let mut raw = self.raw.to_vec();
+        dnode.emit(&mut raw[ACCOUNTING_AT[index]..][..DNODE_SIZE]);
+        self.raw = Bytes::from(raw);
     }
 
     /// The root block's bytes, as long as `raw`.

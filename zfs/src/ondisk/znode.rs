@@ -2,7 +2,8 @@
 //!
 //! Up to ZPL version 4 the bonus is a `znode_phys_t` of 264 bytes; a short symbolic link's target follows it.
 
-use super::sa::Zpl;
+use super::object_type::ObjectType;
+use super::sa::{Header, Zpl};
 use crate::error::{Error, Result};
 use alloc::vec::Vec;
 
@@ -62,6 +63,44 @@ pub fn parse_znode_phys(bonus: &[u8]) -> Result<Vec<(Zpl, &[u8])>> {
         values.push((Zpl::Symlink, &bonus[ZNODE_PHYS_SIZE..]));
     }
     Ok(values)
+}
+
+/// Who owns a file, for accounting.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct FileOwner {
+    /// User id.
+    pub uid: u64,
+    /// Group id.
+    pub gid: u64,
+    /// Project id, 0 if the file has none.
+    pub project: u64,
+}
+
+/// Where system attributes of a file stand behind their header, in every layout (`SA_UID_OFFSET`, …).
+const SA_UID: usize = 24;
+const SA_GID: usize = 32;
+const SA_FLAGS: usize = 48;
+const SA_PROJECT: usize = 128;
+
+/// Who owns the file with these attributes; `None` if the object is not a file (`zpl_get_file_info`).
+#[must_use]
+pub fn owner_of(bonus_type: ObjectType, attributes: &[u8]) -> Option<FileOwner> {
+    let word = |at: usize| attributes.get(at..)?.first_chunk::<8>().map(|w| u64::from_le_bytes(*w));
+    if bonus_type == ObjectType::ZNODE {
+        let place = |attr: Zpl| ZNODE_PHYS.iter().find(|(a, ..)| *a == attr).map(|(_, at, _)| *at);
+        return Some(FileOwner { uid: word(place(Zpl::Uid)?)?, gid: word(place(Zpl::Gid)?)?, project: 0 });
+    }
+    if bonus_type != ObjectType::SA {
+        return None;
+    }
+    let nobody = FileOwner { uid: 0, gid: 0, project: 0 };
+    let Ok(header) = Header::parse(attributes) else {
+        // New, and its attributes are not filled in yet.
+        return attributes.iter().take(8).all(|b| *b == 0).then_some(nobody);
+    };
+    let at = |offset: usize| word(header.size + offset);
+    let project = if at(SA_FLAGS)? & flags::PROJID != 0 { at(SA_PROJECT)? } else { 0 };
+    Some(FileOwner { uid: at(SA_UID)?, gid: at(SA_GID)?, project })
 }
 
 /// A directory entry's value: the kind in the top 4 bits, the object number in the low 48.

@@ -5,6 +5,7 @@
 use super::config::Config;
 use super::features::Features;
 use super::history;
+use super::log_space_map::Logs;
 use super::metaslab::{Metaslabs, Rules, VdevLayout};
 use crate::dmu::{Objset, SpaceCheck, Tx, Txgs};
 use crate::dsl::{DslPool, Slop, SpaHost, SyncTask};
@@ -49,6 +50,8 @@ pub(super) struct State {
     pub(super) wrote: bool,
     /// Entries of the MOS's list of deferred frees were taken off.
     pub(super) deferred_done: bool,
+    /// Logs of space map changes that the first txg flushes.
+    pub(super) logs: Option<Logs>,
 }
 
 /// The pool without its datasets.
@@ -101,6 +104,7 @@ impl Spa {
             uberblock,
             wrote: false,
             deferred_done: false,
+            logs: None,
         };
         let spa = Arc::new(Spa {
             env,

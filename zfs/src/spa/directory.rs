@@ -34,6 +34,11 @@ pub(crate) fn add(mos: &Arc<Objset>, tx: &Tx, name: &str, value: u64) -> Result<
     zap::add_u64(&mos.hold(OBJECT)?, tx, name, value)
 }
 
+/// Removes an entry.
+pub(crate) fn remove(mos: &Arc<Objset>, tx: &Tx, name: &str) -> Result<()> {
+    zap::remove(&mos.hold(OBJECT)?, tx, name)
+}
+
 /// Adds bytes.
 pub(crate) fn add_bytes(mos: &Arc<Objset>, tx: &Tx, name: &str, bytes: &[u8]) -> Result<()> {
     zap::add(&mos.hold(OBJECT)?, tx, name, &zap::Value::bytes(bytes))

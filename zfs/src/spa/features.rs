@@ -188,10 +188,10 @@ mod tests {
             check_readable(["org.example:new"].into_iter()),
             Err(Error::unsupported("feature org.example:new"))
         );
-        let users = BTreeMap::from([("com.delphix:log_spacemap".to_string(), 1)]);
-        let feature = "com.delphix:log_spacemap".to_string();
+        let users = BTreeMap::from([("com.delphix:redaction_bookmarks".to_string(), 1)]);
+        let feature = "com.delphix:redaction_bookmarks".to_string();
         assert_eq!(check_writable(users.iter()), Err(Error::ReadOnlyFeature { feature }));
-        let users = BTreeMap::from([("com.delphix:log_spacemap".to_string(), 0)]);
+        let users = BTreeMap::from([("com.delphix:redaction_bookmarks".to_string(), 0)]);
         assert!(check_writable(users.iter()).is_ok());
     }
 }

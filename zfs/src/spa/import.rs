@@ -8,6 +8,7 @@ use super::core::{Core, Parts, Spa};
 use super::directory;
 use super::features::{self, Features};
 use super::indirect;
+use super::log_space_map::Logs;
 use super::metaslab::Metaslabs;
 use super::options::ImportOptions;
 use super::sync;
@@ -142,14 +143,15 @@ pub(super) fn import(
         let salt = salt.first_chunk::<32>().ok_or(Error::corrupt("MOS: checksum salt too short", None))?;
         zio.set_salt(*salt);
     }
-    let space = match Metaslabs::open(Arc::clone(&mos), &config.layouts()?) {
+    let (space, logs) = match open_space(&mos, &config) {
         // Whoever only reads can do without; verification reports it.
-        Err(_) if options.read_only => Metaslabs::open(Arc::clone(&mos), &[])?,
+        Err(_) if options.read_only => (Metaslabs::open(Arc::clone(&mos), &[])?, None),
         space => space?,
     };
     let read_only = options.read_only;
     let spa =
         Spa::new(Parts { env, zio, txgs, mos, space, features, read_only, config, config_object, uberblock });
+    spa.state.lock().logs = logs;
     let host: Arc<dyn SpaHost> = Arc::<Spa>::clone(&spa);
     let dsl = DslPool::open(&spa.mos, host)?;
     let core = Arc::new(Core { spa, dsl, ended: (Mutex::new(false), Condvar::new()) });
@@ -160,6 +162,16 @@ pub(super) fn import(
         sync::start(&core);
     }
     Ok(core)
+}
+
+/// The metaslabs, with what logs add to their maps.
+fn open_space(mos: &Arc<Objset>, config: &Config) -> Result<(Metaslabs, Option<Logs>)> {
+    let space = Metaslabs::open(Arc::clone(mos), &config.layouts()?)?;
+    let logs = Logs::find(mos, config)?;
+    if let Some(logs) = &logs {
+        logs.apply(mos, &space)?;
+    }
+    Ok((space, logs))
 }
 
 fn open_mos(

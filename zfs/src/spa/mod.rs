@@ -17,6 +17,7 @@ mod aux_devices;
 mod config;
 mod core;
 mod create;
+mod ddt;
 mod directory;
 mod errlog;
 mod features;

@@ -147,6 +147,23 @@ impl RangeTree {
         missing
     }
 
+    /// Takes what of a range is in the set out of it; the parts `(start, length)` that were not.
+    pub(crate) fn take_overlap(&mut self, start: u64, len: u64) -> alloc::vec::Vec<(u64, u64)> {
+        let end = start.saturating_add(len);
+        let (mut rest, mut at) = (alloc::vec::Vec::new(), start);
+        for (s, e) in self.overlaps(start, end) {
+            if s > at {
+                rest.push((at, s - at));
+            }
+            let _ = self.remove(s, e - s);
+            at = e;
+        }
+        if end > at {
+            rest.push((at, end - at));
+        }
+        rest
+    }
+
     /// Parts `[start, end)` of the set inside the given range.
     fn overlaps(&self, start: u64, end: u64) -> alloc::vec::Vec<(u64, u64)> {
         let first = self.by_start.range(..=start).next_back().map_or(start, |(s, _)| *s);
@@ -206,6 +223,10 @@ mod tests {
         assert_eq!(tree.clear(25, 10), 5);
         assert_eq!(tree.iter().collect::<Vec<_>>(), [(0, 25)]);
         assert_eq!(tree.clear(100, 10), 10);
+        assert!(tree.add(30, 10));
+        assert_eq!(tree.take_overlap(20, 15), [(25, 5)]);
+        assert_eq!(tree.iter().collect::<Vec<_>>(), [(0, 20), (35, 5)]);
+        assert_eq!(tree.take_overlap(50, 5), [(50, 5)]);
     }
 
     #[test]

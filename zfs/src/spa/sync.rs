@@ -93,16 +93,13 @@ impl Core {
     fn sync_to_convergence(&self, tx: &Tx) -> Result<(Blkptr, Option<Config>)> {
         let (spa, dsl, txg) = (&self.spa, &self.dsl, tx.txg());
         let mut label = None;
+        spa.flush_logs(tx)?;
         for pass in 1..PASSES_MAX {
             if pass > 1 {
                 dsl.sync(tx, pass, &spa.space, &[])?;
             }
-            spa.free_blocks(txg)?;
-            let mut on_created = || match spa.rules().histogram {
-                true => spa.change_feature(tx, "com.delphix:spacemap_histogram", 1),
-                false => Ok(()),
-            };
-            spa.space.sync(tx, pass, &spa.rules(), &mut on_created)?;
+            spa.free_blocks(tx)?;
+            spa.space.sync(tx, pass, &spa.rules(), &mut || spa.space_map_created(tx))?;
             if let Some(config) = spa.sync_config(tx)? {
                 label = Some(config);
             }
@@ -137,13 +134,24 @@ impl Core {
 }
 
 impl Spa {
+    /// Each map with a histogram counts as a user of the feature.
+    pub(super) fn space_map_created(&self, tx: &Tx) -> Result<()> {
+        match self.rules().histogram {
+            true => self.change_feature(tx, "com.delphix:spacemap_histogram", 1),
+            false => Ok(()),
+        }
+    }
+
     fn config_dirty(&self) -> bool {
         self.state.lock().config_dirty
     }
 
     /// Gives the space of freed blocks to the metaslabs.
-    fn free_blocks(&self, txg: u64) -> Result<()> {
-        for bp in self.take_frees(txg) {
+    fn free_blocks(&self, tx: &Tx) -> Result<()> {
+        for bp in self.take_frees(tx.txg()) {
+            if bp.dedup() && self.ddt_free(tx, &bp)? {
+                continue;
+            }
             for dva in self.zio.extents(&bp, NOWHERE)? {
                 self.space.free(&dva)?;
             }

@@ -3,7 +3,6 @@
 
 use super::core::{Core, NOWHERE};
 use super::directory;
-use super::log_space_map;
 use super::range_tree::RangeTree;
 use super::report::{Progress, VerifyReport};
 use crate::dmu::{Traverse, Visit, traverse};
@@ -166,10 +165,9 @@ impl Verifier<'_> {
     fn compare(&mut self) -> Result<()> {
         let spa = &self.core.spa;
         let mut problems = Vec::new();
-        let mut maps = spa.space.allocated_ranges(|vdev, object, error| {
+        let maps = spa.space.allocated_ranges(|vdev, object, error| {
             problems.push(format!("vdev {vdev}, space map {object}: {error}"));
         });
-        log_space_map::apply(&spa.mos, &spa.state.lock().config, &mut maps)?;
         self.report.problems.append(&mut problems);
         for (vdev, allocated) in &maps {
             self.report.allocated += allocated.space();

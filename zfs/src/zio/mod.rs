@@ -82,6 +82,8 @@ pub struct WritePolicy {
     /// What is all zeros becomes a hole, with the txg as its birth. (A caller that had no block there before
     /// stores [`Blkptr::HOLE`] instead.)
     pub may_hole: bool,
+    /// The pointer says that the block is authenticated: the root block of an encrypted dataset.
+    pub authenticated: bool,
 }
 
 /// A block to write.

@@ -81,6 +81,7 @@ fn policy() -> WritePolicy {
         fill: 1,
         may_embed: true,
         may_hole: true,
+        authenticated: false,
     }
 }
 

@@ -252,5 +252,8 @@ fn prepare(
     bp.set_birth(txg);
     bp.set_fill(policy.fill);
     bp.set_checksum(salted.checksum(checksum, &data));
+    if policy.authenticated {
+        bp.set_authenticated();
+    }
     Prepared::Block(bp, data)
 }

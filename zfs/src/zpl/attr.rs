@@ -7,7 +7,7 @@ use super::znode::Znode;
 use crate::error::{Error, Result};
 use crate::ondisk::sa::Zpl;
 use crate::ondisk::zil::{Record, SetAttr as LogSetAttr, mask};
-use crate::ondisk::znode::{flags, trivial_acl};
+use crate::ondisk::znode::{FileOwner, flags, trivial_acl};
 use crate::zil::Payload;
 
 /// A device number as files store it (12 bits of major, 20 bits of minor) in the encoding of `makedev`.
@@ -99,6 +99,15 @@ impl Filesystem {
     fn change_attributes(&self, znode: &Znode, set: &SetAttr) -> Result<()> {
         if set.flags.is_some_and(|f| f & !flags::SETTABLE != 0) {
             return Err(Error::Invalid("flags that cannot be set"));
+        }
+        let old = znode.owner();
+        let new = FileOwner {
+            uid: set.uid.map_or(old.uid, u64::from),
+            gid: set.gid.map_or(old.gid, u64::from),
+            ..old
+        };
+        if new != old {
+            self.check_quota(&new, true)?;
         }
         let now = self.now();
         let tx = self.os.begin(RESERVE_METADATA)?;

@@ -8,7 +8,7 @@ use crate::dmu::Tx;
 use crate::error::{Error, Result};
 use crate::ondisk::sa::Zpl;
 use crate::ondisk::zil::{Create, Record, kind};
-use crate::ondisk::znode::{Dirent, flags};
+use crate::ondisk::znode::{Dirent, FileOwner, flags};
 use crate::zap;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
@@ -141,6 +141,7 @@ impl Filesystem {
             Ok(_) => return Err(Error::Exists),
             Err(e) => return Err(e),
         }
+        self.check_quota(&FileOwner { uid: new.uid.into(), gid: new.gid.into(), project: 0 }, true)?;
         let tx = self.os.begin(RESERVE_METADATA + new.target.len() as u64)?;
         let xattr = dir.word(Zpl::Flags) & flags::XATTR != 0;
         let znode = self.make_file(&tx, dir.object(), new, &Birth { xattr, ..*birth })?;
@@ -184,6 +185,7 @@ impl Filesystem {
         if new.kind != FileKind::Regular {
             return Err(Error::Invalid("a file without a name must be a regular one"));
         }
+        self.check_quota(&FileOwner { uid: new.uid.into(), gid: new.gid.into(), project: 0 }, true)?;
         let tx = self.os.begin(RESERVE_METADATA)?;
         let znode = self.make_file(&tx, dir.object(), new, &Birth { nameless: true, ..Birth::default() })?;
         self.enqueue(&tx, znode.object())?;

@@ -182,6 +182,7 @@ impl Filesystem {
         chunk: &[u8],
         record_size: u32,
     ) -> Result<()> {
+        self.check_quota(&znode.owner(), false)?;
         let now = self.now();
         let reserve = chunk.len() as u64 + 2 * u64::from(record_size) + RESERVE_METADATA;
         let tx = self.os.begin(reserve)?;

@@ -1,5 +1,6 @@
 //! [`Filesystem`]: a mounted dataset; mounting, unmounting and what all operations share.
 
+use super::quota::Quotas;
 use super::sa::SaTable;
 use super::tunables::{SyncMode, Tunables};
 use super::types::{MountOptions, StatFs};
@@ -53,6 +54,8 @@ pub struct Filesystem {
     pub(super) holds: Mutex<HashMap<u64, u32>>,
     /// Serializes renames, so that the tree of directories stays one.
     pub(super) rename: Mutex<()>,
+    /// Limits of users, groups and projects.
+    pub(super) quotas: Mutex<Quotas>,
     owned: Mutex<Option<Owned>>,
 }
 
@@ -121,6 +124,7 @@ impl Filesystem {
         } else {
             Some(Log::open(Arc::clone(&os), Arc::new(PoolForLog { pool: Arc::clone(pool) })))
         };
+        let quotas = if read_only { Quotas::default() } else { Quotas::load(&os)? };
         let fs = Arc::new(Filesystem {
             pool: Arc::clone(pool),
             os,
@@ -137,6 +141,7 @@ impl Filesystem {
             znodes: ZnodeCache::default(),
             holds: Mutex::new(HashMap::new()),
             rename: Mutex::new(()),
+            quotas: Mutex::new(quotas),
             owned: Mutex::new(Some(owned)),
             dataset,
         });

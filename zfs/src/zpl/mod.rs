@@ -18,6 +18,7 @@ mod create;
 mod dir;
 mod file;
 mod filesystem;
+mod quota;
 mod rename;
 mod replay;
 mod rlock;
@@ -31,4 +32,5 @@ mod znode;
 
 pub use create::init;
 pub use filesystem::Filesystem;
+pub use quota::{quota, set_quota, used};
 pub use types::*;

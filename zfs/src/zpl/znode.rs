@@ -10,6 +10,7 @@ use super::types::FileKind;
 use crate::dmu::{Dnode, Objset, Tx};
 use crate::error::Result;
 use crate::ondisk::sa::Zpl;
+use crate::ondisk::znode::{FileOwner, flags};
 use alloc::sync::Arc;
 use core::sync::atomic::{AtomicBool, Ordering};
 use hashbrown::HashMap;
@@ -60,6 +61,15 @@ impl Znode {
     /// Length in bytes.
     pub(super) fn size(&self) -> u64 {
         self.word(Zpl::Size)
+    }
+
+    /// Who pays for it.
+    pub(super) fn owner(&self) -> FileOwner {
+        self.with(|a| FileOwner {
+            uid: a.word(Zpl::Uid),
+            gid: a.word(Zpl::Gid),
+            project: if a.word(Zpl::Flags) & flags::PROJID != 0 { a.word(Zpl::Projid) } else { 0 },
+        })
     }
 
     /// What it is.

@@ -88,6 +88,9 @@ pub(crate) fn metaslab_shift(asize: u64) -> u8 {
     shift.max(SMALLEST) as u8
 }
 
+/// Hears of each new space map.
+pub(crate) type OnCreated<'a> = &'a mut dyn FnMut() -> Result<()>;
+
 struct VdevSpace {
     layout: VdevLayout,
     slabs: Vec<Metaslab>,
@@ -97,9 +100,14 @@ struct VdevSpace {
 
 impl VdevSpace {
     fn slab_of(&mut self, dva: &Dva) -> Result<&mut Metaslab> {
-        let index = (dva.offset >> self.layout.metaslab_shift) as usize;
-        let slab = self.slabs.get_mut(index).filter(|s| dva.offset + dva.asize <= s.start + s.size);
-        slab.ok_or(Error::corrupt("block pointer: outside its vdev's metaslabs", None))
+        self.slab_at(dva.offset, dva.asize)
+    }
+
+    fn slab_at(&mut self, start: u64, len: u64) -> Result<&mut Metaslab> {
+        let index = (start >> self.layout.metaslab_shift) as usize;
+        let inside = |s: &&mut Metaslab| start.checked_add(len).is_some_and(|end| end <= s.start + s.size);
+        let slab = self.slabs.get_mut(index).filter(inside);
+        slab.ok_or(Error::corrupt("extent outside its vdev's metaslabs", None))
     }
 }
 
@@ -128,6 +136,23 @@ impl Metaslabs {
         };
         space.count_allocated();
         Ok(space)
+    }
+
+    /// One entry of a log of space map changes. Entries on vdevs that hold no blocks any more are left out.
+    pub(crate) fn apply_log(&self, vdev: u32, free: bool, start: u64, len: u64) -> Result<()> {
+        let mut inner = self.inner.lock();
+        let Some(vdev) = inner.vdevs.iter_mut().find(|v| v.layout.id == vdev) else { return Ok(()) };
+        vdev.slab_at(start, len)?.apply_log(free, start, len)
+    }
+
+    /// All logs were applied.
+    pub(crate) fn logs_applied(&self) {
+        self.count_allocated();
+    }
+
+    /// Takes what logs say over into the metaslabs' own maps. Syncing context.
+    pub(crate) fn flush(&self, tx: &Tx, rules: &Rules, on_created: OnCreated<'_>) -> Result<()> {
+        self.write_maps(tx, on_created, &mut |slab| slab.flush(&self.mos, tx, rules))
     }
 
     fn count_allocated(&self) {
@@ -221,26 +246,34 @@ impl Metaslabs {
         tx: &Tx,
         pass: u32,
         rules: &Rules,
-        on_created: &mut dyn FnMut() -> Result<()>,
-    ) -> Result<bool> {
+        on_created: OnCreated<'_>,
+    ) -> Result<()> {
+        self.write_maps(tx, on_created, &mut |slab| {
+            Ok(slab.is_dirty(tx.txg()) && slab.sync(&self.mos, tx, pass, rules)?)
+        })
+    }
+
+    /// Has `write` write the space map of each metaslab; where it says that it made one, that is entered in the vdev's array.
+    fn write_maps(
+        &self,
+        tx: &Tx,
+        on_created: OnCreated<'_>,
+        write: &mut dyn FnMut(&mut Metaslab) -> Result<bool>,
+    ) -> Result<()> {
         let mut inner = self.inner.lock();
-        let mut any = false;
         for vdev in &mut inner.vdevs {
             let mut created = vec![];
             for (index, slab) in vdev.slabs.iter_mut().enumerate() {
-                if slab.is_dirty(tx.txg()) {
-                    any = true;
-                    if slab.sync(&self.mos, tx, pass, rules)? {
-                        created.push(index);
-                        on_created()?;
-                    }
+                if write(slab)? {
+                    created.push(index);
+                    on_created()?;
                 }
             }
             if !created.is_empty() {
                 self.write_array(tx, vdev, &created)?;
             }
         }
-        Ok(any)
+        Ok(())
     }
 
     /// Whether the txg has allocated or freed anything that is not yet in the space maps.
@@ -285,15 +318,16 @@ impl Metaslabs {
         let mut all = Vec::new();
         for vdev in &inner.vdevs {
             let mut ranges = RangeTree::new();
-            for (slab, map) in vdev.slabs.iter().filter_map(|s| Some((s, s.map.as_ref()?))) {
-                match map.load_allocated(slab.size) {
+            for slab in &vdev.slabs {
+                let object = slab.map.as_ref().map_or(0, SpaceMap::object);
+                match slab.allocated_on_disk() {
                     Ok(allocated) if allocated.space() != slab.synced_allocated() => {
                         let error = Error::corrupt("space map: its sum is not that of its entries", None);
-                        broken(vdev.layout.id, map.object(), error);
+                        broken(vdev.layout.id, object, error);
                         allocated.iter().for_each(|(s, l)| _ = ranges.add(s, l));
                     }
                     Ok(allocated) => allocated.iter().for_each(|(s, l)| _ = ranges.add(s, l)),
-                    Err(error) => broken(vdev.layout.id, map.object(), error),
+                    Err(error) => broken(vdev.layout.id, object, error),
                 }
             }
             all.push((vdev.layout.id, ranges));

@@ -39,6 +39,15 @@ pub(crate) struct Metaslab {
     freed: RangeTree,
     defer: [RangeTree; DEFER_TXGS],
     cursor: u64,
+    /// What logs of space maps say was allocated and freed, and the map does not (feature `log_spacemap`).
+    unflushed: Unflushed,
+}
+
+/// Changes that are in logs alone: disjoint from each other, and each the opposite of what the map says.
+#[derive(Default)]
+struct Unflushed {
+    allocated: RangeTree,
+    freed: RangeTree,
 }
 
 fn slot(txg: u64) -> usize {
@@ -58,12 +67,67 @@ impl Metaslab {
             freed: RangeTree::new(),
             defer: Default::default(),
             cursor: place.start,
+            unflushed: Unflushed::default(),
         }
     }
 
     /// Bytes allocated as of the newest append.
     pub(super) fn synced_allocated(&self) -> u64 {
-        self.map.as_ref().map_or(0, |m| m.header.allocated.max(0).cast_unsigned())
+        let map = self.map.as_ref().map_or(0, |m| m.header.allocated.max(0).cast_unsigned());
+        (map + self.unflushed.allocated.space()).saturating_sub(self.unflushed.freed.space())
+    }
+
+    /// What is allocated on disk, by the map and the logs.
+    pub(super) fn allocated_on_disk(&self) -> Result<RangeTree> {
+        let mut allocated = match &self.map {
+            Some(map) => map.load_allocated(self.size)?,
+            None => RangeTree::new(),
+        };
+        let Unflushed { allocated: more, freed } = &self.unflushed;
+        let mut agree = true;
+        freed.iter().for_each(|(start, len)| agree &= allocated.remove(start, len));
+        more.iter().for_each(|(start, len)| agree &= allocated.add(start, len));
+        if agree { Ok(allocated) } else { Err(Error::corrupt("space map: its logs contradict it", None)) }
+    }
+
+    /// One entry of a log.
+    pub(super) fn apply_log(&mut self, free: bool, start: u64, len: u64) -> Result<()> {
+        let Unflushed { allocated, freed } = &mut self.unflushed;
+        let (undone, done) = if free { (allocated, freed) } else { (freed, allocated) };
+        for (start, len) in undone.take_overlap(start, len) {
+            if !done.add(start, len) {
+                let rule = if free { "log space maps: double free" } else { "log space maps: double allocation" };
+                return Err(Error::corrupt(rule, None));
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes the logs' changes over into the map; whether the map is new (`metaslab_flush`).
+    pub(super) fn flush(&mut self, mos: &Arc<Objset>, tx: &Tx, rules: &Rules) -> Result<bool> {
+        if self.unflushed.allocated.is_empty() && self.unflushed.freed.is_empty() {
+            return Ok(false);
+        }
+        let created = self.create_map(mos, tx, rules)?;
+        let Unflushed { allocated, freed } = core::mem::take(&mut self.unflushed);
+        let histogram = self.histogram(&freed);
+        if let Some(map) = &mut self.map {
+            map.append(tx, 1, &allocated, false, rules.two_words)?;
+            map.append(tx, 1, &freed, true, rules.two_words)?;
+            if map.header.histogram.is_some() {
+                map.header.histogram = Some(histogram);
+            }
+            map.write_header(tx)?;
+        }
+        Ok(created)
+    }
+
+    fn create_map(&mut self, mos: &Arc<Objset>, tx: &Tx, rules: &Rules) -> Result<bool> {
+        let created = self.map.is_none();
+        if created {
+            self.map = Some(SpaceMap::create(mos, tx, self.place, rules.histogram)?);
+        }
+        Ok(created)
     }
 
     /// Bytes that can perhaps be allocated: exact once it is loaded.
@@ -84,10 +148,8 @@ impl Metaslab {
         if self.free.is_none() {
             let mut free = RangeTree::new();
             let _ = free.add(self.start, self.size);
-            if let Some(map) = &self.map {
-                for (start, len) in map.load_allocated(self.size)?.iter() {
-                    free.clear(start, len);
-                }
+            for (start, len) in self.allocated_on_disk()?.iter() {
+                free.clear(start, len);
             }
             // In the map these are free already, yet they must not be given out.
             for tree in self.defer.iter().chain([&self.freed]) {
@@ -166,10 +228,7 @@ impl Metaslab {
 
     /// Appends what the syncing txg allocated and freed since the last pass to the space map.
     pub(super) fn sync(&mut self, mos: &Arc<Objset>, tx: &Tx, pass: u32, rules: &Rules) -> Result<bool> {
-        let created = self.map.is_none();
-        if created {
-            self.map = Some(SpaceMap::create(mos, tx, self.place, rules.histogram)?);
-        }
+        let created = self.create_map(mos, tx, rules)?;
         let slot = slot(tx.txg());
         if pass == 1 && self.should_condense() {
             self.condense(tx, pass, rules)?;

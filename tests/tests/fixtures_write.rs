@@ -1,0 +1,120 @@
+//! Pools of OpenZFS are imported for writing, changed, exported and judged by `zdb` and by our own verification: whatever features are
+//! active in them, what we leave behind is consistent.
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use platform::block::BlockDevice;
+use platform::host::FileDisk;
+use std::path::Path;
+use std::sync::Arc;
+use tests::{accounts, fixtures, model, tool};
+use zfs::dsl::Kind;
+use zfs::spa::Pool;
+use zfs::zpl::{Durability, FileKind, Filesystem, MountOptions, New, SetAttr};
+
+fn disks(folder: &Path) -> Vec<Arc<dyn BlockDevice>> {
+    let mut paths: Vec<_> = std::fs::read_dir(folder).unwrap().map(|e| e.unwrap().path()).collect();
+    paths.sort();
+    let open = |path| Arc::new(FileDisk::open(path, true).unwrap()) as Arc<dyn BlockDevice>;
+    paths.iter().map(|path| open(path)).collect()
+}
+
+fn heads(pool: &Arc<Pool>) -> Vec<Arc<zfs::dsl::Dataset>> {
+    let all = pool.dsl().datasets().unwrap();
+    all.into_iter()
+        .filter(|d| d.kind().is_ok_and(|k| k == Kind::Filesystem))
+        .filter(|d| d.get_number("encryption").unwrap_or(0) == 0 && d.get_number("readonly").unwrap_or(0) == 0)
+        .collect()
+}
+
+fn mount(pool: &Arc<Pool>, dataset: &Arc<zfs::dsl::Dataset>) -> Arc<Filesystem> {
+    let options = MountOptions { read_only: false, no_atime: true };
+    Filesystem::mount(pool, Arc::clone(dataset), options).unwrap()
+}
+
+/// New files of several owners, one that changes its owner, one that goes away again.
+fn add(fs: &Arc<Filesystem>, tag: &str) {
+    for (uid, size) in [(0, 100), (1000, 300_000), (54321, 40_000), (1001, 9000)] {
+        let new = New { uid, gid: uid / 10, ..New::new(FileKind::Regular, 0o644) };
+        let file = fs.create(fs.root(), format!("{tag}-{uid}").as_bytes(), &new).unwrap();
+        fs.write(file, 0, &tests::tree::noise(u64::from(uid), size), Durability::Later).unwrap();
+        if uid == 1001 {
+            fs.setattr(file, &SetAttr { uid: Some(1002), ..SetAttr::default() }).unwrap();
+        }
+    }
+    fs.unlink(fs.root(), format!("{tag}-1000").as_bytes()).unwrap();
+}
+
+/// Removes the first few regular files of the root directory, and cuts another short.
+fn remove_some(fs: &Arc<Filesystem>) {
+    let entries = fs.readdir(fs.root(), 0, 1000).unwrap();
+    let files: Vec<_> = entries.iter().filter(|e| e.kind == Some(FileKind::Regular)).collect();
+    for entry in files.iter().take(3) {
+        fs.unlink(fs.root(), &entry.name).unwrap();
+    }
+    if let Some(entry) = files.get(3) {
+        fs.truncate(entry.object, 1000).unwrap();
+    }
+}
+
+fn change_everything(folder: &Path, round: u32) {
+    let pool = model::import_pool(disks(folder));
+    for dataset in heads(&pool) {
+        let fs = mount(&pool, &dataset);
+        add(&fs, &format!("new{round}"));
+        pool.sync().unwrap();
+        if round == 0 {
+            remove_some(&fs);
+        }
+        pool.dsl().create_snapshots(&[&format!("{}@tarn{round}", dataset.name())]).unwrap();
+        add(&fs, &format!("more{round}"));
+        pool.sync().unwrap();
+        accounts::check(&dataset.objset().unwrap())
+            .unwrap_or_else(|e| panic!("{}: {e:#}", dataset.name()));
+        fs.unmount().unwrap();
+    }
+    pool.export().unwrap();
+}
+
+/// Writes to a fixture in two imports; both times all is well afterwards.
+fn survives(name: &str, count: usize) {
+    let folder = tempfile::tempdir().unwrap();
+    for n in 0..count {
+        fixtures::write_image(name, n, &folder.path().join(format!("disk{n}.img"))).unwrap();
+    }
+    let pool_name = model::import_pool(disks(folder.path())).name();
+    for round in 0..2 {
+        change_everything(folder.path(), round);
+        tool::zdb_check(folder.path(), &pool_name).unwrap_or_else(|e| panic!("{name}: {e:#}"));
+        let pool = model::import_pool(disks(folder.path()));
+        let report = pool.verify(&mut |_| ()).unwrap();
+        assert!(report.is_clean(), "{name}: {report:?}");
+    }
+}
+
+#[test]
+fn default_pool() {
+    survives("a-default", 1);
+}
+
+#[test]
+fn pool_without_features() {
+    survives("b-nofeat", 1);
+}
+
+#[test]
+fn compressed_and_checksummed() {
+    survives("c-compress", 1);
+    survives("d-checksum", 1);
+}
+
+#[test]
+fn sector_sizes() {
+    survives("m-ashift9", 1);
+    survives("m-ashift12", 1);
+}
+
+#[test]
+fn limited_features_and_properties() {
+    survives("n-grub", 1);
+    survives("v-props", 1);
+}
