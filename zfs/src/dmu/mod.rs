@@ -31,12 +31,14 @@ mod tests;
 pub mod traverse;
 mod tree;
 pub mod tx;
+pub mod unravel;
 
 pub use accounting::{Accounted, Accounting, key_of as accounting_key};
 pub use dnode::{Dnode, DnodeInfo};
 pub use objset::{Allocate, Objset, RedundantMetadata, Settings, SyncHook};
 pub use traverse::{Traverse, Visit, traverse, traverse_object};
 pub use tx::{DirtyObjsets, Limits, Quiesced, SpaceCheck, Tx, Txgs};
+pub use unravel::{Position, Unraveled, unravel};
 
 use crate::ondisk::blkptr::Blkptr;
 use crate::zio::AllocateBlocks;

@@ -1,11 +1,11 @@
 //! One dnode on its way to the disk: its tree is changed here, block pointer by block pointer.
 //! Source: `dnode_sync`, `dnode_sync_free_range`, `dnode_increase_indirection` (`dnode_sync.c`).
 
-use crate::dmu::{Accounting, Dnode};
 use crate::dmu::dirty::Slot;
 use crate::dmu::sync::{Place, Sync, rewritten};
 use crate::dmu::tree::Tree;
 use crate::dmu::tx::slot_of;
+use crate::dmu::{Accounting, Dnode};
 use crate::error::{Error, Result};
 use crate::ondisk::blkptr::{BLKPTR_SIZE, Blkptr};
 use crate::ondisk::dnode::{DnodePhys, FLAG_USED_BYTES, MAX_OBJECT};

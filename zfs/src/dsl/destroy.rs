@@ -1,7 +1,7 @@
 //! Destroying snapshots and heads. Source: `module/zfs/dsl_destroy.c`.
 //!
 //! What only a destroyed snapshot kept is found on the next dataset's deadlist and moves to the pool's free list as a whole. A destroyed head's
-//! blocks are found by walking its tree, and freed in the same txg.
+//! blocks are found by walking its tree: in later txgs, or in old pools in the same one.
 
 use super::bpobj::space_of;
 use super::create::SNAPSHOT_COUNT;
@@ -339,13 +339,13 @@ impl DslPool {
             origin = Some(previous);
         }
         Deadlist::destroy(&self.meta, tx, phys.deadlist_obj)?;
-        self.free_content(tx, head, &phys)?;
         let used = dir.phys();
         let all = Space {
             used: used.used_bytes,
             compressed: used.compressed_bytes,
             uncompressed: used.uncompressed_bytes,
         };
+        self.free_content(tx, head, &phys, all)?;
         dir.diduse(&self.meta, tx, Used::Head, Delta::minus(all))?;
         dir.update(&self.meta, tx, |d| d.head_dataset_obj = 0)?;
         self.meta.os.free(tx, phys.snapnames_zapobj)?;
@@ -359,8 +359,8 @@ impl DslPool {
         }
     }
 
-    /// Frees the blocks of a head that no snapshot has, and those of its log.
-    fn free_content(&self, tx: &Tx, head: &Arc<Dataset>, phys: &DatasetPhys) -> Result<()> {
+    /// Frees the blocks of a head that no snapshot has, `space` in all, and those of its log: at once, or in later txgs.
+    fn free_content(&self, tx: &Tx, head: &Arc<Dataset>, phys: &DatasetPhys, space: Space) -> Result<()> {
         if phys.bp.is_hole() {
             return Ok(());
         }
@@ -369,6 +369,9 @@ impl DslPool {
         zil::free_chain(zio, &Header::from_bytes(&header), head.object, &mut |bp| {
             self.host().free_block(tx, bp);
         })?;
+        if self.destroys_later() {
+            return self.free_later(tx, phys.bp, phys.prev_snap_txg, space);
+        }
         let mut killer = Killer { pool: self, tx, freed: Space::default() };
         traverse(zio, head.object, &phys.bp, phys.prev_snap_txg, &mut killer)
     }

@@ -14,6 +14,7 @@
 
 mod bookmark;
 mod bpobj;
+mod bptree;
 mod create;
 mod dataset;
 mod deadlist;

@@ -16,6 +16,7 @@ use alloc::collections::BTreeMap;
 use alloc::string::String;
 use alloc::sync::{Arc, Weak};
 use alloc::vec::Vec;
+use core::sync::atomic::AtomicBool;
 use platform::sync::{Mutex, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 /// The deepest tree of names: a name has at most 256 characters.
@@ -50,6 +51,8 @@ pub struct DslPool {
     pub(crate) fixed: Mutex<Fixed>,
     /// Space born and killed in the MOS since it was last added to `$MOS`.
     pub(crate) mos_delta: Mutex<Delta>,
+    /// A block of a destroyed head cannot be read: the rest waits for another import.
+    pub(crate) stalled: AtomicBool,
 }
 
 /// Well-known objects; 0 where the pool has none (old versions).
@@ -87,6 +90,7 @@ impl DslPool {
             datasets: Mutex::default(),
             fixed: Mutex::default(),
             mos_delta: Mutex::default(),
+            stalled: AtomicBool::new(false),
         }))
     }
 

@@ -297,7 +297,8 @@ impl DslPool {
         if fixed.free_bpobj == 0 {
             return Ok(false);
         }
-        let more = self.free_deleted_clones(tx)?;
+        let more = self.free_trees(tx, FREES_PER_TXG)?;
+        let more = self.free_deleted_clones(tx)? || more;
         let mut list = self.free_list()?;
         if list.is_empty() {
             return Ok(more);
@@ -323,6 +324,7 @@ impl DslPool {
         if self.fixed().free_bpobj == 0 {
             return Ok(());
         }
+        self.visit_trees(visit)?;
         self.visit_deleted_clones(visit)?;
         self.free_list()?.for_each(visit)
     }

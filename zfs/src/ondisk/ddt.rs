@@ -85,7 +85,11 @@ impl Entry {
     pub fn emit(&self) -> Vec<u8> {
         let mut raw = Vec::with_capacity(VALUE_SIZE);
         for place in &self.places {
-            place.dvas.iter().chain([&place.references, &place.birth]).for_each(|w| raw.extend(w.to_le_bytes()));
+            place
+                .dvas
+                .iter()
+                .chain([&place.references, &place.birth])
+                .for_each(|w| raw.extend(w.to_le_bytes()));
         }
         let mut workspace = Workspace::default();
         let packed = Compression::Zle.compress(&raw, VALUE_SIZE - 1, &mut workspace);

@@ -398,6 +398,84 @@ impl BpobjPhys {
     }
 }
 
+/// The header of a list of destroyed trees (`bptree_phys_t`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct BptreePhys {
+    /// The first entry.
+    pub begin: u64,
+    /// Behind the last entry.
+    pub end: u64,
+    /// What the trees still hold.
+    pub space: Space,
+}
+
+impl BptreePhys {
+    /// Reads a bonus.
+    pub fn parse(bytes: &[u8]) -> Result<Self> {
+        if bytes.len() < 40 || word(bytes, 0) > word(bytes, 1) {
+            return Err(Error::corrupt("bptree: bad header", None));
+        }
+        let space = Space { used: word(bytes, 2), compressed: word(bytes, 3), uncompressed: word(bytes, 4) };
+        Ok(BptreePhys { begin: word(bytes, 0), end: word(bytes, 1), space })
+    }
+
+    /// The bonus.
+    #[must_use]
+    pub fn emit(&self) -> [u8; 40] {
+        let Space { used, compressed, uncompressed } = self.space;
+        let mut out = [0; 40];
+        for (place, w) in
+            out.as_chunks_mut::<8>().0.iter_mut().zip([self.begin, self.end, used, compressed, uncompressed])
+        {
+            *place = w.to_le_bytes();
+        }
+        out
+    }
+}
+
+/// Size of an entry of a list of destroyed trees, in bytes.
+pub const BPTREE_ENTRY_SIZE: usize = 168;
+/// Objset number in bookmarks of destroyed objsets (`ZB_DESTROYED_OBJSET`).
+const DESTROYED_OBJSET: u64 = u64::MAX;
+
+/// A destroyed tree (`bptree_entry_phys_t`).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BptreeEntry {
+    /// The objset's root.
+    pub root: Blkptr,
+    /// Blocks born at or before that txg belong to snapshots.
+    pub min_txg: u64,
+    /// Object and block id at level 0 where freeing goes on; `None` from the start.
+    pub resume: Option<(u64, u64)>,
+}
+
+impl BptreeEntry {
+    /// Reads an entry.
+    pub fn parse(bytes: &[u8; BPTREE_ENTRY_SIZE]) -> Result<Self> {
+        let root = bytes.first_chunk().ok_or(Error::corrupt("bptree: short entry", None))?;
+        let at: [u64; 4] = core::array::from_fn(|i| word(bytes, 17 + i));
+        if at[2] != 0 {
+            return Err(Error::corrupt("bptree: entry goes on at an indirect block", None));
+        }
+        let resume = (at != [0; 4]).then_some((at[1], at[3]));
+        Ok(BptreeEntry { root: Blkptr::parse(root, None)?, min_txg: word(bytes, 16), resume })
+    }
+
+    /// The entry's bytes.
+    #[must_use]
+    pub fn emit(&self) -> [u8; BPTREE_ENTRY_SIZE] {
+        let mut out = [0; BPTREE_ENTRY_SIZE];
+        out[..128].copy_from_slice(&self.root.to_bytes());
+        let at = self.resume.map_or([0; 4], |(object, blkid)| [DESTROYED_OBJSET, object, 0, blkid]);
+        for (place, w) in
+            out[128..].as_chunks_mut::<8>().0.iter_mut().zip([self.min_txg].into_iter().chain(at))
+        {
+            *place = w.to_le_bytes();
+        }
+        out
+    }
+}
+
 /// The bookmark counts what was freed before the next snapshot (`ZBM_FLAG_HAS_FBN`).
 pub const BOOKMARK_FLAG_FREED_BEFORE_NEXT: u64 = 1;
 /// The bookmark's snapshot still exists (`ZBM_FLAG_SNAPSHOT_EXISTS`).
@@ -499,6 +577,21 @@ mod tests {
         assert_eq!(BookmarkPhys::parse(&words).emit(), words);
         let short = BookmarkPhys::parse(&words[..BOOKMARK_WORDS_V1]);
         assert_eq!((short.emit(), short.counts_freed()), (words[..BOOKMARK_WORDS_V1].to_vec(), false));
+    }
+
+    #[test]
+    fn destroyed_trees_come_back() {
+        let mut root = Blkptr::embed(&[7; 30], 512, 15, 11, 0);
+        root.set_birth(9);
+        for resume in [None, Some((0, 3)), Some((77, u64::MAX))] {
+            let entry = BptreeEntry { root, min_txg: 5, resume };
+            assert_eq!(BptreeEntry::parse(&entry.emit()), Ok(entry));
+        }
+        let space = Space { used: 1, compressed: 2, uncompressed: 3 };
+        let list = BptreePhys { begin: 4, end: 5, space };
+        assert_eq!(BptreePhys::parse(&list.emit()), Ok(list));
+        let bad = Error::corrupt("bptree: bad header", None);
+        assert_eq!(BptreePhys::parse(&BptreePhys { begin: 6, ..list }.emit()), Err(bad));
     }
 
     #[test]

@@ -10,6 +10,9 @@ pub const ON_ENABLE: u8 = 4;
 /// Counted by datasets that use it (`ZFEATURE_FLAG_PER_DATASET`).
 pub const PER_DATASET: u8 = 8;
 
+/// Newer than the set that a new pool gets, which is that of OpenZFS 2.1.
+pub const LATER: u8 = 16;
+
 /// How far this engine implements a feature.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Support {
@@ -30,7 +33,7 @@ pub struct Feature {
     pub name: &'static str,
     /// What it is, in words.
     pub description: &'static str,
-    /// [`READ_ONLY`], [`MOS`], [`ON_ENABLE`], [`PER_DATASET`].
+    /// [`READ_ONLY`], [`MOS`], [`ON_ENABLE`], [`PER_DATASET`], [`LATER`].
     pub flags: u8,
     /// How far it is implemented.
     pub support: Support,
@@ -44,10 +47,15 @@ impl Feature {
     pub fn read_only_compatible(&self) -> bool {
         self.flags & READ_ONLY != 0
     }
-    /// Whether a new pool gets it: what can be written completely.
+    /// Whether a new pool gets it: all that OpenZFS 2.1 enables, as what is enabled binds nobody until it is used.
     #[must_use]
     pub fn default_enabled(&self) -> bool {
-        self.support == Support::Write
+        self.flags & LATER == 0 && (self.flags & ON_ENABLE == 0 || self.support == Support::Write)
+    }
+    /// Whether it can be enabled: what a new pool gets, and what else can be written completely.
+    #[must_use]
+    pub fn can_enable(&self) -> bool {
+        self.default_enabled() || self.support == Support::Write
     }
 }
 
@@ -333,7 +341,7 @@ pub const FEATURES: &[Feature] = &[
         "com.seagate:draid_failure_domains",
         "draid_failure_domains",
         "Draid knows failure domains.",
-        MOS,
+        MOS | LATER,
         Support::None,
         &["org.openzfs:draid"],
     ),
@@ -341,7 +349,7 @@ pub const FEATURES: &[Feature] = &[
         "org.openzfs:zilsaxattr",
         "zilsaxattr",
         "System-attribute xattrs are logged in the intent log.",
-        READ_ONLY | PER_DATASET,
+        READ_ONLY | PER_DATASET | LATER,
         Support::Read,
         &["com.delphix:extensible_dataset"],
     ),
@@ -349,7 +357,7 @@ pub const FEATURES: &[Feature] = &[
         "com.delphix:head_errlog",
         "head_errlog",
         "Error logs per dataset.",
-        ON_ENABLE,
+        ON_ENABLE | LATER,
         Support::Read,
         &[],
     ),
@@ -357,7 +365,7 @@ pub const FEATURES: &[Feature] = &[
         "org.openzfs:blake3",
         "blake3",
         "BLAKE3 checksums.",
-        PER_DATASET,
+        PER_DATASET | LATER,
         Support::Read,
         &["com.delphix:extensible_dataset"],
     ),
@@ -365,7 +373,7 @@ pub const FEATURES: &[Feature] = &[
         "com.fudosecurity:block_cloning",
         "block_cloning",
         "Blocks shared by a reference table.",
-        READ_ONLY,
+        READ_ONLY | LATER,
         Support::Read,
         &[],
     ),
@@ -373,7 +381,7 @@ pub const FEATURES: &[Feature] = &[
         "com.truenas:block_cloning_endian",
         "block_cloning_endian",
         "The block reference table has a fixed byte order.",
-        READ_ONLY,
+        READ_ONLY | LATER,
         Support::Read,
         &[],
     ),
@@ -381,7 +389,7 @@ pub const FEATURES: &[Feature] = &[
         "com.klarasystems:vdev_zaps_v2",
         "vdev_zaps_v2",
         "The root vdev has a ZAP.",
-        MOS,
+        MOS | LATER,
         Support::Read,
         &[],
     ),
@@ -389,7 +397,7 @@ pub const FEATURES: &[Feature] = &[
         "com.delphix:redaction_list_spill",
         "redaction_list_spill",
         "Redaction bookmarks with more snapshots.",
-        0,
+        LATER,
         Support::Read,
         &["com.delphix:redaction_bookmarks"],
     ),
@@ -397,7 +405,7 @@ pub const FEATURES: &[Feature] = &[
         "org.openzfs:raidz_expansion",
         "raidz_expansion",
         "Raidz vdevs can grow by disks.",
-        MOS,
+        MOS | LATER,
         Support::None,
         &[],
     ),
@@ -405,7 +413,7 @@ pub const FEATURES: &[Feature] = &[
         "com.klarasystems:fast_dedup",
         "fast_dedup",
         "Dedup tables with logs.",
-        READ_ONLY,
+        READ_ONLY | LATER,
         Support::Read,
         &[],
     ),
@@ -413,7 +421,7 @@ pub const FEATURES: &[Feature] = &[
         "org.zfsonlinux:longname",
         "longname",
         "File names up to 1023 bytes.",
-        PER_DATASET,
+        PER_DATASET | LATER,
         Support::Read,
         &["com.delphix:extensible_dataset"],
     ),
@@ -421,7 +429,7 @@ pub const FEATURES: &[Feature] = &[
         "com.klarasystems:large_microzap",
         "large_microzap",
         "Micro ZAPs of more than 128 KiB.",
-        READ_ONLY | PER_DATASET,
+        READ_ONLY | PER_DATASET | LATER,
         Support::Read,
         &["com.delphix:extensible_dataset", "org.open-zfs:large_blocks"],
     ),
@@ -429,7 +437,7 @@ pub const FEATURES: &[Feature] = &[
         "com.klarasystems:dynamic_gang_header",
         "dynamic_gang_header",
         "Gang headers of several sizes.",
-        MOS,
+        MOS | LATER,
         Support::None,
         &[],
     ),
@@ -437,11 +445,56 @@ pub const FEATURES: &[Feature] = &[
         "com.truenas:physical_rewrite",
         "physical_rewrite",
         "Blocks are rewritten and keep their logical birth.",
-        READ_ONLY | PER_DATASET,
+        READ_ONLY | PER_DATASET | LATER,
         Support::Read,
         &["com.delphix:extensible_dataset"],
     ),
 ];
+
+/// What GRUB can read (`compatibility.d/grub2`).
+const GRUB2: [&str; 11] = [
+    "async_destroy",
+    "bookmarks",
+    "embedded_data",
+    "empty_bpobj",
+    "enabled_txg",
+    "extensible_dataset",
+    "filesystem_limits",
+    "hole_birth",
+    "large_blocks",
+    "lz4_compress",
+    "spacemap_histogram",
+];
+/// What ZFS on Linux 0.8 lacks of the default set.
+const NOT_IN_0_8: [&str; 8] = [
+    "bookmark_written",
+    "device_rebuild",
+    "draid",
+    "livelist",
+    "log_spacemap",
+    "redacted_datasets",
+    "redaction_bookmarks",
+    "zstd_compress",
+];
+
+/// Whether a feature belongs to all sets of a value of the pool property `compatibility`: `off`, `legacy`, or names of sets of features
+/// separated by commas. `None` if a set is not known.
+#[must_use]
+pub fn is_compatible(feature: &Feature, sets: &str) -> Option<bool> {
+    let mut all = true;
+    for set in sets.split(',') {
+        all &= match set {
+            "off" => true,
+            "legacy" => false,
+            "grub2" => GRUB2.contains(&feature.name),
+            "zol-0.8" => feature.flags & LATER == 0 && !NOT_IN_0_8.contains(&feature.name),
+            "openzfs-2.0-linux" => feature.flags & LATER == 0 && feature.name != "draid",
+            "openzfs-2.1-linux" => feature.flags & LATER == 0,
+            _ => return None,
+        };
+    }
+    Some(all)
+}
 
 /// The feature of that guid name.
 #[must_use]
@@ -471,6 +524,18 @@ mod tests {
                 );
             }
         }
+    }
+
+    #[test]
+    fn sets_of_features_are_those_of_openzfs() {
+        let count = |sets| FEATURES.iter().filter(|f| is_compatible(f, sets).unwrap()).count();
+        assert_eq!(
+            ["legacy", "grub2", "zol-0.8", "openzfs-2.0-linux", "openzfs-2.1-linux"].map(count),
+            [0, 11, 26, 33, 34]
+        );
+        assert_eq!(count("grub2,openzfs-2.1-linux"), 11);
+        assert_eq!(is_compatible(&FEATURES[0], "grub2,plan9"), None);
+        assert!(FEATURES.iter().filter(|f| f.default_enabled()).count() == 34);
     }
 
     #[test]

@@ -51,13 +51,20 @@ fn check_name(name: &str) -> Result<()> {
 
 /// Features that the options ask for, in the table's order.
 fn wanted_features(options: &CreateOptions) -> Result<Vec<&'static Feature>> {
-    let mut wanted: Vec<&Feature> = FEATURES.iter().filter(|f| f.default_enabled()).collect();
+    let compatibility = options.properties.iter().rfind(|(name, _)| name == "compatibility");
+    let sets = compatibility.map_or("off", |(_, sets)| sets.as_str());
+    if FEATURES.iter().any(|f| table::is_compatible(f, sets).is_none()) {
+        return Err(Error::Invalid("compatibility: off, legacy, or known sets of features"));
+    }
+    let wanted = |f: &&Feature| f.default_enabled() && table::is_compatible(f, sets) == Some(true);
+    let mut wanted: Vec<&Feature> = FEATURES.iter().filter(wanted).collect();
     for (name, value) in options.properties.iter().filter_map(|(n, v)| Some((n.strip_prefix("feature@")?, v)))
     {
         let feature =
             table::by_name(name).ok_or_else(|| Error::unsupported(alloc::format!("feature {name}")))?;
         match value.as_str() {
-            "enabled" if feature.default_enabled() => {}
+            "enabled" if wanted.iter().any(|f| f.name == name) => {}
+            "enabled" if feature.can_enable() => wanted.push(feature),
             "enabled" => return Err(Error::unsupported(alloc::format!("writing with feature {name}"))),
             "disabled" => wanted.retain(|f| f.name != name),
             _ => return Err(Error::Invalid("a feature is either enabled or disabled")),
@@ -248,7 +255,7 @@ fn fill(spa: &Arc<Spa>, tx: &Tx, options: CreateOptions, quiesced: Quiesced) -> 
 
 /// Properties that say how the pool is made, and are no entries in its list of properties.
 fn is_structural(name: &str) -> bool {
-    name.starts_with("feature@") || name == "ashift" || name == "version"
+    name.starts_with("feature@") || ["ashift", "version", "compatibility"].contains(&name)
 }
 
 #[cfg(test)]

@@ -64,7 +64,8 @@ impl Spa {
             zap::remove(&table, tx, &key[..])?;
         }
         if references > 0 {
-            let target = if class == name { Arc::clone(&table) } else { self.ddt_table(tx, &class, checksum)? };
+            let target =
+                if class == name { Arc::clone(&table) } else { self.ddt_table(tx, &class, checksum)? };
             zap::update(&target, tx, &key[..], &Value::bytes(&entry.emit()))?;
             self.ddt_count(tx, &class, &key, &entry, true)?;
         }

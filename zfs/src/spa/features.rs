@@ -166,10 +166,6 @@ pub(crate) fn check_readable<'a>(active: impl Iterator<Item = &'a str>) -> Resul
 /// Refuses active features of which this engine does not do all that a writer must.
 fn check_writable<'a>(users: impl Iterator<Item = (&'a String, &'a u64)>) -> Result<()> {
     for (guid, users) in users {
-        // Active while a destroyed dataset is being freed in the background, which we do all at once and only for our own.
-        if *users > 0 && guid == "com.delphix:async_destroy" {
-            return Err(Error::ReadOnlyFeature { feature: guid.clone() });
-        }
         if *users > 0 && features::by_guid(guid).is_none_or(|f| f.support < Support::Write) {
             return Err(Error::ReadOnlyFeature { feature: guid.clone() });
         }

@@ -96,7 +96,8 @@ impl Metaslab {
         let (undone, done) = if free { (allocated, freed) } else { (freed, allocated) };
         for (start, len) in undone.take_overlap(start, len) {
             if !done.add(start, len) {
-                let rule = if free { "log space maps: double free" } else { "log space maps: double allocation" };
+                let rule =
+                    if free { "log space maps: double free" } else { "log space maps: double allocation" };
                 return Err(Error::corrupt(rule, None));
             }
         }
