@@ -203,7 +203,7 @@ impl DslPool {
         }
         let flags = objset.flags();
         for (flag, feature) in ACCOUNTING_FEATURES {
-            if flags & flag != 0 {
+            if flags & flag != 0 && self.host().feature_enabled(feature) {
                 tally.features.insert(feature);
             }
         }
