@@ -22,9 +22,7 @@ fn heads(pool: &Arc<Pool>) -> Vec<Arc<zfs::dsl::Dataset>> {
     let all = pool.dsl().datasets().unwrap();
     all.into_iter()
         .filter(|d| d.kind().is_ok_and(|k| k == Kind::Filesystem))
-        .filter(|d| {
-            d.get_number("encryption").unwrap_or(0) == 0 && d.get_number("readonly").unwrap_or(0) == 0
-        })
+        .filter(|d| !d.root_bp().uses_crypt() && d.get_number("readonly").unwrap_or(0) == 0)
         .collect()
 }
 

@@ -12,7 +12,7 @@ use super::dir::Delta;
 use super::mos::OBJECT_DIRECTORY;
 use super::pool::DslPool;
 use crate::dmu::{Allocate, Position, Tx, Unraveled, unravel};
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::ondisk::blkptr::Blkptr;
 use crate::ondisk::dsl::{BPTREE_ENTRY_SIZE, BptreeEntry, BptreePhys, Space, Used};
 use crate::ondisk::object_type::ObjectType;
