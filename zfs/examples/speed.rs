@@ -72,6 +72,7 @@ fn image(path: &str, small: bool) -> Result<(), Box<dyn std::error::Error>> {
         fill: 1,
         may_embed: true,
         may_hole: true,
+        authenticated: false,
     };
     let data: Vec<Bytes> = records(64).into_iter().map(Bytes::from).collect();
     let alloc = Bump(Mutex::new(0));
