@@ -40,10 +40,15 @@ pub fn counted(os: &Arc<Objset>, what: Accounted, objects: bool) -> Result<Accou
     Ok(account)
 }
 
-/// Fails unless all three accounts are what the files amount to.
+/// Fails unless all accounts that the pool's features ask for are what the files amount to.
 pub fn check(os: &Arc<Objset>) -> Result<()> {
+    let Some(rules) = os.settings().accounting else { return Ok(()) };
     for what in [Accounted::User, Accounted::Group, Accounted::Project] {
-        let (recorded, counted) = (recorded(os, what)?, counted(os, what, true)?);
+        if what == Accounted::Project && !rules.projects {
+            ensure!(recorded(os, what)?.is_empty(), "projects are counted without their feature");
+            continue;
+        }
+        let (recorded, counted) = (recorded(os, what)?, counted(os, what, rules.objects)?);
         ensure!(recorded == counted, "{what:?}: recorded {recorded:x?}, counted {counted:x?}");
     }
     Ok(())

@@ -137,7 +137,10 @@ fn logs_of_openzfs_are_replayed() {
     let options = manifest::Options { mtimes: false, content: true, xattrs: true, dir_sizes: false };
     let mut sections = fixtures::manifest("k-zil-noslog", ".after-replay.files.jsonl").unwrap();
     sections.retain(|(name, _)| !name.ends_with("/enc"));
-    sections.iter_mut().flat_map(|(_, entries)| entries).for_each(|e| e.blocks512 = None);
+    for (_, entries) in &mut sections {
+        entries.retain(|e| e.path != "/enc");
+        entries.iter_mut().for_each(|e| e.blocks512 = None);
+    }
     manifest::check_sections(&pool, &sections, options);
     let name = pool.name();
     pool.export().unwrap();

@@ -214,15 +214,18 @@ mod tests {
         let tx = pool.txgs.begin(0).unwrap();
         let os = pool.create(9, ObjsetKind::Zfs, &tx);
         for i in 0..70u64 {
-            let what =
-                Allocate { indirect_shift: 12, ..Allocate::plain(ObjectType::PLAIN_FILE_CONTENTS, 512) };
+            let what = Allocate {
+                indirect_shift: 12,
+                bonus_type: ObjectType::SA,
+                bonus_len: 32,
+                ..Allocate::plain(ObjectType::PLAIN_FILE_CONTENTS, 512)
+            };
             let dnode = os.allocate(&tx, &what).unwrap();
             let blocks = if i % 30 == 7 { 60 } else { 1 };
             for block in 0..blocks {
                 dnode.write(&tx, block * 3 * 512, &vec![(i + block) as u8 | 1; 512]).unwrap();
             }
             if i == 37 {
-                dnode.set_bonus(&tx, ObjectType::SA, &[1; 32]).unwrap();
                 dnode.set_spill(&tx, &[5; 700]).unwrap();
             }
         }
