@@ -234,8 +234,8 @@ impl<'a> Deadlist<'a> {
     }
 
     /// The bpobjs, by key.
-    pub(crate) fn lists(&self) -> impl Iterator<Item = (u64, u64)> + '_ {
-        self.tree.iter().flatten().map(|(key, object)| (*key, *object))
+    pub(crate) fn lists(&self) -> Result<impl Iterator<Item = (u64, u64)> + '_> {
+        Ok(self.tree()?.iter().map(|(key, object)| (*key, *object)))
     }
 
     /// Removes a key and its bpobj; the blocks on it are not touched (`dsl_deadlist_remove_entry`).
@@ -243,7 +243,7 @@ impl<'a> Deadlist<'a> {
         let object = self.tree_mut()?.remove(&key).ok_or(Error::NotFound)?;
         self.mos.zap_remove(tx, self.object, &zap::int_name(key))?;
         if object == self.mos.empty_bpobj() {
-            self.mos.release_empty_bpobj(tx)?;
+            self.mos.release_empty_bpobjs(tx, 1)?;
         } else {
             self.phys.space -= Bpobj::open(&self.mos.os, &self.mos.host, object)?.space();
             Bpobj::destroy(&self.mos.os, &self.mos.host, tx, object)?;

@@ -41,7 +41,7 @@ impl DslPool {
     pub(crate) fn visit_deleted_clones(&self, visit: &mut dyn FnMut(&Blkptr) -> Result<()>) -> Result<()> {
         let Some(deleted) = self.deleted_clones()? else { return Ok(()) };
         for (_, list) in self.meta.zap_entries(deleted)? {
-            for (_, sublist) in Deadlist::open(&self.meta, list)?.lists() {
+            for (_, sublist) in Deadlist::open(&self.meta, list)?.lists()? {
                 for bp in self.live_blocks(sublist)? {
                     visit(&bp)?;
                 }
@@ -65,7 +65,7 @@ impl DslPool {
             let mut list = Deadlist::open(&self.meta, object)?;
             let mut freed = Space::default();
             while budget > 0 {
-                let Some((key, sublist)) = list.lists().next() else { break };
+                let Some((key, sublist)) = list.lists()?.next() else { break };
                 budget -= 1;
                 for bp in self.live_blocks(sublist)? {
                     freed += super::bpobj::space_of(self.host(), &bp);
@@ -74,7 +74,7 @@ impl DslPool {
                 list.remove_list(tx, key)?;
             }
             self.hold_dir(self.fixed().free_dir)?.diduse(&self.meta, tx, Used::Head, Delta::minus(freed))?;
-            let done = list.lists().next().is_none();
+            let done = list.lists()?.next().is_none();
             if !done {
                 return Ok(true);
             }
