@@ -12,6 +12,7 @@ pub mod layout;
 pub mod manifest;
 pub mod model;
 pub mod properties;
+pub mod rig;
 pub mod sim;
 pub mod soak;
 pub mod tool;

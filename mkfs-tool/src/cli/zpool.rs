@@ -33,8 +33,10 @@ pub enum Verb {
     List(List),
     /// Devices, errors, features
     Status(Status),
-    /// Read every copy of every block, check it, and print the result
+    /// Read and check every copy of every block, and write good copies over bad ones
     Scrub(Scrub),
+    /// Forget the errors on record
+    Clear(Clear),
     /// What was done to the pool, and when
     History(History),
     /// Properties of the pool
@@ -128,9 +130,25 @@ pub struct Scrub {
     /// Only read: check every copy of every block and the space maps, and record nothing in the pool
     #[arg(long)]
     pub verify: bool,
+    /// Pause the scrub on record: the next one goes on from there
+    #[arg(short = 'p', conflicts_with_all = ["stop", "verify"])]
+    pub pause: bool,
+    /// Stop the scrub on record
+    #[arg(short = 's', conflicts_with = "verify")]
+    pub stop: bool,
+    /// Wait for the end, as it always does
+    #[arg(short = 'w', hide = true)]
+    pub wait: bool,
     /// Show no progress bar
     #[arg(short, long)]
     pub quiet: bool,
+    /// Only this pool
+    pub pool: Option<String>,
+}
+
+/// `zpool clear`.
+#[derive(Debug, Args)]
+pub struct Clear {
     /// Only this pool
     pub pool: Option<String>,
 }

@@ -133,7 +133,7 @@ pub const FEATURES: &[Feature] = &[
         "zpool_checkpoint",
         "The state of the pool can be kept and rewound to.",
         READ_ONLY,
-        Support::Read,
+        Support::Write,
         &[],
     ),
     feature(

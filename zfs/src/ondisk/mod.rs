@@ -21,6 +21,7 @@ pub mod object_type;
 pub mod objset;
 pub mod pretty;
 pub mod sa;
+pub mod scan;
 pub mod space_map;
 pub mod uberblock;
 pub mod zil;

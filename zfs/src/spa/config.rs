@@ -149,6 +149,12 @@ impl Config {
         Ok(())
     }
 
+    /// Gives the pool another guid; the old one.
+    pub(crate) fn set_guid(&mut self, guid: u64) -> u64 {
+        replace(&mut self.root, "guid", guid.into());
+        core::mem::replace(&mut self.guid, guid)
+    }
+
     /// How the top-level vdevs that hold blocks are cut.
     pub(crate) fn layouts(&self) -> Result<Vec<VdevLayout>> {
         let mut layouts = Vec::new();

@@ -2,11 +2,13 @@
 //!
 //! [`Spa`] is the part that the dataset layer refers to, [`Core`] is both together: what a [`super::Pool`] and its sync thread share.
 
+use super::checkpoint::Checkpoint;
 use super::config::Config;
 use super::features::Features;
 use super::history;
 use super::log_space_map::Logs;
 use super::metaslab::{Metaslabs, Rules, VdevLayout};
+use super::scan::Scan;
 use crate::dmu::{Objset, SpaceCheck, Tx, Txgs};
 use crate::dsl::{DslPool, Slop, SpaHost, SyncTask};
 use crate::error::{Error, Result};
@@ -56,6 +58,7 @@ pub(super) struct State {
 
 /// The pool without its datasets.
 pub(crate) struct Spa {
+    me: Weak<Spa>,
     pub(super) env: Env,
     pub(super) zio: Arc<Zio>,
     pub(super) txgs: Arc<Txgs>,
@@ -64,6 +67,9 @@ pub(crate) struct Spa {
     pub(super) features: Features,
     pub(super) read_only: bool,
     pub(super) state: Mutex<State>,
+    /// The last scrub or resilver, and the one that goes on.
+    pub(super) scan: Scan,
+    pub(super) checkpoint: Checkpoint,
     /// The pool is being created: internal history is not written.
     pub(super) initializing: AtomicBool,
     frees: Mutex<[Vec<Blkptr>; SLOTS]>,
@@ -106,7 +112,8 @@ impl Spa {
             deferred_done: false,
             logs: None,
         };
-        let spa = Arc::new(Spa {
+        let spa = Arc::new_cyclic(|me| Spa {
+            me: Weak::clone(me),
             env,
             zio,
             txgs,
@@ -115,6 +122,8 @@ impl Spa {
             features,
             read_only,
             state: Mutex::new(state),
+            scan: Scan::default(),
+            checkpoint: Checkpoint::default(),
             initializing: AtomicBool::new(false),
             frees: Mutex::default(),
             tasks: Mutex::default(),
@@ -187,6 +196,11 @@ impl Spa {
         answer.unwrap_or(Err(Error::Invalid("the pool was closed before the task ran")))
     }
 
+    /// An internal line of the history that is about no dataset.
+    pub(super) fn log_internal_event(&self, tx: &Tx, event: &str, text: &str) -> Result<()> {
+        self.log_internal(tx, event, 0, "", text)
+    }
+
     /// Adds a record to the history, with the time and the host. Syncing context.
     pub(super) fn log(&self, tx: &Tx, record: NvList) -> Result<()> {
         let time = u64::try_from(self.env.clock.now().sec).unwrap_or(0);
@@ -220,7 +234,11 @@ impl SpaHost for Spa {
 
     fn sync_task(&self, slop: Slop, task: SyncTask) -> Result<()> {
         self.check_slop(slop)?;
-        self.run_task(task)
+        let Some(spa) = self.me.upgrade() else { return Err(Error::ReadOnly) };
+        self.run_task(move |tx: &Tx| {
+            task(tx)?;
+            spa.datasets_changed(tx)
+        })
     }
 
     fn version(&self) -> u64 {

@@ -44,6 +44,16 @@ pub(crate) fn add_bytes(mos: &Arc<Objset>, tx: &Tx, name: &str, bytes: &[u8]) ->
     zap::add(&mos.hold(OBJECT)?, tx, name, &zap::Value::bytes(bytes))
 }
 
+/// Sets what stands under a name, be it there or not.
+pub(crate) fn update_value(mos: &Arc<Objset>, tx: &Tx, name: &str, value: &zap::Value) -> Result<()> {
+    zap::update(&mos.hold(OBJECT)?, tx, name, value)
+}
+
+/// Removes an entry.
+pub(crate) fn remove(mos: &Arc<Objset>, tx: &Tx, name: &str) -> Result<()> {
+    zap::remove(&mos.hold(OBJECT)?, tx, name)
+}
+
 /// A new ZAP under a name; its object number (`zap_create_link`).
 pub(crate) fn create_zap(mos: &Arc<Objset>, tx: &Tx, name: &str, object_type: ObjectType) -> Result<u64> {
     let object = zap::create(mos, tx, object_type, &zap::CreateOptions::default())?.object();

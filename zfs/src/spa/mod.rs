@@ -14,6 +14,7 @@
 //! The config lock of `dsl` → the allocator → a feature table. None is held while waiting for a txg.
 
 mod aux_devices;
+mod checkpoint;
 mod config;
 mod core;
 mod create;
@@ -31,6 +32,7 @@ mod pool;
 mod props;
 mod range_tree;
 mod report;
+mod scan;
 mod space_map;
 mod sync;
 #[cfg(test)]
@@ -38,8 +40,11 @@ mod tests;
 mod topology;
 mod verify;
 
+pub use crate::ondisk::scan::{ScanFunc, ScanPhys, ScanState};
 pub use crate::zio::Tamper;
-pub use options::{CreateOptions, ImportOptions};
+pub use checkpoint::CheckpointStatus;
+pub use options::{CreateOptions, ImportOptions, Rewind};
 pub use pool::{FeatureState, Pool, PoolState, Space};
 pub use report::{DamagedFile, HistoryRecord, Progress, VerifyReport};
+pub use scan::{ScanControl, ScanReport};
 pub use topology::{NewDevice, NewVdev, Topology};

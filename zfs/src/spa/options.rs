@@ -58,6 +58,22 @@ impl CreateOptions {
     }
 }
 
+/// Which state of a pool is to be imported, if not the newest.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Rewind {
+    /// The newest.
+    #[default]
+    No,
+    /// The newest whose metadata is whole, at most a few txgs old: what those freed is not reused yet (`-F`).
+    Recent,
+    /// The newest whose metadata is whole, however old (`-FX`).
+    Any,
+    /// The newest whole one of that txg or before (`-T`).
+    Txg(u64),
+    /// The checkpoint (`--rewind-to-checkpoint`). Written: what came after it is gone.
+    Checkpoint,
+}
+
 /// How a pool is to be imported.
 #[derive(Debug, Clone)]
 pub struct ImportOptions {
@@ -69,6 +85,8 @@ pub struct ImportOptions {
     pub name: Option<String>,
     /// Only the pool of that guid.
     pub guid: Option<u64>,
+    /// Which state of it.
+    pub rewind: Rewind,
     /// Limit of the cache, in bytes.
     pub arc_max: usize,
     /// Limit of dirty data, in bytes.
@@ -90,6 +108,7 @@ impl Default for ImportOptions {
             force: false,
             name: None,
             guid: None,
+            rewind: Rewind::No,
             arc_max: DEFAULT_ARC_MAX,
             dirty_max: DEFAULT_DIRTY_MAX,
             txg_timeout_ns: None,

@@ -1,10 +1,12 @@
 //! The pool as everybody above holds it.
 
 use super::aux_devices::{self, Aux};
+use super::checkpoint::CheckpointStatus;
 use super::config::STATE_EXPORTED;
 use super::core::Core;
 use super::options::{CreateOptions, ImportOptions};
 use super::report::{DamagedFile, HistoryRecord, Progress, VerifyReport};
+use super::scan::{ScanControl, ScanReport};
 use super::topology::Topology;
 use super::{create, history, import, props};
 use crate::dmu::{Objset, Tx, Txgs};
@@ -13,6 +15,7 @@ use crate::error::{Error, Result};
 use crate::ondisk::blkptr::Blkptr;
 use crate::ondisk::features::FEATURES;
 use crate::ondisk::nvlist::NvList;
+use crate::ondisk::scan::{ScanFunc, ScanPhys};
 use crate::zio::{AllocateBlocks, Zio};
 use alloc::string::{String, ToString};
 use alloc::sync::Arc;
@@ -282,17 +285,51 @@ impl Pool {
         self.sync()?;
         self.core.verify(progress)
     }
-    /// [`Pool::verify`], and its outcome is recorded as the pool's last scrub.
-    pub fn scrub(&self, progress: &mut dyn FnMut(Progress)) -> Result<VerifyReport> {
-        let started = u64::try_from(self.env().clock.now().sec).unwrap_or(0);
-        let report = self.verify(progress)?;
-        if !self.is_read_only() {
-            self.core.record_scrub(started, &report)?;
-        }
-        Ok(report)
+    /// Reads and checks all copies of all blocks, writes good ones over bad ones, and records the outcome in the pool: as the last scrub,
+    /// and in the error log. Goes on with a scrub that was paused or cut off. What changes in the pool meanwhile does it no harm.
+    ///
+    /// # Errors
+    /// [`crate::Error::ReadOnly`], [`crate::Error::Busy`] (a scrub is going on), [`crate::Error::NoSpace`] (the pool is so full that what
+    /// is being scanned cannot stay in place).
+    pub fn scrub(&self, control: &mut dyn FnMut(Progress) -> ScanControl) -> Result<ScanReport> {
+        self.core.scan(ScanFunc::Scrub, control)
     }
-    /// Damaged files that the pool's error log lists (`zpool status -v`).
+    /// Asks the scrub that is going on, or that is on record as unfinished, to pause or to stop.
+    pub fn control_scrub(&self, wish: ScanControl) -> Result<()> {
+        self.core.control_scan(wish)
+    }
+    /// The last scrub or resilver.
+    #[must_use]
+    pub fn scan_status(&self) -> Option<ScanPhys> {
+        self.core.spa.scan.lock().phys
+    }
+    /// Damaged files that the pool's error log lists (`zpool status -v`), without their paths: `zpl::name_damaged` finds these.
     pub fn errors(&self) -> Result<Vec<DamagedFile>> {
         self.core.logged_errors()
+    }
+    /// Keeps the pool's state as of the last txg, to be returned to by [`super::Rewind::Checkpoint`]. What is freed from now on stays
+    /// allocated until [`Pool::discard_checkpoint`].
+    ///
+    /// # Errors
+    /// [`crate::Error::Exists`] if there is one, [`crate::Error::Unsupported`] if the feature is not enabled.
+    pub fn checkpoint(&self) -> Result<()> {
+        self.core.make_checkpoint()
+    }
+    /// Gives the checkpoint up; [`crate::Error::NotFound`] if there is none. Its space is free when [`Pool::checkpoint_status`] is `None`.
+    pub fn discard_checkpoint(&self) -> Result<()> {
+        self.core.discard_checkpoint()
+    }
+    /// The checkpoint, if there is one.
+    #[must_use]
+    pub fn checkpoint_status(&self) -> Option<CheckpointStatus> {
+        self.core.spa.checkpoint_status()
+    }
+    /// Gives the pool another guid, so that it can stand beside a copy of itself (`zpool reguid`); the new one.
+    pub fn reguid(&self) -> Result<u64> {
+        self.core.reguid()
+    }
+    /// Forgets the error log (`zpool clear`).
+    pub fn clear_errors(&self) -> Result<()> {
+        self.core.clear_errors()
     }
 }

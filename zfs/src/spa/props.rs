@@ -105,7 +105,11 @@ impl Core {
             "ashift" => self.spa.space.layouts().first().map_or(0, |l| l.ashift).to_string(),
             "dedupratio" => "1.00".to_string(),
             "leaked" => "0".to_string(),
-            "altroot" | "cachefile" | "expandsize" | "checkpoint" | "compatibility" => "-".to_string(),
+            "altroot" | "cachefile" | "expandsize" | "compatibility" => "-".to_string(),
+            "checkpoint" => match self.spa.checkpoint_status() {
+                Some(checkpoint) => checkpoint.space.to_string(),
+                None => "-".to_string(),
+            },
             "load_guid" => "0".to_string(),
             _ => return Err(Error::NotFound),
         };

@@ -23,8 +23,8 @@ pub struct DamagedFile {
     pub objset: u64,
     /// The object in it.
     pub object: u64,
-    /// Path inside the dataset, where it can be found.
-    pub path: Option<String>,
+    /// Path inside the dataset from its root on, `/etc/passwd`, where it can be found.
+    pub path: Option<Vec<u8>>,
     /// The damaged blocks.
     pub blocks: Vec<Bookmark>,
 }

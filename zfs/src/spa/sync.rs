@@ -75,12 +75,19 @@ impl Core {
         let tx = Tx::syncing(&spa.txgs, txg);
         dsl.sync(&tx, 1, &spa.space, &quiesced.dirty_objsets)?;
         let more = dsl.free_some(&tx)?;
+        self.log_lost(&tx)?;
         for task in spa.take_tasks(txg) {
             task(&tx);
         }
         dsl.sync(&tx, 1, &spa.space, &[])?;
         let more = self.free_deferred(&tx)? || more;
-        if !spa.mos.is_dirty(txg) && !spa.has_frees(txg) && !spa.space.is_dirty(txg) && !spa.config_dirty() {
+        let more = spa.discard_some(&tx)? || more;
+        if !spa.mos.is_dirty(txg)
+            && !spa.has_frees(txg)
+            && !spa.space.is_dirty(txg)
+            && !spa.config_dirty()
+            && !spa.checkpoint_dirty()
+        {
             return Ok(false);
         }
         let (root, label) = self.sync_to_convergence(&tx)?;
@@ -100,6 +107,7 @@ impl Core {
             }
             spa.free_blocks(tx)?;
             spa.space.sync(tx, pass, &spa.rules(), &mut || spa.space_map_created(tx))?;
+            spa.sync_checkpoint(tx, pass, &spa.rules())?;
             if let Some(config) = spa.sync_config(tx)? {
                 label = Some(config);
             }
@@ -152,8 +160,9 @@ impl Spa {
             if bp.dedup() && self.ddt_free(tx, &bp)? {
                 continue;
             }
+            let kept = self.checkpoint.keeps(&bp);
             for dva in self.zio.extents(&bp, NOWHERE)? {
-                self.space.free(&dva)?;
+                if kept { self.checkpoint.add(&dva)? } else { self.space.free(&dva)? }
             }
         }
         Ok(())
@@ -195,6 +204,7 @@ impl Spa {
             mmp_magic: MMP_MAGIC,
             mmp_delay: 0,
             mmp_config: 0,
+            checkpoint_txg: 0,
             ..old
         };
         let features = self.features.for_labels();

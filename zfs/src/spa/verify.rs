@@ -10,7 +10,6 @@ use crate::dsl::{Bpobj, SpaHost};
 use crate::error::{Error, Result};
 use crate::ondisk::blkptr::{Blkptr, Dva};
 use crate::ondisk::bookmark::Bookmark;
-use crate::zap::{self, Value};
 use crate::zil;
 use crate::zio::Verified;
 use alloc::collections::{BTreeMap, BTreeSet};
@@ -131,6 +130,14 @@ impl Verifier<'_> {
             })?;
         }
         pending.iter().filter(|bp| !bp.is_hole() && !bp.is_embedded()).for_each(|bp| self.account(bp));
+        // What only the checkpoint refers to is allocated, too.
+        for (vdev, ranges) in spa.checkpoint_ranges()? {
+            let referenced = self.referenced.entry(vdev).or_default();
+            for (start, len) in ranges.iter() {
+                self.report.referenced += len;
+                self.report.doubly_allocated += referenced.add_missing(start, len);
+            }
+        }
         Ok(())
     }
 
@@ -220,8 +227,7 @@ impl Core {
             referenced: BTreeMap::new(),
             batch: Vec::new(),
             batch_bytes: 0,
-            // Blocks that only the checkpoint refers to are allocated, too.
-            incomplete: self.spa.features.is_active("com.delphix:zpool_checkpoint"),
+            incomplete: false,
             encrypted: BTreeSet::new(),
         };
         verifier.walk()?;
@@ -229,29 +235,5 @@ impl Core {
         let Verifier { mut report, damaged, .. } = verifier;
         report.damaged = self.by_file(damaged);
         Ok(report)
-    }
-
-    /// Records a finished scrub (`dsl_scan_phys_t`), which `zpool status` shows.
-    pub(super) fn record_scrub(&self, started: u64, report: &VerifyReport) -> Result<()> {
-        const SCRUB: u64 = 1;
-        const FINISHED: u64 = 2;
-        let spa = Arc::clone(&self.spa);
-        let errors = report.damaged.iter().map(|f| f.blocks.len() as u64).sum::<u64>() + report.bad_copies;
-        let examined = report.referenced;
-        self.spa.run_task(move |tx| {
-            let now = u64::try_from(spa.env.clock.now().sec).unwrap_or(0);
-            let mut words = [0; 24];
-            words[0] = SCRUB;
-            words[1] = FINISHED;
-            words[4] = tx.txg();
-            words[7] = started;
-            words[8] = now;
-            words[9] = examined;
-            words[10] = examined;
-            words[13] = errors;
-            let directory = spa.mos.hold(1)?;
-            zap::update(&directory, tx, "scan", &Value::words(&words))?;
-            spa.log_internal(tx, "scan done", 0, "", &format!("errors={errors}"))
-        })
     }
 }

@@ -27,6 +27,8 @@ pub struct Label {
     pub config: NvList,
     /// The best uberblock of all rings.
     pub uberblock: Option<Uberblock>,
+    /// All valid uberblocks, best first, each once.
+    pub uberblocks: Vec<Uberblock>,
     /// Which labels hold a valid configuration.
     pub valid: [bool; LABELS],
 }
@@ -106,12 +108,15 @@ pub fn read(device: &dyn BlockDevice) -> Result<Label> {
     for (valid, copy) in valid.iter_mut().zip(&copies) {
         *valid = copy.config.is_some();
     }
-    let uberblock =
-        copies.iter().flat_map(|c| &c.uberblocks).map(|(_, u)| u).max_by_key(|u| u.rank()).cloned();
+    let mut uberblocks: Vec<Uberblock> =
+        copies.iter().flat_map(|c| &c.uberblocks).map(|(_, u)| u.clone()).collect();
+    uberblocks.sort_by_key(|u| core::cmp::Reverse(u.rank()));
+    uberblocks.dedup();
+    let uberblock = uberblocks.first().cloned();
     // Of labels of one age the first, as later ones are written later.
     let configs = copies.into_iter().rev().filter_map(|c| c.config);
     let config = configs.max_by_key(|c| c.get_u64("txg").unwrap_or(0)).ok_or(Error::NoPool)?;
-    Ok(Label { config, uberblock, valid })
+    Ok(Label { config, uberblock, uberblocks, valid })
 }
 
 /// The configuration block of a label that lies at `offset` on its device.

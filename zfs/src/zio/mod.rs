@@ -11,6 +11,7 @@
 mod examine;
 mod gang;
 mod read;
+mod repair;
 mod tamper;
 #[cfg(test)]
 mod tests;
@@ -27,7 +28,7 @@ use crate::error::Result;
 use crate::ondisk::blkptr::{Blkptr, Dva};
 use crate::ondisk::bookmark::Bookmark;
 use crate::vdev::VdevTree;
-use alloc::collections::VecDeque;
+use alloc::collections::{BTreeSet, VecDeque};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use bytes::Bytes;
@@ -110,6 +111,8 @@ pub struct Zio {
     shared: Arc<Shared>,
     prefetches: Mutex<Prefetches>,
     tamper: spin::Once<Tamper>,
+    /// Blocks that no copy gave.
+    lost: Mutex<BTreeSet<Bookmark>>,
 }
 
 /// What jobs on other threads need.
@@ -154,6 +157,7 @@ impl Zio {
             shared: Arc::default(),
             prefetches: Mutex::default(),
             tamper: spin::Once::new(),
+            lost: Mutex::default(),
         })
     }
 

@@ -203,7 +203,12 @@ impl Zio {
     /// The slow way, after the first attempt failed: everything that there is of the block, and gang blocks. What is bad is mended.
     fn read_carefully(&self, bp: &Blkptr, at: Bookmark, first: Error) -> Result<Bytes> {
         if bp.is_gang() {
-            return self.read_gang(bp, at).and_then(|data| unpack(bp, data, at));
+            let data = self.read_gang(bp, at).and_then(|data| unpack(bp, data, at));
+            return data.inspect_err(|e| {
+                if worth_retrying(e) {
+                    self.note_lost(at)
+                }
+            });
         }
         let salted = self.salted();
         let good = judge_of(&salted, bp)?;
@@ -212,8 +217,10 @@ impl Zio {
         match examined.data {
             Some(data) => digest(&salted, bp, Ok(data), at),
             // A bad checksum says more than a bad device.
-            None if matches!(first, Error::Io { .. }) => Err(lost(examined.failure, at)),
-            None => Err(first),
+            None => {
+                self.note_lost(at);
+                Err(if matches!(first, Error::Io { .. }) { lost(examined.failure, at) } else { first })
+            }
         }
     }
 }

@@ -11,7 +11,7 @@ use alloc::vec::Vec;
 use bytes::Bytes;
 
 /// Whether the trailer of an intent-log block is in front (zilog2).
-fn is_zilog2(bp: &Blkptr) -> Result<bool> {
+pub(super) fn is_zilog2(bp: &Blkptr) -> Result<bool> {
     match Checksum::from_raw(bp.checksum_type())? {
         Checksum::Zilog2 => Ok(true),
         Checksum::Zilog => Ok(false),

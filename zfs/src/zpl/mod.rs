@@ -18,6 +18,7 @@ mod create;
 mod dir;
 mod file;
 mod filesystem;
+mod names;
 mod quota;
 mod rename;
 mod replay;
@@ -32,5 +33,6 @@ mod znode;
 
 pub use create::init;
 pub use filesystem::Filesystem;
+pub use names::name_damaged;
 pub use quota::{quota, set_quota, used};
 pub use types::*;

@@ -5,7 +5,7 @@ mod objects;
 
 use super::open::OpenPool;
 use super::view::dataset;
-use super::zpool::read_all;
+use super::zpool::verify;
 use crate::cli::Inspect;
 use crate::image::{Access, Images};
 use anyhow::{Context, Result};
@@ -62,7 +62,7 @@ pub(crate) fn run(options: &Inspect) -> Result<ExitCode> {
     out.flush()?;
     drop(out);
     if options.verify {
-        let report = read_all(&opened, true, false)?;
+        let report = verify(&opened, false)?;
         if !report.is_clean() {
             return Ok(ExitCode::FAILURE);
         }

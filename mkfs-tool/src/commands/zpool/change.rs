@@ -1,6 +1,6 @@
 //! `tarn zpool set` and `upgrade`: what changes a pool as a whole.
 
-use crate::cli::zpool::{Set, Upgrade};
+use crate::cli::zpool::{Clear, Set, Upgrade};
 use crate::commands::open::OpenPool;
 use crate::output::{Align, Column, Style, Table};
 use anyhow::{Context, Result, ensure};
@@ -44,6 +44,14 @@ pub(super) fn set(target: Target<'_>, options: &Set) -> Result<ExitCode> {
         let (name, value) = &options.property;
         opened.pool.set_property(name, value).with_context(|| format!("{name}={value}"))?;
         Ok(Some(format!("zpool set {name}={value} {}", opened.pool.name())))
+    })
+}
+
+/// `zpool clear`.
+pub(super) fn clear(target: Target<'_>, options: &Clear) -> Result<ExitCode> {
+    target.change(options.pool.as_deref(), |opened| {
+        opened.pool.clear_errors()?;
+        Ok(Some(format!("zpool clear {}", opened.pool.name())))
     })
 }
 

@@ -9,7 +9,7 @@ mod scrub;
 mod status;
 mod vdevs;
 
-pub(crate) use scrub::read_all;
+pub(crate) use scrub::verify;
 
 use super::open::OpenPool;
 use crate::cli::zpool::{Verb, Zpool};
@@ -48,5 +48,6 @@ pub(crate) fn run(options: &Zpool) -> Result<ExitCode> {
         }
         Verb::Set(set) => change::set(target, set),
         Verb::Upgrade(upgrade) => change::upgrade(target, upgrade),
+        Verb::Clear(clear) => change::clear(target, clear),
     }
 }

@@ -3,28 +3,89 @@
 use crate::cli::zpool::Scrub;
 use crate::commands::open::OpenPool;
 use crate::commands::progress::Bar;
+use crate::commands::view::show_time;
 use crate::output::show_name;
 use crate::quantity::human;
 use anyhow::Result;
 use std::io::Write;
 use std::process::ExitCode;
 use std::time::Instant;
-use zfs::spa::VerifyReport;
+use zfs::spa::{DamagedFile, ScanControl, ScanFunc, ScanPhys, ScanState, VerifyReport};
+use zfs::zpl;
 
-/// Reads everything and says what it found. The status is a failure unless all is well.
+/// Scrubs or verifies and says what it found. The status is a failure unless all is well.
 pub(super) fn run(opened: &OpenPool, options: &Scrub) -> Result<ExitCode> {
-    let report = read_all(opened, options.verify, options.quiet)?;
-    Ok(if report.is_clean() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    let pool = &opened.pool;
+    let clean = if options.verify {
+        verify(opened, options.quiet)?.is_clean()
+    } else if options.pause || options.stop {
+        pool.control_scrub(if options.pause { ScanControl::Pause } else { ScanControl::Stop })?;
+        let flag = if options.pause { "-p" } else { "-s" };
+        pool.log_history(&format!("zpool scrub {flag} {}", pool.name()))?;
+        true
+    } else {
+        pool.log_history(&format!("zpool scrub {}", pool.name()))?;
+        scrub(opened, options.quiet)?
+    };
+    Ok(if clean { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-/// Scrubs or verifies with a progress bar, and prints the outcome.
-pub(crate) fn read_all(opened: &OpenPool, verify: bool, quiet: bool) -> Result<VerifyReport> {
-    let started = Instant::now();
-    let bar = Bar::bytes_of(if verify { "verifying" } else { "scrubbing" }, 0, quiet);
-    let mut progress = |p: zfs::spa::Progress| bar.set(p.done, p.total);
-    let report =
-        if verify { opened.pool.verify(&mut progress)? } else { opened.pool.scrub(&mut progress)? };
+/// Scrubs with a progress bar and prints the outcome; whether no data is lost.
+fn scrub(opened: &OpenPool, quiet: bool) -> Result<bool> {
+    let bar = Bar::bytes_of("scrubbing", 0, quiet);
+    let report = opened.pool.scrub(&mut |p| {
+        bar.set(p.done, p.total);
+        ScanControl::Continue
+    })?;
     bar.finish();
+    let mut damaged = report.damaged;
+    zpl::name_damaged(&opened.pool, &mut damaged);
+    let mut out = std::io::stdout().lock();
+    writeln!(out, "{}", scan_line(&report.status))?;
+    for problem in &report.problems {
+        writeln!(out, "error: {problem}")?;
+    }
+    for file in &damaged {
+        writeln!(out, "error: {}: {} damaged blocks", file_name(file), file.blocks.len())?;
+    }
+    Ok(report.status.errors == 0 && report.problems.is_empty())
+}
+
+/// What the last scrub or resilver did, in `zpool status`'s words.
+pub(super) fn scan_line(scan: &ScanPhys) -> String {
+    let (noun, verb) = match scan.func {
+        ScanFunc::Scrub => ("scrub", "scrub repaired"),
+        ScanFunc::Resilver => ("resilver", "resilvered"),
+    };
+    let when = |t: u64| show_time(i64::try_from(t).unwrap_or(i64::MAX), 0, false);
+    match scan.state {
+        ScanState::Scanning if scan.paused => format!("{noun} paused, started on {}", when(scan.start_time)),
+        ScanState::Scanning => format!("{noun} in progress since {}", when(scan.start_time)),
+        ScanState::Canceled => format!("{noun} canceled on {}", when(scan.end_time)),
+        ScanState::Finished => {
+            let took = scan.end_time.saturating_sub(scan.start_time);
+            let clock = format!("{:02}:{:02}:{:02}", took / 3600, took / 60 % 60, took % 60);
+            let (repaired, errors) = (human(scan.processed), scan.errors);
+            format!("{verb} {repaired} in {clock} with {errors} errors on {}", when(scan.end_time))
+        }
+    }
+}
+
+/// A damaged file as `zpool status -v` names it.
+pub(super) fn file_name(file: &DamagedFile) -> String {
+    match &file.path {
+        Some(path) => format!("{}:{}", file.dataset, show_name(path)),
+        None => format!("{}:<0x{:x}>", file.dataset, file.object),
+    }
+}
+
+/// Verifies with a progress bar and prints the outcome.
+pub(crate) fn verify(opened: &OpenPool, quiet: bool) -> Result<VerifyReport> {
+    let started = Instant::now();
+    let bar = Bar::bytes_of("verifying", 0, quiet);
+    let mut report = opened.pool.verify(&mut |p| bar.set(p.done, p.total))?;
+    bar.finish();
+    zpl::name_damaged(&opened.pool, &mut report.damaged);
     print(&report, started.elapsed().as_secs_f64())?;
     Ok(report)
 }
@@ -55,9 +116,7 @@ fn print(report: &VerifyReport, seconds: f64) -> Result<()> {
         writeln!(out, "error: {problem}")?;
     }
     for file in &report.damaged {
-        let path = file.path.as_ref().map(|p| show_name(p.as_bytes()));
-        let path = path.unwrap_or_else(|| format!("<0x{:x}>", file.object));
-        writeln!(out, "error: {}:{path}: {} damaged blocks", file.dataset, file.blocks.len())?;
+        writeln!(out, "error: {}: {} damaged blocks", file_name(file), file.blocks.len())?;
     }
     writeln!(out, "{}", if report.is_clean() { "no errors, no leaks" } else { "NOT CLEAN" })?;
     Ok(())

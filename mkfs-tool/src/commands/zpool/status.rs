@@ -1,29 +1,34 @@
 //! `tarn zpool status`.
 
+use super::scrub::{file_name, scan_line};
 use super::vdevs::{self, Section};
 use crate::cli::zpool::Status;
 use crate::commands::open::OpenPool;
-use crate::commands::view::show_time;
 use crate::output::show_name;
-use crate::quantity::human;
 use anyhow::Result;
 use serde_json::json;
 use std::fmt::Write as _;
 use std::io::Write as _;
 use std::process::ExitCode;
 use zfs::spa::{FeatureState, Pool, PoolState};
-use zfs::zap;
+use zfs::zpl::name_damaged;
 
 /// Devices, the last scrub, errors.
 pub(super) fn run(opened: &OpenPool, options: &Status) -> Result<ExitCode> {
     let pool = &opened.pool;
     let state = state_word(pool);
-    let errors = pool.errors()?;
-    let scan = scan(opened);
+    let mut errors = pool.errors()?;
+    if options.verbose || options.json {
+        name_damaged(pool, &mut errors);
+    }
+    let scan = pool.scan_status().as_ref().map(scan_line);
     let sections = vdevs::sections(pool);
     let mut out = std::io::stdout().lock();
     if options.json {
-        let files = errors.iter().map(|e| json!({"dataset": e.dataset, "object": e.object, "path": e.path}));
+        let files = errors.iter().map(|e| {
+            let path = e.path.as_ref().map(|p| show_name(p));
+            json!({"dataset": e.dataset, "object": e.object, "path": path})
+        });
         let vdevs = sections.iter().flat_map(|section| {
             section.rows.iter().map(|row| {
                 let class = if section.heading.is_empty() { "data" } else { section.heading };
@@ -54,13 +59,13 @@ pub(super) fn run(opened: &OpenPool, options: &Status) -> Result<ExitCode> {
     }
     if errors.is_empty() {
         text.push_str("\nerrors: No known data errors\n");
-    } else {
-        let _ = writeln!(text, "\nerrors: {} data errors", errors.len());
+    } else if options.verbose {
+        text.push_str("\nerrors: Permanent errors have been detected in the following files:\n\n");
         for file in &errors {
-            let path = file.path.as_ref().map(|p| show_name(p.as_bytes()));
-            let path = path.unwrap_or_else(|| format!("<0x{:x}>", file.object));
-            let _ = writeln!(text, "        {}:{path}", file.dataset);
+            let _ = writeln!(text, "        {}", file_name(file));
         }
+    } else {
+        let _ = writeln!(text, "\nerrors: {} data errors, use '-v' for a list", errors.len());
     }
     out.write_all(text.as_bytes())?;
     Ok(ExitCode::SUCCESS)
@@ -99,30 +104,4 @@ pub(super) fn config(text: &mut String, pool: &str, state: &str, sections: &[Sec
             let _ = writeln!(text, "{}", line.trim_end());
         }
     }
-}
-
-/// What the last scrub or resilver did, from the MOS (`dsl_scan_phys_t`).
-fn scan(opened: &OpenPool) -> Option<String> {
-    let directory = opened.pool.mos().hold(1).ok()?;
-    let words = zap::lookup(&directory, "scan").ok()?.ints;
-    let word = |i: usize| words.get(i).copied().unwrap_or(0);
-    let what = match word(0) {
-        1 => "scrub",
-        2 => "resilver",
-        _ => return None,
-    };
-    let (start, end, processed, errors) = (word(7), word(8), word(12), word(13));
-    let when = |t: u64| show_time(i64::try_from(t).unwrap_or(i64::MAX), 0, false);
-    Some(match word(1) {
-        1 => format!("{what} in progress since {}", when(start)),
-        2 => {
-            let verb = if what == "scrub" { "repaired" } else { "resilvered" };
-            let amount = human(processed);
-            let took = end.saturating_sub(start);
-            let clock = format!("{:02}:{:02}:{:02}", took / 3600, took / 60 % 60, took % 60);
-            format!("{what} {verb} {amount} in {clock} with {errors} errors on {}", when(end))
-        }
-        3 => format!("{what} canceled on {}", when(end)),
-        _ => return None,
-    })
 }

@@ -5,6 +5,7 @@
 //! - What a txg frees is given out again [`DEFER_TXGS`] synced txgs later; when nothing else is left, one txg later.
 //! - The lock is held while a space map is read or appended to. Neither can ask for space, so nobody waits in a circle.
 
+mod pin;
 mod slab;
 
 use super::range_tree::RangeTree;
@@ -21,6 +22,8 @@ use alloc::sync::Arc;
 use alloc::vec;
 use alloc::vec::Vec;
 use core::sync::atomic::{AtomicU64, Ordering};
+pub(crate) use pin::Pin;
+use pin::Pins;
 use platform::sync::Mutex;
 use slab::Metaslab;
 
@@ -122,6 +125,7 @@ struct Inner {
 pub(crate) struct Metaslabs {
     mos: Arc<Objset>,
     inner: Mutex<Inner>,
+    pins: Pins,
     synced_allocated: AtomicU64,
 }
 
@@ -132,6 +136,7 @@ impl Metaslabs {
         let space = Metaslabs {
             mos,
             inner: Mutex::new(Inner { vdevs, rotors: [(0, 0); 4] }),
+            pins: Pins::default(),
             synced_allocated: AtomicU64::new(0),
         };
         space.count_allocated();
@@ -296,7 +301,8 @@ impl Metaslabs {
     /// A txg is on disk.
     pub(crate) fn sync_done(&self, txg: u64) {
         let mut inner = self.inner.lock();
-        inner.vdevs.iter_mut().flat_map(|v| &mut v.slabs).for_each(|s| s.sync_done(txg));
+        let pinned = self.pins.in_force();
+        inner.vdevs.iter_mut().flat_map(|v| &mut v.slabs).for_each(|s| s.sync_done(txg, pinned));
         drop(inner);
         self.count_allocated();
     }
@@ -371,6 +377,7 @@ impl Inner {
         psize: u64,
         copies: usize,
         bias: Bias,
+        pins: &Pins,
     ) -> Result<Option<Vec<Dva>>> {
         let matching =
             self.vdevs.iter().enumerate().filter(|(_, v)| v.layout.bias == bias && v.layout.usable);
@@ -382,6 +389,7 @@ impl Inner {
         for copy in 0..copies {
             let mut found = self.allocate_one(txg, psize, copy, &dvas, bias, &vdevs);
             if matches!(found, Ok(None)) {
+                pins.break_all();
                 let slabs =
                     self.vdevs.iter_mut().filter(|v| v.layout.bias == bias).flat_map(|v| &mut v.slabs);
                 if slabs.filter_map(|s| s.release_deferred().then_some(())).count() > 0 {
@@ -502,7 +510,7 @@ impl AllocateBlocks for Metaslabs {
             Class::Dedup => &[Bias::Dedup, Bias::Special, Bias::None],
         };
         for bias in classes {
-            if let Some(dvas) = inner.allocate_class(txg, psize, copies, *bias)? {
+            if let Some(dvas) = inner.allocate_class(txg, psize, copies, *bias, &self.pins)? {
                 return Ok(dvas);
             }
         }

@@ -6,6 +6,7 @@
 //!   ▲                                                          │ free
 //!   └── defer[txg % 2] ◀── sync done ── freed ◀── sync ── freeing
 //! ```
+//! While the space is pinned, what leaves `defer` waits in `held` until it no longer is.
 
 use super::super::range_tree::RangeTree;
 use super::super::space_map::{Place, SpaceMap};
@@ -38,6 +39,8 @@ pub(crate) struct Metaslab {
     freeing: RangeTree,
     freed: RangeTree,
     defer: [RangeTree; DEFER_TXGS],
+    /// Ready to be given out, but for a [`super::Pin`].
+    held: RangeTree,
     cursor: u64,
     /// What logs of space maps say was allocated and freed, and the map does not (feature `log_spacemap`).
     unflushed: Unflushed,
@@ -66,6 +69,7 @@ impl Metaslab {
             freeing: RangeTree::new(),
             freed: RangeTree::new(),
             defer: Default::default(),
+            held: RangeTree::new(),
             cursor: place.start,
             unflushed: Unflushed::default(),
         }
@@ -141,7 +145,12 @@ impl Metaslab {
 
     /// Bytes that wait for their txgs.
     pub(super) fn deferred(&self) -> u64 {
-        self.defer.iter().map(RangeTree::space).sum::<u64>() + self.freed.space()
+        self.waiting().map(RangeTree::space).sum()
+    }
+
+    /// What is free on disk and not given out yet.
+    fn waiting(&self) -> impl Iterator<Item = &RangeTree> {
+        self.defer.iter().chain([&self.freed, &self.held])
     }
 
     /// Reads the space map, if that was not done.
@@ -153,7 +162,7 @@ impl Metaslab {
                 free.clear(start, len);
             }
             // In the map these are free already, yet they must not be given out.
-            for tree in self.defer.iter().chain([&self.freed]) {
+            for tree in self.waiting() {
                 for (start, len) in tree.iter() {
                     free.clear(start, len);
                 }
@@ -215,8 +224,8 @@ impl Metaslab {
 
     /// Frees a range as of the syncing txg.
     pub(super) fn free(&mut self, start: u64, len: u64) -> Result<()> {
-        let mut free = self.defer.iter().chain([&self.freed]).chain(&self.free);
-        if free.any(|tree| tree.overlaps_any(start, len)) || !self.freeing.add(start, len) {
+        let free_already = self.waiting().chain(&self.free).any(|tree| tree.overlaps_any(start, len));
+        if free_already || !self.freeing.add(start, len) {
             return Err(Error::corrupt("free of space that is free already", None));
         }
         Ok(())
@@ -260,8 +269,7 @@ impl Metaslab {
         };
         if let Some(free) = &self.free {
             count(free);
-            count(&self.freed);
-            self.defer.iter().for_each(count);
+            self.waiting().for_each(count);
         } else {
             count(freeing);
             let old = self.map.as_ref().and_then(|m| m.header.histogram).unwrap_or_default();
@@ -283,7 +291,7 @@ impl Metaslab {
         let Some(free) = &self.free else { return Ok(()) };
         let mut allocated = RangeTree::new();
         let _ = allocated.add(self.start, self.size);
-        for tree in self.defer.iter().chain(&self.allocating).chain([free, &self.freed]) {
+        for tree in self.waiting().chain(&self.allocating).chain([free]) {
             for (start, len) in tree.iter() {
                 allocated.clear(start, len);
             }
@@ -295,16 +303,29 @@ impl Metaslab {
         Ok(())
     }
 
-    /// A txg is on disk: what an older one freed can be given out.
-    pub(super) fn sync_done(&mut self, txg: u64) {
+    /// A txg is on disk: what an older one freed can be given out, unless it is `pinned`.
+    pub(super) fn sync_done(&mut self, txg: u64, pinned: bool) {
         let index = (txg % DEFER_TXGS as u64) as usize;
         let ready = core::mem::replace(&mut self.defer[index], self.freed.take_all());
+        if pinned {
+            for (start, len) in ready.iter() {
+                self.held.add_missing(start, len);
+            }
+        } else {
+            self.release(&ready);
+        }
+    }
+
+    /// Gives out what was held for a pin.
+    pub(super) fn release_held(&mut self) {
+        let ready = self.held.take_all();
         self.release(&ready);
     }
 
     /// Gives out at once what synced txgs freed: the current uberblock does not need it.
     pub(super) fn release_deferred(&mut self) -> bool {
-        let mut any = false;
+        let mut any = !self.held.is_empty();
+        self.release_held();
         for index in 0..DEFER_TXGS {
             let ready = self.defer[index].take_all();
             any |= !ready.is_empty();

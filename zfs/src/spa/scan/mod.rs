@@ -1,0 +1,140 @@
+//! Scrub and resilver: every copy of every block is read and checked, and bad ones are written anew from good ones.
+//! Source: `module/zfs/dsl_scan.c`.
+//!
+//! OpenZFS scans in syncing context, where nothing can be freed. This engine scans beside the txgs: for each objset it pins the
+//! pool's space ([`super::metaslab::Pin`]) and walks the tree of the last uberblock, which stays whole as long as the pin holds.
+//!
+//! # Invariants
+//! - What is recorded in the MOS ([`crate::ondisk::scan`]) can be taken up by OpenZFS: either nothing was scanned yet, or the queue lists
+//!   every dataset that is left. When datasets come or go while a scan waits, it begins anew.
+//! - Repairs are written under the pin only.
+//!
+//! # Lock order
+//! The scan's own state is a leaf: nothing is taken while it is held.
+
+mod run;
+mod state;
+
+use super::core::Core;
+use super::report::{DamagedFile, Progress};
+use crate::dmu::Tx;
+use crate::error::{Error, Result};
+use crate::ondisk::bookmark::Bookmark;
+use crate::ondisk::scan::{ScanFunc, ScanPhys, ScanState};
+use alloc::collections::BTreeSet;
+use alloc::string::String;
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+use platform::sync::Mutex;
+
+/// What the caller of a scan wants next.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum ScanControl {
+    /// Go on.
+    #[default]
+    Continue,
+    /// Stop here; a later scrub goes on from here.
+    Pause,
+    /// Stop for good.
+    Stop,
+}
+
+/// How a scan ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ScanReport {
+    /// What is on record about it.
+    pub status: ScanPhys,
+    /// Files with blocks that no copy gave.
+    pub damaged: Vec<DamagedFile>,
+    /// What could not be looked at, in words.
+    pub problems: Vec<String>,
+}
+
+/// What is known of the scan in memory.
+#[derive(Default)]
+pub(super) struct ScanMemory {
+    /// The last scan on record.
+    pub(super) phys: Option<ScanPhys>,
+    /// Somebody is scanning.
+    running: bool,
+    /// What others want of the one who scans.
+    wish: ScanControl,
+    /// Grows whenever datasets come or go.
+    generation: u64,
+}
+
+/// The scan of a pool.
+pub(super) type Scan = Mutex<ScanMemory>;
+
+/// Marks the one who scans.
+struct Running<'a>(&'a Scan);
+
+impl Drop for Running<'_> {
+    fn drop(&mut self) {
+        self.0.lock().running = false;
+    }
+}
+
+impl Core {
+    /// Scrubs, or goes on with a scrub that was paused or cut off. Waits for its end.
+    pub(super) fn scan(
+        &self,
+        func: ScanFunc,
+        control: &mut dyn FnMut(Progress) -> ScanControl,
+    ) -> Result<ScanReport> {
+        if self.spa.read_only {
+            return Err(Error::ReadOnly);
+        }
+        {
+            let mut scan = self.spa.scan.lock();
+            if scan.running {
+                return Err(Error::Busy);
+            }
+            (scan.running, scan.wish) = (true, ScanControl::Continue);
+        }
+        let _running = Running(&self.spa.scan);
+        let mut run = self.start_scan(func, control)?;
+        let wish = run.everything()?;
+        let run::Outcome { phys, lost, problems, rest } = run.outcome();
+        let status = match wish {
+            ScanControl::Continue => self.end_scan(phys, lost.clone(), ScanState::Finished)?,
+            ScanControl::Stop => self.end_scan(phys, lost.clone(), ScanState::Canceled)?,
+            ScanControl::Pause => self.pause_scan(phys, lost.clone(), rest)?,
+        };
+        Ok(ScanReport { status, damaged: self.by_file(lost), problems })
+    }
+
+    /// Asks a scrub to pause or stop: the one that is going on, or the one on record.
+    pub(super) fn control_scan(&self, wish: ScanControl) -> Result<()> {
+        let recorded = {
+            let mut scan = self.spa.scan.lock();
+            if scan.running {
+                scan.wish = wish;
+                return Ok(());
+            }
+            scan.phys.filter(|phys| phys.state == ScanState::Scanning)
+        };
+        let Some(phys) = recorded else { return Err(Error::Invalid("there is no active scrub")) };
+        if phys.func == ScanFunc::Resilver && wish == ScanControl::Pause {
+            return Err(Error::Invalid("a resilver cannot be paused"));
+        }
+        match wish {
+            ScanControl::Continue => Ok(()),
+            ScanControl::Stop => self.end_scan(phys, BTreeSet::new(), ScanState::Canceled).map(|_| ()),
+            ScanControl::Pause => {
+                let spa = Arc::clone(&self.spa);
+                self.spa.run_task(move |tx: &Tx| spa.record_scan(tx, ScanPhys { paused: true, ..phys }))
+            }
+        }
+    }
+
+    fn end_scan(&self, phys: ScanPhys, lost: BTreeSet<Bookmark>, state: ScanState) -> Result<ScanPhys> {
+        let spa = Arc::clone(&self.spa);
+        self.spa.run_task(move |tx: &Tx| spa.finish_scan(tx, phys, &lost, state))
+    }
+
+    fn pause_scan(&self, phys: ScanPhys, lost: BTreeSet<Bookmark>, rest: Vec<u64>) -> Result<ScanPhys> {
+        let spa = Arc::clone(&self.spa);
+        self.spa.run_task(move |tx: &Tx| spa.keep_scan(tx, phys, &lost, &rest, true))
+    }
+}

@@ -1,0 +1,147 @@
+//! What the MOS records of a scan: set up, kept, ended. Syncing context, but for loading.
+
+use super::super::core::Spa;
+use super::super::{directory, errlog};
+use crate::dmu::Tx;
+use crate::error::Result;
+use crate::ondisk::bookmark::Bookmark;
+use crate::ondisk::object_type::ObjectType;
+use crate::ondisk::scan::{OBJSET_NEXT, ScanFunc, ScanPhys, ScanState};
+use crate::zap::{self, Value};
+use alloc::collections::BTreeSet;
+use alloc::format;
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+
+/// The object number in the bookmark of a scan whose queue lists all datasets that are left. OpenZFS, which queues datasets as it
+/// discovers them, writes no such bookmark.
+const WHOLE_QUEUE: u64 = 0x6e72_6174;
+
+impl Spa {
+    /// Reads the last scan.
+    pub(crate) fn load_scan(&self) -> Result<()> {
+        let words = directory::lookup_value(&self.mos, "scan")?.map(|value| value.ints);
+        self.scan.lock().phys = words.and_then(|words| ScanPhys::parse(&words));
+        Ok(())
+    }
+
+    /// The datasets that a recorded scan has left to do; `None` if it has to begin with the first.
+    pub(super) fn scan_rest(&self, phys: &ScanPhys) -> Result<Option<BTreeSet<u64>>> {
+        let at = &phys.bookmark;
+        if (at.objset, at.object) != (OBJSET_NEXT, WHOLE_QUEUE) || phys.queue == 0 {
+            return Ok(None);
+        }
+        let number = |name: &[u8]| u64::from_str_radix(core::str::from_utf8(name).ok()?, 16).ok();
+        let entries = zap::entries(&self.mos.hold(phys.queue)?)?;
+        Ok(Some(entries.iter().filter_map(|entry| number(&entry.name)).collect()))
+    }
+
+    /// A new scan, from the beginning (`dsl_scan_setup_sync`).
+    pub(super) fn setup_scan(&self, tx: &Tx, func: ScanFunc, txgs: (u64, u64)) -> Result<ScanPhys> {
+        let phys = ScanPhys {
+            func,
+            state: ScanState::Scanning,
+            queue: self.new_queue(tx, &[])?,
+            min_txg: txgs.0,
+            max_txg: txgs.1,
+            start_time: self.seconds(),
+            end_time: 0,
+            to_examine: self.space.allocated(),
+            examined: 0,
+            to_process: 0,
+            processed: 0,
+            errors: 0,
+            ddt_class_max: 0,
+            ddt_bookmark: [0; 4],
+            bookmark: Bookmark::default(),
+            paused: false,
+        };
+        self.record_scan(tx, phys)?;
+        let number = phys.emit()[0];
+        let text = format!("func={number} mintxg={} maxtxg={}", txgs.0, txgs.1);
+        self.log_internal_event(tx, "scan setup", &text)?;
+        Ok(phys)
+    }
+
+    /// Keeps how far a scan is, so that it can be taken up from there.
+    pub(super) fn keep_scan(
+        &self,
+        tx: &Tx,
+        phys: ScanPhys,
+        lost: &BTreeSet<Bookmark>,
+        rest: &[u64],
+        paused: bool,
+    ) -> Result<ScanPhys> {
+        self.mos.free(tx, phys.queue)?;
+        let queue = self.new_queue(tx, rest)?;
+        let bookmark = Bookmark { objset: OBJSET_NEXT, object: WHOLE_QUEUE, level: 0, blkid: 0 };
+        let phys = ScanPhys { queue, bookmark, paused, ..phys };
+        errlog::add(&self.mos, tx, errlog::SCRUB, lost)?;
+        self.record_scan(tx, phys)?;
+        Ok(phys)
+    }
+
+    /// A scan ends (`dsl_scan_done`); what it found is the pool's error log from now on.
+    pub(super) fn finish_scan(
+        &self,
+        tx: &Tx,
+        phys: ScanPhys,
+        lost: &BTreeSet<Bookmark>,
+        state: ScanState,
+    ) -> Result<ScanPhys> {
+        if phys.queue != 0 {
+            self.mos.free(tx, phys.queue)?;
+        }
+        errlog::add(&self.mos, tx, errlog::SCRUB, lost)?;
+        errlog::rotate(&self.mos, tx)?;
+        let (end_time, bookmark) = (self.seconds(), Bookmark { objset: OBJSET_NEXT, ..Bookmark::default() });
+        let phys = ScanPhys { state, end_time, bookmark, queue: 0, paused: false, ..phys };
+        self.record_scan(tx, phys)?;
+        let event = if state == ScanState::Finished { "scan done" } else { "scan cancelled" };
+        self.log_internal_event(tx, event, &format!("errors={}", phys.errors))?;
+        Ok(phys)
+    }
+
+    /// Stores the words.
+    pub(super) fn record_scan(&self, tx: &Tx, phys: ScanPhys) -> Result<()> {
+        directory::update_value(&self.mos, tx, "scan", &Value::words(&phys.emit()))?;
+        self.scan.lock().phys = Some(phys);
+        Ok(())
+    }
+
+    /// Datasets came or went: the queue of a scan that waits would name what is gone, and lack what is new. It begins anew.
+    pub(crate) fn datasets_changed(&self, tx: &Tx) -> Result<()> {
+        let phys = {
+            let mut scan = self.scan.lock();
+            scan.generation += 1;
+            scan.phys.filter(|phys| phys.state == ScanState::Scanning && phys.bookmark != Bookmark::default())
+        };
+        let Some(phys) = phys else { return Ok(()) };
+        if phys.queue != 0 {
+            self.mos.free(tx, phys.queue)?;
+        }
+        let queue = self.new_queue(tx, &[])?;
+        let ddt_bookmark = [0; 4];
+        let phys = ScanPhys { queue, ddt_bookmark, bookmark: Bookmark::default(), examined: 0, ..phys };
+        self.record_scan(tx, phys)
+    }
+
+    fn new_queue(&self, tx: &Tx, datasets: &[u64]) -> Result<u64> {
+        let zap = zap::create(&self.mos, tx, ObjectType::SCAN_QUEUE, &zap::CreateOptions::default())?;
+        for dataset in datasets {
+            // As from which txg it is scanned: from its previous snapshot on.
+            zap::add_u64(&zap, tx, zap::int_name(*dataset).as_str(), 0)?;
+        }
+        Ok(zap.object())
+    }
+
+    /// The time in seconds since 1970.
+    pub(crate) fn seconds(&self) -> u64 {
+        u64::try_from(self.env.clock.now().sec).unwrap_or(0)
+    }
+}
+
+/// The datasets of `all` that are not in `done`, in their order.
+pub(super) fn left(all: &Arc<[u64]>, done: &BTreeSet<u64>) -> Vec<u64> {
+    all.iter().copied().filter(|id| !done.contains(id)).collect()
+}

@@ -1,0 +1,45 @@
+//! Blocks that are lost, and intent-log blocks that some sides lack.
+
+use super::zil::is_zilog2;
+use super::{Verified, Zio};
+use crate::checksum::embedded;
+use crate::error::Result;
+use crate::ondisk::blkptr::Blkptr;
+use crate::ondisk::bookmark::Bookmark;
+use alloc::collections::BTreeSet;
+
+/// Lost blocks that are remembered at once; a pool that has lost more has a longer list anyway.
+const LOST_MAX: usize = 10_000;
+
+impl Zio {
+    /// [`Zio::repair`] of an intent-log block, whose checksum stands in it. The end of a log is bad everywhere: that is an error,
+    /// and nobody's fault.
+    pub fn repair_zil(&self, bp: &Blkptr, at: Bookmark) -> Result<Verified> {
+        super::read::admit(bp, at)?;
+        let zilog2 = is_zilog2(bp)?;
+        let good = |data: &[u8]| embedded::check_zil(&mut data.to_vec(), zilog2, bp.checksum());
+        let mut examined = self.examine(bp, bp.psize(), &good);
+        if examined.data.is_none() {
+            return Err(super::examine::lost(examined.failure, at));
+        }
+        self.settle(&mut examined);
+        Ok(examined.verified)
+    }
+
+    /// A block that no copy gave, to be listed in the pool's error log.
+    pub(super) fn note_lost(&self, at: Bookmark) {
+        // Blocks known by their pointer alone have no place that could be named; the end of an intent log is no damage.
+        if at == Bookmark::default() || at.level == Bookmark::LEVEL_ZIL {
+            return;
+        }
+        let mut lost = self.lost.lock();
+        if lost.len() < LOST_MAX {
+            lost.insert(at);
+        }
+    }
+
+    /// The blocks that reads found lost since the last call.
+    pub(crate) fn take_lost(&self) -> BTreeSet<Bookmark> {
+        core::mem::take(&mut *self.lost.lock())
+    }
+}
