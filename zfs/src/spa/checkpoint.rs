@@ -19,7 +19,6 @@ use super::metaslab::Rules;
 use super::range_tree::RangeTree;
 use super::space_map::{Place, SpaceMap};
 use crate::dmu::{Objset, Tx};
-use crate::dsl::SpaHost;
 use crate::error::{Error, Result};
 use crate::ondisk::blkptr::{Blkptr, Dva};
 use crate::ondisk::nvlist::NvList;

@@ -240,7 +240,9 @@ fn a_damaged_block_is_found_and_named() {
     assert_eq!((report.damaged[0].dataset.as_str(), report.damaged[0].object), ("tp", object));
     assert_eq!((report.damaged[0].blocks.len(), report.damaged[0].blocks[0].blkid), (1, 2));
     assert_eq!((report.leaked, report.unallocated), (0, 0));
-    pool.scrub(&mut |_| ()).unwrap();
+    let scrub = pool.scrub(&mut |_| super::ScanControl::Continue).unwrap();
+    assert_eq!((scrub.status.errors, scrub.damaged), (1, report.damaged));
+    assert_eq!(pool.errors().unwrap().len(), 1);
 }
 
 #[test]
