@@ -5,7 +5,7 @@
 //! - An entry is in the table of its class: `unique` with one reference, `duplicate` with more.
 //! - A table's histogram, in the statistics object, counts exactly its entries; an empty table is removed.
 
-use super::core::{NOWHERE, Spa};
+use super::core::Spa;
 use super::directory;
 use crate::checksum::Checksum;
 use crate::dmu::{Dnode, Tx};
@@ -54,9 +54,7 @@ impl Spa {
         if place.references == 0 {
             let stored = block_at(bp, place);
             *place = Place::default();
-            for dva in self.zio.extents(&stored, NOWHERE)? {
-                self.space.free(&dva)?;
-            }
+            self.free_extents(&stored)?;
         }
         let references = entry.references();
         let class = name_of(checksum, if references > 1 { DUPLICATE } else { UNIQUE });

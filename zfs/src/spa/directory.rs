@@ -49,11 +49,6 @@ pub(crate) fn update_value(mos: &Arc<Objset>, tx: &Tx, name: &str, value: &zap::
     zap::update(&mos.hold(OBJECT)?, tx, name, value)
 }
 
-/// Removes an entry.
-pub(crate) fn remove(mos: &Arc<Objset>, tx: &Tx, name: &str) -> Result<()> {
-    zap::remove(&mos.hold(OBJECT)?, tx, name)
-}
-
 /// A new ZAP under a name; its object number (`zap_create_link`).
 pub(crate) fn create_zap(mos: &Arc<Objset>, tx: &Tx, name: &str, object_type: ObjectType) -> Result<u64> {
     let object = zap::create(mos, tx, object_type, &zap::CreateOptions::default())?.object();

@@ -160,10 +160,16 @@ impl Spa {
             if bp.dedup() && self.ddt_free(tx, &bp)? {
                 continue;
             }
-            let kept = self.checkpoint.keeps(&bp);
-            for dva in self.zio.extents(&bp, NOWHERE)? {
-                if kept { self.checkpoint.add(&dva)? } else { self.space.free(&dva)? }
-            }
+            self.free_extents(&bp)?;
+        }
+        Ok(())
+    }
+
+    /// Gives the space of one block back, or keeps it for the checkpoint.
+    pub(super) fn free_extents(&self, bp: &Blkptr) -> Result<()> {
+        let kept = self.checkpoint.keeps(bp);
+        for dva in self.zio.extents(bp, NOWHERE)? {
+            if kept { self.checkpoint.add(&dva)? } else { self.space.free(&dva)? }
         }
         Ok(())
     }
