@@ -54,7 +54,7 @@ impl Soak {
         world.pool().export()?;
         let (state, next) = (world.state().clone(), world.next());
         drop(world);
-        if self.round % ZDB_ROUNDS == 0 {
+        if self.round.is_multiple_of(ZDB_ROUNDS) {
             let images: Vec<Image> = self.disks.iter().map(|d| d.image()).collect();
             crate::sim::zdb(&images, "soak").with_context(|| about.clone())?;
         }

@@ -154,7 +154,7 @@ pub(super) fn nvlists() -> Result<Vec<Vec<u8>>> {
 
 pub(super) fn uberblocks() -> Result<Vec<Vec<u8>>> {
     let rings = found()?.labels.iter().map(|label| &label[RING_OFFSET as usize..]);
-    let slots = rings.flat_map(|ring| ring[..RING_SIZE as usize].chunks(1024));
+    let slots = rings.flat_map(|ring| ring[..RING_SIZE].chunks(1024));
     Ok(slots.filter(|s| s[0] != 0).map(<[u8]>::to_vec).take(PER_KIND * 4).collect())
 }
 

@@ -45,7 +45,7 @@ pub fn seal(block: &mut [u8], verifier: [u64; 4]) {
 
 /// Whether the trailer at the end of a label, an uberblock or a gang header is right. `block` comes back unchanged.
 pub fn check(block: &mut [u8], verifier: [u64; 4]) -> bool {
-    check_with(block, block.len(), block.len().wrapping_sub(ECK_SIZE), verifier, sha256)
+    check_with(block, block.len(), block.len().wrapping_sub(ECK_SIZE), verifier, sha256, whole)
 }
 
 fn check_with(
@@ -54,6 +54,7 @@ fn check_with(
     at: usize,
     verifier: [u64; 4],
     hash: impl Fn(&[u8]) -> [u64; 4],
+    matches: impl Fn([u64; 4], [u64; 4]) -> bool,
 ) -> bool {
     if len > block.len()
         || at.checked_add(ECK_SIZE).is_none_or(|end| end > len)
@@ -65,7 +66,16 @@ fn check_with(
     put(block, at, verifier);
     let sum = hash(&block[..len]);
     put(block, at, expected);
+    matches(sum, expected)
+}
+
+fn whole(sum: [u64; 4], expected: [u64; 4]) -> bool {
     sum == expected
+}
+
+/// Half of the checksum is a MAC; the sum is folded into the other half.
+fn half(sum: [u64; 4], expected: [u64; 4]) -> bool {
+    sum[0] ^ sum[2] == expected[0] && sum[1] ^ sum[3] == expected[1]
 }
 
 /// Bytes of a zilog2 block that its checksum covers; `None` if the header claims more than there is.
@@ -92,13 +102,15 @@ pub fn seal_zil(block: &mut [u8], zilog2: bool, verifier: [u64; 4]) -> bool {
     true
 }
 
-/// Whether an intent-log block belongs behind the pointer with this verifier.
-pub fn check_zil(block: &mut [u8], zilog2: bool, verifier: [u64; 4]) -> bool {
+/// Whether an intent-log block belongs behind the pointer with this verifier. `has_mac`: it is encrypted.
+pub fn check_zil(block: &mut [u8], zilog2: bool, verifier: [u64; 4], has_mac: bool) -> bool {
+    let matches = if has_mac { half } else { whole };
     if zilog2 {
         let Some(covered) = zilog2_covers(block) else { return false };
-        check_with(block, covered, ZIL_ECK, verifier, fletcher::fletcher4)
+        check_with(block, covered, ZIL_ECK, verifier, fletcher::fletcher4, matches)
     } else {
-        check_with(block, block.len(), block.len().wrapping_sub(ECK_SIZE), verifier, fletcher::fletcher2)
+        let (len, at) = (block.len(), block.len().wrapping_sub(ECK_SIZE));
+        check_with(block, len, at, verifier, fletcher::fletcher2, matches)
     }
 }
 
@@ -126,12 +138,12 @@ mod tests {
             let mut block = vec![1; 12288];
             block[ZIL_NUSED..ZIL_NUSED + 8].copy_from_slice(&5000u64.to_le_bytes());
             assert!(seal_zil(&mut block, zilog2, [1, 2, 3, 4]));
-            assert!(check_zil(&mut block, zilog2, [1, 2, 3, 4]));
-            assert!(!check_zil(&mut block, zilog2, [1, 2, 3, 5]));
+            assert!(check_zil(&mut block, zilog2, [1, 2, 3, 4], false));
+            assert!(!check_zil(&mut block, zilog2, [1, 2, 3, 5], false));
             block[9000] ^= 1; // beyond what zilog2 covers
-            assert_eq!(check_zil(&mut block, zilog2, [1, 2, 3, 4]), zilog2);
+            assert_eq!(check_zil(&mut block, zilog2, [1, 2, 3, 4], false), zilog2);
             block[ZIL_NUSED..ZIL_NUSED + 8].copy_from_slice(&u64::MAX.to_le_bytes());
-            assert!(!check_zil(&mut block, zilog2, [1, 2, 3, 4]));
+            assert!(!check_zil(&mut block, zilog2, [1, 2, 3, 4], false));
         }
     }
 }

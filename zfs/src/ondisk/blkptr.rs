@@ -13,6 +13,7 @@
 
 use crate::error::{Error, Result};
 use crate::ondisk::bookmark::Bookmark;
+use crate::ondisk::object_type::ObjectType;
 use alloc::vec::Vec;
 
 /// Size of a block pointer on disk, in bytes (`1 << SPA_BLKPTRSHIFT`).
@@ -333,6 +334,12 @@ impl Blkptr {
     /// Sets the X bit: of the root block of an encrypted dataset, which is authenticated and not encrypted.
     pub fn set_authenticated(&mut self) {
         CRYPT.set(&mut self.words, 1);
+    }
+
+    /// Half of the checksum is a MAC: all that is protected but objsets, which hold their MACs themselves.
+    #[must_use]
+    pub fn has_mac(&self) -> bool {
+        self.uses_crypt() && ObjectType(self.object_type()) != ObjectType::OBJSET
     }
 
     /// The block is in the dedup table.

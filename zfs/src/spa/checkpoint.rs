@@ -24,7 +24,7 @@ use crate::ondisk::blkptr::{Blkptr, Dva};
 use crate::ondisk::nvlist::NvList;
 use crate::ondisk::uberblock::{UBERBLOCK_SIZE, Uberblock};
 use crate::zap::{self, Value};
-use alloc::collections::BTreeMap;
+use alloc::collections::btree_map::{BTreeMap, Entry};
 use alloc::format;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
@@ -170,25 +170,28 @@ impl Spa {
         let mut inner = self.checkpoint.inner.lock();
         let freed = core::mem::take(&mut inner.freed);
         for (vdev, ranges) in freed {
-            if !inner.maps.contains_key(&vdev) {
-                let layout = self.space.layouts().into_iter().find(|l| l.id == vdev);
-                let shift = layout.ok_or(Error::corrupt("block pointer: no such vdev", None))?.ashift;
-                let zap = vdev_zap(&self.mos, &config, vdev)?;
-                let zap = zap.ok_or(Error::unsupported("a checkpoint of a pool whose vdevs have no ZAPs"))?;
-                let place = Place { vdev, shift, start: 0 };
-                let map = SpaceMap::create(&self.mos, tx, place, rules.histogram)?;
-                if rules.histogram {
-                    self.change_feature(tx, "com.delphix:spacemap_histogram", 1)?;
-                }
-                zap::add_u64(&zap, tx, MAP_ENTRY, map.object())?;
-                inner.maps.insert(vdev, map);
-            }
-            if let Some(map) = inner.maps.get_mut(&vdev) {
-                map.append(tx, pass, &ranges, true, rules.two_words)?;
-                map.write_header(tx)?;
-            }
+            let map = match inner.maps.entry(vdev) {
+                Entry::Occupied(map) => map.into_mut(),
+                Entry::Vacant(place) => place.insert(self.new_checkpoint_map(tx, &config, vdev, rules)?),
+            };
+            map.append(tx, pass, &ranges, true, rules.two_words)?;
+            map.write_header(tx)?;
         }
         Ok(())
+    }
+
+    /// The space map of what a vdev has freed since the checkpoint was made.
+    fn new_checkpoint_map(&self, tx: &Tx, config: &Config, vdev: u32, rules: &Rules) -> Result<SpaceMap> {
+        let layout = self.space.layouts().into_iter().find(|l| l.id == vdev);
+        let shift = layout.ok_or(Error::corrupt("block pointer: no such vdev", None))?.ashift;
+        let zap = vdev_zap(&self.mos, config, vdev)?;
+        let zap = zap.ok_or(Error::unsupported("a checkpoint of a pool whose vdevs have no ZAPs"))?;
+        let map = SpaceMap::create(&self.mos, tx, Place { vdev, shift, start: 0 }, rules.histogram)?;
+        if rules.histogram {
+            self.change_feature(tx, "com.delphix:spacemap_histogram", 1)?;
+        }
+        zap::add_u64(&zap, tx, MAP_ENTRY, map.object())?;
+        Ok(map)
     }
 
     /// Whether this txg has freed something of the checkpoint that is not written yet.
@@ -275,7 +278,7 @@ impl Core {
     pub(super) fn discard_checkpoint(&self) -> Result<()> {
         let spa = Arc::clone(&self.spa);
         self.spa.run_task(move |tx: &Tx| {
-            if !spa.checkpoint_status().is_some_and(|c| !c.discarding) {
+            if spa.checkpoint_status().is_none_or(|c| c.discarding) {
                 return Err(Error::NotFound);
             }
             directory::remove(&spa.mos, tx, ENTRY)?;

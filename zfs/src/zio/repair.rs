@@ -17,7 +17,7 @@ impl Zio {
     pub fn repair_zil(&self, bp: &Blkptr, at: Bookmark) -> Result<Verified> {
         super::read::admit(bp, at)?;
         let zilog2 = is_zilog2(bp)?;
-        let good = |data: &[u8]| embedded::check_zil(&mut data.to_vec(), zilog2, bp.checksum());
+        let good = |data: &[u8]| embedded::check_zil(&mut data.to_vec(), zilog2, bp.checksum(), bp.has_mac());
         let mut examined = self.examine(bp, bp.psize(), &good);
         if examined.data.is_none() {
             return Err(super::examine::lost(examined.failure, at));

@@ -37,17 +37,18 @@ impl Zio {
         queue::write(&self.vdevs(), bp.birth(), writes)
     }
 
-    /// Reads an intent-log block; [`Error::Checksum`] is the normal end of a chain.
+    /// Reads an intent-log block; [`Error::Checksum`] is the normal end of a chain. The records of an encrypted one show no more
+    /// than claiming needs.
     pub fn read_zil(&self, bp: &Blkptr, at: Bookmark) -> Result<Bytes> {
         super::read::admit(bp, at)?;
         let zilog2 = is_zilog2(bp)?;
-        let good = |data: &[u8]| embedded::check_zil(&mut data.to_vec(), zilog2, bp.checksum());
+        let good = |data: &[u8]| embedded::check_zil(&mut data.to_vec(), zilog2, bp.checksum(), bp.has_mac());
         // The end of a chain is what no copy has: nobody is to blame, and nothing to mend.
         let examined = self.examine(bp, bp.psize(), &good);
         let data = examined.data.ok_or_else(|| lost(examined.failure, at))?;
         // What the check puts in order is what callers want to see.
         let mut block = data.to_vec();
-        embedded::check_zil(&mut block, zilog2, bp.checksum());
+        embedded::check_zil(&mut block, zilog2, bp.checksum(), bp.has_mac());
         Ok(Bytes::from(block))
     }
 }
