@@ -35,6 +35,16 @@ fn of_the_machine(property: &str) -> bool {
     matches!(property, "mounted" | "readonly" | "available")
 }
 
+/// The clones of a snapshot are listed in no particular order.
+fn sorted(mut answer: Answer) -> Answer {
+    if answer[0] == "clones" {
+        let mut names: Vec<&str> = answer[1].split(',').collect();
+        names.sort_unstable();
+        answer[1] = names.join(",");
+    }
+    answer
+}
+
 /// Space in bytes, and what is computed of it. Mounting a file system for writing changes these.
 #[must_use]
 pub fn is_space(property: &str) -> bool {
@@ -74,10 +84,10 @@ pub fn compare_those(
         .properties()
         .unwrap_or_else(|e| panic!("{name}: {e}"))
         .into_iter()
-        .map(|p| [p.name, p.text, source(&p.source)])
+        .map(|p| sorted([p.name, p.text, source(&p.source)]))
         .filter(keep)
         .collect();
-    let want: Vec<_> = want.iter().filter(|p| keep(p)).cloned().collect();
+    let want: Vec<_> = want.iter().filter(|p| keep(p)).cloned().map(sorted).collect();
     for (got, want) in got.iter().zip(&want) {
         if got != want {
             differences.push(format!("{name}: {got:?}, but OpenZFS says {want:?}"));

@@ -9,73 +9,14 @@ use platform::random::Seeded;
 use std::sync::Arc;
 use tests::fixtures;
 use tests::properties::{answers, compare};
-use zfs::dmu::{Limits, Objset, Tx, Txgs};
-use zfs::dsl::{DslPool, Slop, SpaHost, SyncTask};
-use zfs::ondisk::blkptr::Blkptr;
-use zfs::vdev::{VdevTree, label};
-use zfs::zap;
-use zfs::zio::Zio;
-use zfs::{Error, Result};
+use zfs::Error;
+use zfs::spa::{ImportOptions, Pool};
 
-/// A pool that is only read.
-struct Host {
-    env: Env,
-    name: String,
-    version: u64,
-}
-
-impl SpaHost for Host {
-    fn free_block(&self, _tx: &Tx, _bp: &Blkptr) {}
-    fn adjusted_size(&self, _check: Slop) -> u64 {
-        0
-    }
-    fn sync_task(&self, _slop: Slop, _task: SyncTask) -> Result<()> {
-        Err(Error::ReadOnly)
-    }
-    fn version(&self) -> u64 {
-        self.version
-    }
-    fn feature_enabled(&self, _feature: &str) -> bool {
-        false
-    }
-    fn feature_active(&self, _feature: &str) -> bool {
-        false
-    }
-    fn feature_add(&self, _tx: &Tx, _feature: &str, _delta: i64) -> Result<()> {
-        Err(Error::ReadOnly)
-    }
-    fn log_internal(&self, _tx: &Tx, _event: &str, _dataset: u64, _name: &str, _text: &str) -> Result<()> {
-        Err(Error::ReadOnly)
-    }
-    fn env(&self) -> &Env {
-        &self.env
-    }
-    fn read_only(&self) -> bool {
-        true
-    }
-    fn pool_name(&self) -> String {
-        self.name.clone()
-    }
-}
-
-fn open(fixture: &str) -> Arc<DslPool> {
-    let disk: Arc<dyn BlockDevice> = fixtures::disk(fixture, 0).unwrap();
-    let label = label::read(&*disk).unwrap();
-    let tree =
-        VdevTree::open(label.config.nvlist("vdev_tree").unwrap(), &[(label.guid().unwrap(), disk)]).unwrap();
-    let zio = Zio::new(tree, [0; 32], 64 << 20);
-    let uberblock = label.uberblock.unwrap();
-    let txgs = Txgs::new(uberblock.txg, Limits { dirty_max: 1 << 20, timeout_ns: None });
-    let mos = Objset::open(Arc::clone(&zio), txgs, 0, uberblock.rootbp).unwrap();
-    if let Ok(salt) = zap::lookup(&mos.hold(1).unwrap(), "org.illumos:checksum_salt") {
-        zio.set_salt(salt.to_bytes().try_into().unwrap());
-    }
-    let host = Host {
-        env: Env { clock: Arc::new(SystemClock), random: Arc::new(Seeded::new(1)) },
-        name: label.config.str("name").unwrap().to_string(),
-        version: uberblock.version,
-    };
-    DslPool::open(&mos, Arc::new(host)).unwrap()
+fn open(fixture: &str) -> Arc<Pool> {
+    let env = Env { clock: Arc::new(SystemClock), random: Arc::new(Seeded::new(1)) };
+    let disks = fixtures::disks(fixture).unwrap();
+    let disks = disks.into_iter().map(|disk| disk as Arc<dyn BlockDevice>).collect();
+    Pool::import(disks, env, ImportOptions::read_only()).unwrap_or_else(|e| panic!("{fixture}: {e}"))
 }
 
 #[test]
@@ -85,7 +26,8 @@ fn all_properties_are_what_openzfs_says() {
     let unchanged = |name: &String| !matches!(name.as_str(), "k-zil-noslog" | "q-corrupt-single");
     for fixture in fixtures::names().unwrap().into_iter().filter(unchanged) {
         let mut want = answers(&fixtures::text(&fixture, "zfs-get.tsv").unwrap());
-        let dsl = open(&fixture);
+        let pool = open(&fixture);
+        let dsl = pool.dsl();
         for head in dsl.datasets().unwrap() {
             let mut all = head.snapshots().unwrap();
             all.insert(0, head);
@@ -104,7 +46,8 @@ fn all_properties_are_what_openzfs_says() {
 
 #[test]
 fn holds_bookmarks_clones_and_diffs_of_the_snapshot_pool() {
-    let dsl = open("h-snaps");
+    let pool = open("h-snaps");
+    let dsl = pool.dsl();
     let held = dsl.lookup("h_snaps/fs@two").unwrap();
     assert_eq!(held.holds().unwrap()[0].tag, "keep-it");
     let names: Vec<_> = dsl
