@@ -1,6 +1,5 @@
 //! `tarn zpool history -il` of pools that OpenZFS wrote, beside what `zpool history -il` printed of them.
 
-#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use tests::fixtures;
 use tests::tool::tarn_ok;

@@ -1,5 +1,4 @@
 //! Power cuts by the thousand on simulated disks; see [`tests::sim`]. `cargo xtask sim` does many more.
-#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use tests::layout::Layout;
 use tests::model::seed;
