@@ -1,6 +1,5 @@
 //! `tarn zpool history -il` of pools that OpenZFS wrote, beside what `zpool history -il` printed of them.
 
-
 use tests::fixtures;
 use tests::tool::tarn_ok;
 
