@@ -2,7 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-use std::fs::{self, File};
+use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
@@ -17,7 +17,7 @@ fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
 }
 
-/// A folder with an empty image, a file that passes for a kernel, and a script in QEMU's place.
+/// A folder with an image of an empty pool, a file that passes for a kernel, and a script in QEMU's place.
 struct Machine {
     folder: tempfile::TempDir,
 }
@@ -25,7 +25,10 @@ struct Machine {
 impl Machine {
     fn new(script: &str) -> Self {
         let folder = tempfile::tempdir().unwrap();
-        File::create(folder.path().join("a.img")).unwrap().set_len(64 << 20).unwrap();
+        let image = folder.path().join("a.img");
+        let image = image.to_str().unwrap();
+        let made = tarn(&["zpool", "create", "--size", "64M", "tank", image]).output().unwrap();
+        assert!(made.status.success(), "{}", text(&made.stderr));
         fs::write(folder.path().join("kernel"), b"\x7fELF and so on").unwrap();
         let qemu = folder.path().join("qemu");
         fs::write(&qemu, format!("#!/bin/sh\n{script}\n")).unwrap();
