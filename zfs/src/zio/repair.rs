@@ -1,8 +1,6 @@
 //! Blocks that are lost, and intent-log blocks that some sides lack.
 
-use super::zil::is_zilog2;
 use super::{Verified, Zio};
-use crate::checksum::embedded;
 use crate::error::Result;
 use crate::ondisk::blkptr::Blkptr;
 use crate::ondisk::bookmark::Bookmark;
@@ -15,10 +13,7 @@ impl Zio {
     /// [`Zio::repair`] of an intent-log block, whose checksum stands in it. The end of a log is bad everywhere: that is an error,
     /// and nobody's fault.
     pub fn repair_zil(&self, bp: &Blkptr, at: Bookmark) -> Result<Verified> {
-        super::read::admit(bp, at)?;
-        let zilog2 = is_zilog2(bp)?;
-        let good = |data: &[u8]| embedded::check_zil(&mut data.to_vec(), zilog2, bp.checksum(), bp.has_mac());
-        let mut examined = self.examine(bp, bp.psize(), &good);
+        let mut examined = self.examine_zil(bp, at)?;
         if examined.data.is_none() {
             return Err(super::examine::lost(examined.failure, at));
         }

@@ -1,7 +1,7 @@
 //! Intent-log blocks: their checksum stands in the block, and the pointer before them holds the verifier.
 
 use super::Zio;
-use super::examine::lost;
+use super::examine::{Examined, lost};
 use crate::checksum::{Checksum, embedded};
 use crate::error::{Error, Result};
 use crate::ondisk::blkptr::Blkptr;
@@ -11,7 +11,7 @@ use alloc::vec::Vec;
 use bytes::Bytes;
 
 /// Whether the trailer of an intent-log block is in front (zilog2).
-pub(super) fn is_zilog2(bp: &Blkptr) -> Result<bool> {
+fn is_zilog2(bp: &Blkptr) -> Result<bool> {
     match Checksum::from_raw(bp.checksum_type())? {
         Checksum::Zilog2 => Ok(true),
         Checksum::Zilog => Ok(false),
@@ -40,15 +40,16 @@ impl Zio {
     /// Reads an intent-log block; [`Error::Checksum`] is the normal end of a chain. The records of an encrypted one show no more
     /// than claiming needs.
     pub fn read_zil(&self, bp: &Blkptr, at: Bookmark) -> Result<Bytes> {
+        // The end of a chain is what no copy has: nobody is to blame, and nothing to mend.
+        let examined = self.examine_zil(bp, at)?;
+        examined.data.ok_or_else(|| lost(examined.failure, at))
+    }
+
+    /// [`Zio::examine`] of an intent-log block, which the checksum inside it tells from others.
+    pub(super) fn examine_zil(&self, bp: &Blkptr, at: Bookmark) -> Result<Examined> {
         super::read::admit(bp, at)?;
         let zilog2 = is_zilog2(bp)?;
         let good = |data: &[u8]| embedded::check_zil(&mut data.to_vec(), zilog2, bp.checksum(), bp.has_mac());
-        // The end of a chain is what no copy has: nobody is to blame, and nothing to mend.
-        let examined = self.examine(bp, bp.psize(), &good);
-        let data = examined.data.ok_or_else(|| lost(examined.failure, at))?;
-        // What the check puts in order is what callers want to see.
-        let mut block = data.to_vec();
-        embedded::check_zil(&mut block, zilog2, bp.checksum(), bp.has_mac());
-        Ok(Bytes::from(block))
+        Ok(self.examine(bp, bp.psize(), &good))
     }
 }
