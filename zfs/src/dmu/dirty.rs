@@ -1,5 +1,6 @@
 //! What a dnode keeps in memory for the txgs that are not yet on disk. Source: `dbuf_dirty_record_t` (`dbuf.h`).
 
+use crate::dmu::place::Placed;
 use crate::dmu::range_set::RangeSet;
 use crate::dmu::tx::{TXG_SIZE, slot_of};
 use crate::ondisk::dnode::DnodePhys;
@@ -54,6 +55,8 @@ pub(crate) struct Slot {
     pub(crate) txg: u64,
     /// Whole data blocks.
     pub(crate) blocks: BTreeMap<u64, Buf>,
+    /// Those of `blocks` that are on disk already.
+    pub(crate) placed: Placed,
     /// Blocks that were freed; what `blocks` holds was written after.
     pub(crate) freed: RangeSet,
     pub(crate) bonus: Option<(ObjectType, Bytes)>,

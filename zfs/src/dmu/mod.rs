@@ -20,7 +20,9 @@ mod dirty;
 pub mod dnode;
 mod objects;
 pub mod objset;
+mod place;
 mod policy;
+mod range_lock;
 mod range_set;
 mod sync;
 mod syncnode;
@@ -36,6 +38,7 @@ pub mod unravel;
 pub use accounting::{Accounted, Accounting, key_of as accounting_key};
 pub use dnode::{Dnode, DnodeInfo};
 pub use objset::{Allocate, Objset, RedundantMetadata, Settings, SyncHook};
+pub use range_lock::{Range, RangeLock};
 pub use traverse::{Traverse, Visit, traverse, traverse_object};
 pub use tx::{DirtyObjsets, Limits, Quiesced, SpaceCheck, Tx, Txgs};
 pub use unravel::{Position, Unraveled, unravel};
@@ -50,6 +53,8 @@ pub trait BlockOwner: Send + Sync {
     /// `bp` is no longer referred to (`dsl_dataset_block_kill`). Not called for holes. Embedded blocks are told,
     /// though they occupy no space.
     fn killed(&self, bp: &Blkptr);
+    /// `bp` was written in this txg, and nothing came to refer to it.
+    fn unused(&self, bp: &Blkptr);
 }
 
 /// What [`Objset::sync`] needs to know of the txg that is being written.

@@ -97,8 +97,13 @@ impl Sync<'_> {
         let mut batch = Batch::default();
         for i in 0..nodes.len() {
             for (blkid, data) in core::mem::take(&mut nodes[i].blocks) {
+                let place = Place::Block { level: 0, blkid };
+                if let Some(bp) = nodes[i].placed.remove(&blkid) {
+                    nodes[i].install(self, place, bp, None)?;
+                    continue;
+                }
                 let write = self.data_write(&nodes[i], blkid, data)?;
-                batch.push(i, Place::Block { level: 0, blkid }, write);
+                batch.push(i, place, write);
                 if batch.bytes >= BATCH {
                     self.issue(nodes, &mut batch)?;
                 }

@@ -25,6 +25,8 @@ pub(crate) struct SyncNode {
     pub(crate) phys: DnodePhys,
     /// Data blocks to write, ids ascending.
     pub(crate) blocks: Vec<(u64, Bytes)>,
+    /// Where those of them are that were written before.
+    pub(crate) placed: BTreeMap<u64, Blkptr>,
     /// The spill block to write.
     pub(crate) spill: Option<Bytes>,
     /// The object is freed: its slots become zeros.
@@ -37,6 +39,8 @@ pub(crate) struct SyncNode {
 #[derive(Default)]
 struct Changes {
     blocks: Vec<(u64, Bytes)>,
+    placed: BTreeMap<u64, Blkptr>,
+    unused: Vec<Blkptr>,
     freed: Vec<(u64, u64)>,
     spill: Option<Option<Bytes>>,
     maxblkid: Option<u64>,
@@ -59,7 +63,10 @@ impl Changes {
         if let Some((checksum, compress)) = slot.policy {
             (phys.checksum, phys.compress) = (checksum, compress);
         }
+        let (placed, unused) = core::mem::take(&mut slot.placed).settle(&slot.blocks);
         Changes {
+            placed,
+            unused,
             blocks: slot.blocks.iter_mut().map(|(&id, buf)| (id, buf.share())).collect(),
             freed: slot.freed.iter().collect(),
             spill: slot.spill.clone(),
@@ -86,15 +93,18 @@ impl SyncNode {
             dnode,
             phys,
             blocks: changes.blocks,
+            placed: changes.placed,
             spill: None,
             free: changes.free,
             indirects: BTreeMap::new(),
         };
+        changes.unused.iter().for_each(|bp| sync.ctx.owner.unused(bp));
         if node.free {
             if !changes.allocated {
                 node.free_all(sync)?;
             }
             node.blocks.clear();
+            core::mem::take(&mut node.placed).values().for_each(|bp| sync.ctx.owner.unused(bp));
             return Ok(node);
         }
         let to_bytes = node.phys.used_bytes();

@@ -99,6 +99,10 @@ impl BlockOwner for TestSpace {
             space.deferred.push((txg, dva));
         }
     }
+
+    fn unused(&self, bp: &Blkptr) {
+        self.killed(bp);
+    }
 }
 
 pub(crate) struct TestPool {

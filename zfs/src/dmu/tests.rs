@@ -100,6 +100,7 @@ struct Quiet;
 impl BlockOwner for Quiet {
     fn born(&self, _bp: &crate::ondisk::blkptr::Blkptr) {}
     fn killed(&self, _bp: &crate::ondisk::blkptr::Blkptr) {}
+    fn unused(&self, _bp: &crate::ondisk::blkptr::Blkptr) {}
 }
 
 #[test]
@@ -417,4 +418,39 @@ fn a_hundred_thousand_small_objects() {
     // After an import, new numbers go on where the objset is not full.
     let tx = pool.txgs.begin(0).unwrap();
     assert!(back.allocate(&tx, &file(512)).unwrap().object() > 98_304);
+}
+
+#[test]
+fn placed_blocks_are_taken_over_unless_they_changed() {
+    let pool = TestPool::new(64 << 20);
+    let os = objset(&pool);
+    let tx = pool.txgs.begin(0).unwrap();
+    let dnode = os.allocate(&tx, &file(4096)).unwrap();
+    dnode.write(&tx, 0, &[1; 4 * 4096]).unwrap();
+    let first = dnode.place_blocks(&tx, &*pool.space, 0..=3).unwrap().unwrap();
+    // Asked again, what did not change is where it was.
+    dnode.write(&tx, 4096, &[2; 10]).unwrap();
+    let second = dnode.place_blocks(&tx, &*pool.space, 0..=2).unwrap().unwrap();
+    assert!(first[0] == second[0] && first[1] != second[1] && first[2] == second[2]);
+    dnode.write(&tx, 2 * 4096, &[3; 10]).unwrap();
+    dnode.free_range(&tx, 3 * 4096, 4096).unwrap();
+    assert!(
+        dnode.place_blocks(&tx, &*pool.space, 3..=3).unwrap().is_none(),
+        "there is no such block any more"
+    );
+    drop(tx);
+    pool.sync(&os);
+    assert_eq!(dnode.block_pointer(0, 0).unwrap(), first[0]);
+    assert_eq!(dnode.block_pointer(0, 1).unwrap(), second[1]);
+    assert_ne!(dnode.block_pointer(0, 2).unwrap(), first[2]);
+    let mut wanted = vec![1; 3 * 4096];
+    wanted[4096..4106].fill(2);
+    wanted[8192..8202].fill(3);
+    assert_eq!(read_all(&dnode, 4096 * 3), wanted);
+    // Nothing of this txg: the log has to hold the data itself.
+    let tx = pool.txgs.begin(0).unwrap();
+    assert!(dnode.place_blocks(&tx, &*pool.space, 0..=0).unwrap().is_none());
+    os.free(&tx, dnode.object()).unwrap();
+    drop(tx);
+    pool.sync(&os);
 }

@@ -30,8 +30,6 @@ const FIELD: &str = "com.delphix:bookmarks";
 const FEATURE: &str = "com.delphix:bookmarks";
 const FEATURE_V2: &str = "com.datto:bookmark_v2";
 const FEATURE_WRITTEN: &str = "com.delphix:bookmark_written";
-/// Names are compared in upper case if the data set asks for it (`U8_TEXTPREP_TOUPPER`).
-const TO_UPPER: u64 = 2;
 
 /// A bookmark in memory.
 #[derive(Debug, Clone)]
@@ -194,7 +192,10 @@ impl DslPool {
     fn add_mark(&self, tx: &Tx, head: &Dataset, mark: Mark) -> Result<()> {
         let mut object = self.with_marks(head, |m| m.object)?;
         if object == 0 {
-            let options = zap::CreateOptions { normalization: TO_UPPER, ..zap::CreateOptions::default() };
+            let options = zap::CreateOptions {
+                normalization: zap::NORMALIZE_TO_UPPER,
+                ..zap::CreateOptions::default()
+            };
             object = zap::create(&self.meta.os, tx, ObjectType::OTN_ZAP_METADATA, &options)?.object();
             self.host().feature_incr(tx, FEATURE)?;
             self.meta.zapify(tx, head.object)?;

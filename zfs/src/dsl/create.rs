@@ -24,8 +24,6 @@ use alloc::string::String;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 
-/// Names of snapshots are compared in upper case if the data set asks for it (`U8_TEXTPREP_TOUPPER`).
-const TO_UPPER: u64 = 2;
 /// The first txg of a pool (`TXG_INITIAL`); what `$ORIGIN` holds is older.
 const TXG_INITIAL: u64 = 4;
 const FILESYSTEM_COUNT: &str = "com.joyent:filesystem_count";
@@ -157,7 +155,10 @@ impl DslPool {
                 &self.meta.os,
                 tx,
                 ObjectType::DSL_DS_SNAP_MAP,
-                &zap::CreateOptions { normalization: TO_UPPER, ..zap::CreateOptions::default() },
+                &zap::CreateOptions {
+                    normalization: zap::NORMALIZE_TO_UPPER,
+                    ..zap::CreateOptions::default()
+                },
             )?
             .object(),
             creation_time: self.now(),

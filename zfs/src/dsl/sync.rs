@@ -91,6 +91,10 @@ impl BlockOwner for DatasetOwner<'_> {
             self.tally.lock().dead.push(*bp);
         }
     }
+
+    fn unused(&self, bp: &Blkptr) {
+        self.pool.host().free_block(self.tx, bp);
+    }
 }
 
 /// Hears of the MOS's own blocks: no snapshot has them, and `$MOS` pays for them.
@@ -109,6 +113,10 @@ impl BlockOwner for MosOwner<'_> {
             self.pool.host().free_block(self.tx, bp);
         }
         *self.pool.mos_delta.lock() += Delta::minus(space_of(self.pool.host(), bp));
+    }
+
+    fn unused(&self, bp: &Blkptr) {
+        self.pool.host().free_block(self.tx, bp);
     }
 }
 

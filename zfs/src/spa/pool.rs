@@ -16,6 +16,7 @@ use crate::ondisk::blkptr::Blkptr;
 use crate::ondisk::features::FEATURES;
 use crate::ondisk::nvlist::NvList;
 use crate::ondisk::scan::{ScanFunc, ScanPhys};
+use crate::zil::LogHost;
 use crate::zio::{AllocateBlocks, Zio};
 use alloc::string::{String, ToString};
 use alloc::sync::Arc;
@@ -63,6 +64,21 @@ pub enum PoolState {
 /// An imported pool. Dropping the last handle without [`Pool::export`] is like cutting the power.
 pub struct Pool {
     core: Arc<Core>,
+}
+
+impl LogHost for Pool {
+    fn alloc(&self) -> &dyn AllocateBlocks {
+        Pool::alloc(self)
+    }
+
+    fn free(&self, tx: &Tx, bp: &Blkptr) {
+        self.free_block(tx, bp);
+    }
+
+    fn guid(&self) -> [u64; 2] {
+        let word = || self.env().random.next_u64().max(1);
+        [word(), word()]
+    }
 }
 
 impl Drop for Pool {
@@ -225,6 +241,11 @@ impl Pool {
     #[must_use]
     pub fn alloc(&self) -> &dyn AllocateBlocks {
         &self.core.spa.space
+    }
+    /// Whether there is a vdev for intent logs (`spa_has_slogs`).
+    #[must_use]
+    pub fn has_log_device(&self) -> bool {
+        self.core.spa.zio.vdevs().tops().iter().flatten().any(|top| top.is_log)
     }
     /// Frees a block as of `tx`'s txg: an intent-log block, say.
     pub fn free_block(&self, tx: &Tx, bp: &Blkptr) {

@@ -6,7 +6,7 @@
 
 use crate::ondisk::read_u64;
 use crate::zap::hash::hash_name;
-use crate::zap::key::{Query, Rules};
+use crate::zap::key::{Match, Query, Rules};
 use crate::zap::{Entry, Key, Value};
 use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
@@ -82,7 +82,7 @@ impl<'a> Micro<'a> {
 }
 
 fn hash_of(rules: &Rules, name: &[u8]) -> u32 {
-    let hash = match Query::new(rules, Key::Name(name), false) {
+    let hash = match Query::new(rules, Key::Name(name), Match::Exact) {
         Ok(query) => query.hash,
         Err(_) => hash_name(rules.salt, rules.flags, name),
     };

@@ -13,9 +13,14 @@ mod leaf;
 mod micro;
 #[cfg(test)]
 mod tests;
+mod textprep;
 
 pub use cursor::Iter;
-pub use key::{NORMALIZE_TO_LOWER, NORMALIZE_TO_UPPER};
+pub use key::Match;
+pub use textprep::{
+    NORMALIZE_COMPOSE, NORMALIZE_DECOMPOSE, NORMALIZE_DECOMPOSE_COMPATIBLE, NORMALIZE_TO_LOWER,
+    NORMALIZE_TO_UPPER,
+};
 
 use crate::dmu::{Allocate, Dnode, Objset, Tx};
 use crate::error::{Error, Result};
@@ -347,7 +352,7 @@ fn upgrade(zap: &Arc<Dnode>, tx: &Tx, rules: Rules) -> Result<Header> {
     zap.set_block_size(tx, 1 << fat::BLOCK_SHIFT)?;
     let mut header = fat::init(zap, tx, rules)?;
     for (name, value, cd) in entries {
-        let query = Query::new(&rules, Key::Name(&name), false)?;
+        let query = Query::new(&rules, Key::Name(&name), Match::Exact)?;
         fat::put(zap, tx, &mut header, &query, Put::WithCd(cd), &Value::words(&[value]))?;
     }
     Ok(header)
@@ -357,7 +362,7 @@ fn upgrade(zap: &Arc<Dnode>, tx: &Tx, rules: Rules) -> Result<Header> {
 pub fn lookup<'k>(zap: &Arc<Dnode>, key: impl Into<Key<'k>>) -> Result<Value> {
     let key = key.into();
     with_form(zap, |form| {
-        let query = Query::new(&form.rules(), key, false)?;
+        let query = Query::new(&form.rules(), key, Match::Exact)?;
         Ok(form.lookup(zap, &query, false)?.1)
     })
 }
@@ -373,10 +378,10 @@ pub fn lookup_u64<'k>(zap: &Arc<Dnode>, key: impl Into<Key<'k>>) -> Result<u64> 
     }
 }
 
-/// As [`lookup_u64`], comparing folded names if `fold` and the ZAP normalizes; answers the stored name as well.
-pub fn lookup_folded(zap: &Arc<Dnode>, name: &[u8], fold: bool) -> Result<(Vec<u8>, u64)> {
+/// As [`lookup_u64`], comparing names as asked; answers the stored name as well (`zap_lookup_norm`).
+pub fn lookup_name(zap: &Arc<Dnode>, name: &[u8], how: Match) -> Result<(Vec<u8>, u64)> {
     with_form(zap, |form| {
-        let query = Query::new(&form.rules(), Key::Name(name), fold)?;
+        let query = Query::new(&form.rules(), Key::Name(name), how)?;
         let (name, value) = form.lookup(zap, &query, true)?;
         Ok((name, value.first()))
     })
@@ -385,7 +390,7 @@ pub fn lookup_folded(zap: &Arc<Dnode>, name: &[u8], fold: bool) -> Result<(Vec<u
 fn put<'k>(zap: &Arc<Dnode>, tx: &Tx, key: impl Into<Key<'k>>, how: Put, value: &Value) -> Result<()> {
     let key = key.into();
     with_form_mut(zap, |form| {
-        let query = Query::new(&form.rules(), key, false)?;
+        let query = Query::new(&form.rules(), key, Match::Exact)?;
         form.put(zap, tx, &query, how, value)
     })
 }
@@ -414,7 +419,7 @@ pub fn update_u64<'k>(zap: &Arc<Dnode>, tx: &Tx, key: impl Into<Key<'k>>, value:
 pub fn remove<'k>(zap: &Arc<Dnode>, tx: &Tx, key: impl Into<Key<'k>>) -> Result<()> {
     let key = key.into();
     with_form_mut(zap, |form| {
-        let query = Query::new(&form.rules(), key, false)?;
+        let query = Query::new(&form.rules(), key, Match::Exact)?;
         form.remove(zap, tx, &query)
     })
 }
@@ -424,7 +429,7 @@ pub fn remove<'k>(zap: &Arc<Dnode>, tx: &Tx, key: impl Into<Key<'k>>) -> Result<
 pub fn increment<'k>(zap: &Arc<Dnode>, tx: &Tx, key: impl Into<Key<'k>>, delta: i64) -> Result<u64> {
     let key = key.into();
     with_form_mut(zap, |form| {
-        let query = Query::new(&form.rules(), key, false)?;
+        let query = Query::new(&form.rules(), key, Match::Exact)?;
         let old = match form.lookup(zap, &query, false) {
             Ok((_, value)) => value.first(),
             Err(Error::NotFound) => 0,

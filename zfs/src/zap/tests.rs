@@ -227,8 +227,8 @@ fn case_is_folded_where_the_zap_says_so() {
             add_u64(&zap, &tx, "l".repeat(100).as_str(), 1).unwrap();
         }
         add_u64(&zap, &tx, "ReadMe", 7).unwrap();
-        assert_eq!(lookup_folded(&zap, b"README", true).unwrap(), (b"ReadMe".to_vec(), 7));
-        assert_eq!(lookup_folded(&zap, b"README", false).err(), Some(Error::NotFound));
+        assert_eq!(lookup_name(&zap, b"README", Match::Folded).unwrap(), (b"ReadMe".to_vec(), 7));
+        assert_eq!(lookup_name(&zap, b"README", Match::Exact).err(), Some(Error::NotFound));
         add_u64(&zap, &tx, "README", 8).unwrap();
         assert_eq!((lookup_u64(&zap, "README").unwrap(), lookup_u64(&zap, "ReadMe").unwrap()), (8, 7));
     }

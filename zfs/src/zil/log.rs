@@ -1,13 +1,14 @@
 //! The log of one open objset: records in memory, group commit, the blocks on disk.
 
-use super::chain::{CHECKSUM_ZILOG2, free_chain};
+use super::chain::{CHECKSUM_ZILOG2, Entry, free_chain, walk};
 use crate::compress::Compression;
 use crate::dmu::{Objset, SyncContext, SyncHook, Tx};
 use crate::error::{Error, Result};
 use crate::ondisk::blkptr::Blkptr;
 use crate::ondisk::object_type::ObjectType;
 use crate::ondisk::zil::{
-    CHAIN_SIZE, CHECKSUM_SEQ, Chain, Header, MAX_BLOCK_SIZE, MIN_BLOCK_SIZE, Record, WRITE_RECORD_SIZE, stamp,
+    CHAIN_SIZE, CHECKSUM_SEQ, Chain, Header, MAX_BLOCK_SIZE, MIN_BLOCK_SIZE, REPLAY_NEEDED, Record,
+    RecordHeader, WRITE_RECORD_SIZE, stamp,
 };
 use crate::zio::{AllocateBlocks, Class};
 use alloc::collections::{BTreeMap, VecDeque};
@@ -27,8 +28,29 @@ pub trait LogHost: Send + Sync {
     fn guid(&self) -> [u64; 2];
 }
 
+/// A part of a logged write whose data is in a block of the object itself (`WR_INDIRECT`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct InPlace {
+    /// From this byte of the object.
+    pub offset: u64,
+    /// So many bytes.
+    pub len: u64,
+    /// The block that holds them.
+    pub bp: Blkptr,
+}
+
 /// Where the data of logged writes comes from when they are committed.
 pub trait ReadForLog: Send + Sync {
+    /// Writes the data of a logged write to where it will stay anyway, if that is better than writing it twice: its parts in
+    /// order, as far as the object reaches. `None`: the log is to hold it.
+    fn place_for_log(
+        &self,
+        object: u64,
+        generation: u64,
+        offset: u64,
+        len: u64,
+    ) -> Result<Option<Vec<InPlace>>>;
+
     /// Data of an object; `None` if the object (of that generation) is gone or ends before `offset`. May be shorter than `len`.
     fn read_for_log(&self, object: u64, generation: u64, offset: u64, len: usize) -> Result<Option<Vec<u8>>>;
 }
@@ -112,8 +134,8 @@ fn bucket(bytes: u64) -> u64 {
 }
 
 impl Log {
-    /// Opens the log of `os` for writing and hooks itself into its sync. A log that has to be replayed is replayed by the caller:
-    /// [`Log::header`], [`Log::replaying`], [`Log::replay_done`].
+    /// Opens the log of `os` for writing and hooks itself into its sync. What an earlier life left in it is for
+    /// [`Log::recover`].
     #[must_use]
     pub fn open(os: Arc<Objset>, host: Arc<dyn LogHost>) -> Arc<Log> {
         let header = Header::from_bytes(&os.zil_header());
@@ -135,12 +157,12 @@ impl Log {
     }
 
     /// The header as the next sync will write it.
-    pub fn header(&self) -> Header {
+    fn header(&self) -> Header {
         self.state.lock().header
     }
 
     /// From now on every change is the replay of record `seq`, and is not logged itself.
-    pub fn replaying(&self, seq: u64) {
+    fn replaying(&self, seq: u64) {
         self.state.lock().replaying = Some(seq);
     }
 
@@ -149,8 +171,54 @@ impl Log {
         self.state.lock().replaying.is_some()
     }
 
+    /// Replays what an earlier life left, if `apply` can (`zil_replay`), and frees its chain. The first record that cannot be
+    /// replayed ends it: what follows may depend on it.
+    ///
+    /// `apply` makes each change in one transaction, together with the note that it was made ([`Log::assign`]): a crash in the
+    /// middle goes on with the next record.
+    pub fn recover(&self, apply: &mut dyn FnMut(&Record) -> Result<()>) -> Result<()> {
+        let header = self.header();
+        if header.log.is_hole() {
+            return Ok(());
+        }
+        if header.claim_txg == 0 {
+            return Err(Error::Invalid("the intent log was not claimed at import"));
+        }
+        if header.flags & REPLAY_NEEDED != 0 {
+            for (head, bytes) in self.pending(&header)? {
+                self.replaying(head.seq);
+                let record = Record::parse(&head, &bytes)?;
+                match apply(&record) {
+                    // The object number was freed in this very txg: it can be taken once that is on disk.
+                    Err(Error::Busy) => {
+                        let txg = self.os.txgs().request_sync();
+                        self.os.txgs().wait_synced(txg)?;
+                        apply(&record)?;
+                    }
+                    done => done?,
+                }
+            }
+        }
+        self.replay_done()
+    }
+
+    /// The records of a claimed chain that were not replayed.
+    fn pending(&self, header: &Header) -> Result<Vec<(RecordHeader, Vec<u8>)>> {
+        let mut records = Vec::new();
+        walk(self.os.zio(), header, self.os.id(), &mut |entry| {
+            if let Entry::Record(head, bytes) = entry
+                && head.seq > header.replay_seq
+                && head.txg >= header.claim_txg
+            {
+                records.push((*head, bytes.to_vec()));
+            }
+            Ok(())
+        })?;
+        Ok(records)
+    }
+
     /// Replay is over (or there was nothing to replay): frees the chain, waits until that is on disk.
-    pub fn replay_done(&self) -> Result<()> {
+    fn replay_done(&self) -> Result<()> {
         let header = {
             let mut state = self.state.lock();
             state.replaying = None;
@@ -344,10 +412,25 @@ impl Log {
 
     /// Writes a batch to the chain and flushes. `Ok(false)`: could not, the txg must be synced instead.
     fn write_batch(&self, batch: &[Itx]) -> Result<bool> {
-        let mut left: u64 = batch.iter().map(Itx::size).sum();
+        let reader = self.reader.lock().as_ref().and_then(Weak::upgrade);
+        // What is written in place is written before the first record that refers to it.
+        let mut placed = Vec::with_capacity(batch.len());
+        for itx in batch {
+            placed.push(match (&itx.payload, &reader) {
+                (&Payload::Write { object, generation, offset, len }, Some(reader)) => {
+                    reader.place_for_log(object, generation, offset, len)?
+                }
+                _ => None,
+            });
+        }
+        let size = |(itx, placed): (&Itx, &Option<Vec<InPlace>>)| match placed {
+            Some(parts) => (parts.len() * WRITE_RECORD_SIZE) as u64,
+            None => itx.size(),
+        };
+        let mut left: u64 = batch.iter().zip(&placed).map(size).sum();
         let predicted = self.state.lock().predict(left);
         let mut filler = Filler { log: self, block: self.fresh_block()?, max_txg: 0, predicted };
-        for itx in batch {
+        for (itx, placed) in batch.iter().zip(&placed) {
             filler.max_txg = filler.max_txg.max(itx.txg);
             match &itx.payload {
                 Payload::Record(record) => {
@@ -355,9 +438,16 @@ impl Log {
                         return Ok(false);
                     }
                 }
+                Payload::Write { object, .. } if placed.is_some() => {
+                    for &InPlace { offset, len, bp } in placed.iter().flatten() {
+                        let record = Record::Write { object: *object, offset, len, bp, data: Vec::new() };
+                        if !filler.record(&record.emit(), itx.txg, left)? {
+                            return Ok(false);
+                        }
+                    }
+                }
                 Payload::Write { object, generation, offset, len } => {
-                    let reader = self.reader.lock().as_ref().and_then(Weak::upgrade);
-                    let Some(reader) = reader else { return Ok(false) };
+                    let Some(reader) = &reader else { return Ok(false) };
                     let mut done = 0;
                     while done < *len {
                         let room = filler.room_for_data(*len - done, left - done.min(left))?;
@@ -381,7 +471,7 @@ impl Log {
                 }
                 Payload::Barrier => return Ok(false),
             }
-            left -= itx.size().min(left);
+            left -= size((itx, placed)).min(left);
         }
         filler.finish()?;
         self.os.zio().flush()?;

@@ -17,6 +17,10 @@
 
 mod chain;
 mod log;
+mod place;
+mod policy;
 
 pub use chain::{Entry, claim, free_chain, visit_blocks, walk};
-pub use log::{Log, LogHost, Payload, ReadForLog};
+pub use log::{InPlace, Log, LogHost, Payload, ReadForLog};
+pub use place::place_range;
+pub use policy::{LogPolicy, SyncMode};

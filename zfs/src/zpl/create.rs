@@ -1,7 +1,7 @@
 //! Making files: a new file system's first objects, and the object of every new file.
 
 use super::attr::{mode_flags, rdev_to_disk};
-use super::filesystem::{Filesystem, MASTER_NODE, NORM_TOUPPER, ZPL_VERSION_SA};
+use super::filesystem::{Filesystem, MASTER_NODE, ZPL_VERSION_SA};
 use super::sa::{Attrs, SaTable};
 use super::types::{FileKind, MODE_KIND, New, Times, Timespec};
 use super::znode::Znode;
@@ -31,7 +31,7 @@ pub fn init(os: &Arc<Objset>, tx: &Tx, properties: &[(&str, u64)], now: Timespec
     zap::add_u64(&master, tx, "SA_ATTRS", sa.object())?;
     let queue = zap::create(os, tx, ObjectType::UNLINKED_SET, &zap::CreateOptions::default())?;
     zap::add_u64(&master, tx, "DELETE_QUEUE", queue.object())?;
-    let fold = if property("casesensitivity") == 0 { 0 } else { NORM_TOUPPER };
+    let fold = if property("casesensitivity") == 0 { 0 } else { zap::NORMALIZE_TO_UPPER };
     let normalization = property("normalization") | fold;
     let table = SaTable::load(os, sa.object())?;
     let times = Times { atime: now, mtime: now, ctime: now, crtime: now };

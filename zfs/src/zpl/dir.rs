@@ -1,7 +1,7 @@
 //! Directories: looking up, listing, creating, linking, removing names.
 
 use super::create::Birth;
-use super::filesystem::{Filesystem, NORM_TOUPPER, RESERVE_METADATA};
+use super::filesystem::{Filesystem, RESERVE_METADATA};
 use super::types::{DirEntry, FileKind, New};
 use super::znode::Znode;
 use crate::dmu::Tx;
@@ -9,7 +9,7 @@ use crate::error::{Error, Result};
 use crate::ondisk::sa::Zpl;
 use crate::ondisk::zil::{Create, Record, kind};
 use crate::ondisk::znode::{Dirent, FileOwner, flags};
-use crate::zap;
+use crate::zap::{self, Match, NORMALIZE_TO_UPPER};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 
@@ -26,6 +26,7 @@ impl Filesystem {
     /// Whether two names are the same entry only if their bytes are.
     pub fn names_are_bytes(&self) -> bool {
         self.normalization == 0
+            || self.match_names == Match::CaseKept && self.normalization == NORMALIZE_TO_UPPER
     }
 
     /// Whether a new name obeys the rules.
@@ -36,10 +37,11 @@ impl Filesystem {
         if name.is_empty() || name == b"." || name == b".." || name.iter().any(|&b| b == 0 || b == b'/') {
             return Err(Error::Invalid("file name"));
         }
-        if self.utf8_only && core::str::from_utf8(name).is_err() {
-            return Err(Error::Invalid("file name is not UTF-8"));
-        }
-        Ok(())
+        self.check_encoding(name)
+    }
+
+    fn check_encoding(&self, name: &[u8]) -> Result<()> {
+        if self.utf8_only && core::str::from_utf8(name).is_err() { Err(Error::NotUtf8) } else { Ok(()) }
     }
 
     /// The entry of that name: the name as it is stored, and what it leads to.
@@ -47,12 +49,11 @@ impl Filesystem {
         if name.len() > MAX_NAME {
             return Err(Error::NameTooLong);
         }
-        // With case-insensitivity `mixed`, only callers who ask for it (by SMB) get names folded.
-        let fold = self.normalization != 0 && (self.ignore_case || self.normalization & NORM_TOUPPER == 0);
-        let (stored, raw) = if fold {
-            zap::lookup_folded(&dir.dnode, name, true)?
-        } else {
+        self.check_encoding(name)?;
+        let (stored, raw) = if self.normalization == 0 {
             (name.to_vec(), zap::lookup_u64(&dir.dnode, name)?)
+        } else {
+            zap::lookup_name(&dir.dnode, name, self.match_names)?
         };
         Ok((stored, Dirent::from_raw(raw)))
     }

@@ -2,19 +2,18 @@
 
 use super::quota::Quotas;
 use super::sa::SaTable;
-use super::tunables::{SyncMode, Tunables};
+use super::tunables::Tunables;
 use super::types::{MountOptions, StatFs};
 use super::znode::{Znode, ZnodeCache};
 use crate::dmu::{Dnode, Objset, Tx};
 use crate::dsl::{Dataset, Follow, Owned};
 use crate::error::{Error, Result};
-use crate::ondisk::blkptr::Blkptr;
 use crate::ondisk::objset::ObjsetKind;
-use crate::ondisk::zil::{REPLAY_NEEDED, Record};
+use crate::ondisk::sa::Zpl;
+use crate::ondisk::zil::Record;
 use crate::spa::Pool;
-use crate::zap;
-use crate::zil::{Log, LogHost, Payload, ReadForLog};
-use crate::zio::AllocateBlocks;
+use crate::zap::{self, Match, NORMALIZE_TO_UPPER};
+use crate::zil::{InPlace, Log, Payload, ReadForLog, SyncMode, place_range};
 use alloc::sync::{Arc, Weak};
 use alloc::vec::Vec;
 use core::sync::atomic::{AtomicBool, Ordering};
@@ -26,8 +25,6 @@ use platform::sync::Mutex;
 pub(super) const MASTER_NODE: u64 = 1;
 /// Newest ZPL version: with system attributes.
 pub(super) const ZPL_VERSION_SA: u64 = 5;
-/// `U8_TEXTPREP_TOUPPER`: names are compared in upper case.
-pub(super) const NORM_TOUPPER: u64 = 2;
 /// Space that a small change of metadata may dirty, in bytes.
 pub(super) const RESERVE_METADATA: u64 = 64 << 10;
 
@@ -42,8 +39,8 @@ pub struct Filesystem {
     pub(super) delete_queue: Option<Arc<Dnode>>,
     /// How directories fold names (`zap_normflags`).
     pub(super) normalization: u64,
-    /// Names that differ by case alone are the same.
-    pub(super) ignore_case: bool,
+    /// Which names are the same.
+    pub(super) match_names: Match,
     pub(super) utf8_only: bool,
     pub(super) dnode_slots: u8,
     pub(super) tunables: Tunables,
@@ -57,26 +54,6 @@ pub struct Filesystem {
     /// Limits of users, groups and projects.
     pub(super) quotas: Mutex<Quotas>,
     owned: Mutex<Option<Owned>>,
-}
-
-/// The pool, as the intent log sees it.
-struct PoolForLog {
-    pool: Arc<Pool>,
-}
-
-impl LogHost for PoolForLog {
-    fn alloc(&self) -> &dyn AllocateBlocks {
-        self.pool.alloc()
-    }
-
-    fn free(&self, tx: &Tx, bp: &Blkptr) {
-        self.pool.free_block(tx, bp);
-    }
-
-    fn guid(&self) -> [u64; 2] {
-        let word = || self.pool.env().random.next_u64().max(1);
-        [word(), word()]
-    }
 }
 
 /// A number from the master node; `None` if it is not there.
@@ -119,11 +96,7 @@ impl Filesystem {
             Some(object) if !read_only => Some(os.hold(object)?),
             _ => None,
         };
-        let log = if read_only {
-            None
-        } else {
-            Some(Log::open(Arc::clone(&os), Arc::new(PoolForLog { pool: Arc::clone(pool) })))
-        };
+        let log = if read_only { None } else { Some(Log::open(Arc::clone(&os), Arc::<Pool>::clone(pool))) };
         let quotas = if read_only { Quotas::default() } else { Quotas::load(&os)? };
         let fs = Arc::new(Filesystem {
             pool: Arc::clone(pool),
@@ -131,8 +104,9 @@ impl Filesystem {
             sa,
             root,
             delete_queue,
-            normalization: normalization | if case == 0 { 0 } else { NORM_TOUPPER },
-            ignore_case: case == 1,
+            normalization: normalization | if case == 0 { 0 } else { NORMALIZE_TO_UPPER },
+            // With `mixed`, only callers who ask for it (none here) get names with case folded.
+            match_names: if case == 2 { Match::CaseKept } else { Match::Folded },
             utf8_only: master_word(&master, "utf8only")?.unwrap_or(0) != 0,
             dnode_slots: 1,
             tunables: Tunables::new(options, &|name| dataset.get_number(name).ok()),
@@ -161,16 +135,7 @@ impl Filesystem {
 
     /// Replays what an earlier life left, then removes files without names.
     fn open_log(self: &Arc<Self>, log: &Arc<Log>) -> Result<()> {
-        let header = log.header();
-        if !header.log.is_hole() {
-            if header.claim_txg == 0 {
-                return Err(Error::Invalid("the intent log was not claimed at import"));
-            }
-            if header.flags & REPLAY_NEEDED != 0 {
-                self.replay(log)?;
-            }
-            log.replay_done()?;
-        }
+        log.recover(&mut |record| self.apply(record))?;
         let reader: Weak<Filesystem> = Arc::downgrade(self);
         log.set_reader(reader);
         self.drain_delete_queue()
@@ -232,7 +197,7 @@ impl Filesystem {
     /// Makes everything done to the file durable, through the intent log.
     pub fn fsync(&self, object: u64) -> Result<()> {
         match &self.log {
-            Some(log) if !self.closed() && self.tunables.sync_mode() != SyncMode::Disabled => {
+            Some(log) if !self.closed() && self.tunables.log.sync_mode() != SyncMode::Disabled => {
                 log.commit(Some(object))
             }
             _ => Ok(()),
@@ -242,7 +207,7 @@ impl Filesystem {
     /// Makes everything done to this file system durable (`syncfs`).
     pub fn sync(&self) -> Result<()> {
         match &self.log {
-            Some(log) if !self.closed() && self.tunables.sync_mode() != SyncMode::Disabled => {
+            Some(log) if !self.closed() && self.tunables.log.sync_mode() != SyncMode::Disabled => {
                 log.commit(None)
             }
             _ => Ok(()),
@@ -288,7 +253,7 @@ impl Filesystem {
 
     /// At the end of a call: with `sync=always` everything is durable before it returns.
     pub(super) fn settle(&self, object: u64, now: bool) -> Result<()> {
-        match (&self.log, self.tunables.sync_mode()) {
+        match (&self.log, self.tunables.log.sync_mode()) {
             (Some(log), SyncMode::Always) if !log.is_replaying() => log.commit(Some(object)),
             (Some(log), SyncMode::Standard) if now && !log.is_replaying() => log.commit(Some(object)),
             _ => Ok(()),
@@ -302,16 +267,42 @@ impl Follow for Filesystem {
     }
 }
 
+impl Filesystem {
+    /// The file that a logged write is about; `None` if it is gone.
+    fn for_log(&self, object: u64, generation: u64) -> Result<Option<Arc<Znode>>> {
+        match self.znode(object) {
+            Ok(znode) if !znode.is_unlinked() && znode.word(Zpl::Gen) == generation => Ok(Some(znode)),
+            Ok(_) | Err(Error::NotFound) => Ok(None),
+            Err(e) => Err(e),
+        }
+    }
+}
+
 impl ReadForLog for Filesystem {
-    fn read_for_log(&self, object: u64, generation: u64, offset: u64, len: usize) -> Result<Option<Vec<u8>>> {
-        let znode = match self.znode(object) {
-            Ok(znode) => znode,
-            Err(Error::NotFound) => return Ok(None),
-            Err(e) => return Err(e),
-        };
-        if znode.is_unlinked() || znode.word(crate::ondisk::sa::Zpl::Gen) != generation {
+    fn place_for_log(
+        &self,
+        object: u64,
+        generation: u64,
+        offset: u64,
+        len: u64,
+    ) -> Result<Option<Vec<InPlace>>> {
+        // Without a key its blocks cannot be written; with one the sync must choose how.
+        if self.os.root().uses_crypt() || !self.tunables.log.in_place(len, self.pool.has_log_device()) {
             return Ok(None);
         }
+        let Some(znode) = self.for_log(object, generation)? else { return Ok(Some(Vec::new())) };
+        let end = offset.saturating_add(len);
+        let _range = znode.ranges.shared(offset, end);
+        let end = end.min(znode.size());
+        if offset >= end {
+            return Ok(Some(Vec::new()));
+        }
+        let tx = self.os.begin_net_free(0)?;
+        place_range(&znode.dnode, &tx, self.pool.alloc(), offset..end)
+    }
+
+    fn read_for_log(&self, object: u64, generation: u64, offset: u64, len: usize) -> Result<Option<Vec<u8>>> {
+        let Some(znode) = self.for_log(object, generation)? else { return Ok(None) };
         let mut data = alloc::vec![0; len];
         let got = self.read_znode(&znode, offset, &mut data)?;
         data.truncate(got);

@@ -22,7 +22,6 @@ mod names;
 mod quota;
 mod rename;
 mod replay;
-mod rlock;
 mod sa;
 mod snapdir;
 mod tunables;

@@ -12,46 +12,17 @@ use crate::error::{Error, Result};
 use crate::ondisk::blkptr::Blkptr;
 use crate::ondisk::bookmark::Bookmark;
 use crate::ondisk::sa::Zpl;
-use crate::ondisk::zil::{Create, Record, RecordHeader, SetAttr as LogSetAttr, kind, mask, out_of_order};
+use crate::ondisk::zil::{Create, Record, SetAttr as LogSetAttr, kind, mask, out_of_order};
 use crate::ondisk::znode::flags;
-use crate::zil::{Entry, Log, Payload, walk};
-use alloc::sync::Arc;
-use alloc::vec::Vec;
+use crate::zil::Payload;
 
 fn time(words: [u64; 2]) -> Timespec {
     Timespec { sec: words[0] as i64, nsec: (words[1] % 1_000_000_000) as u32 }
 }
 
 impl Filesystem {
-    /// Replays the claimed chain. The first record that cannot be replayed ends it: what follows may depend on it.
-    pub(super) fn replay(&self, log: &Arc<Log>) -> Result<()> {
-        let header = log.header();
-        let mut records: Vec<(RecordHeader, Vec<u8>)> = Vec::new();
-        walk(self.os.zio(), &header, self.os.id(), &mut |entry| {
-            if let Entry::Record(head, bytes) = entry
-                && head.seq > header.replay_seq
-                && head.txg >= header.claim_txg
-            {
-                records.push((*head, bytes.to_vec()));
-            }
-            Ok(())
-        })?;
-        for (head, bytes) in &records {
-            log.replaying(head.seq);
-            let record = Record::parse(head, bytes)?;
-            match self.apply(&record) {
-                // The object number was freed in this very txg: it can be taken once that is on disk.
-                Err(Error::Busy) => {
-                    self.pool.sync()?;
-                    self.apply(&record)?;
-                }
-                done => done?,
-            }
-        }
-        Ok(())
-    }
-
-    fn apply(&self, record: &Record) -> Result<()> {
+    /// Does what a record says, in one transaction.
+    pub(super) fn apply(&self, record: &Record) -> Result<()> {
         if out_of_order(record.kind()) {
             // Such records may come after the removal of their object.
             let object = match record {

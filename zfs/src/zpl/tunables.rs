@@ -2,15 +2,8 @@
 //! (`module/os/linux/zfs/zfs_vfsops.c`).
 
 use super::types::MountOptions;
-use core::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering};
-
-/// When changes become durable (property `sync`).
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum SyncMode {
-    Standard = 0,
-    Always = 1,
-    Disabled = 2,
-}
+use crate::zil::LogPolicy;
+use core::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 /// The present values. Each stands alone: no order between them is needed.
 pub(super) struct Tunables {
@@ -18,7 +11,8 @@ pub(super) struct Tunables {
     record_size: AtomicU32,
     sa_xattrs: AtomicBool,
     update_atime: AtomicBool,
-    sync_mode: AtomicU8,
+    /// What concerns the intent log.
+    pub(super) log: LogPolicy,
     frozen: AtomicBool,
 }
 
@@ -30,7 +24,7 @@ impl Tunables {
             record_size: AtomicU32::default(),
             sa_xattrs: AtomicBool::default(),
             update_atime: AtomicBool::default(),
-            sync_mode: AtomicU8::default(),
+            log: LogPolicy::default(),
             frozen: AtomicBool::default(),
         };
         tunables.apply(number);
@@ -44,7 +38,7 @@ impl Tunables {
         self.record_size.store(record_size, Ordering::Relaxed);
         self.sa_xattrs.store(get("xattr", 1) == 2, Ordering::Relaxed);
         self.update_atime.store(!self.no_atime && get("atime", 1) != 0, Ordering::Relaxed);
-        self.sync_mode.store(get("sync", 0).min(2) as u8, Ordering::Relaxed);
+        self.log.apply(number);
         self.frozen.store(get("readonly", 0) != 0, Ordering::Release);
     }
 
@@ -61,15 +55,6 @@ impl Tunables {
     /// Reading is noted (`atime`).
     pub(super) fn update_atime(&self) -> bool {
         self.update_atime.load(Ordering::Relaxed)
-    }
-
-    /// When changes become durable (`sync`).
-    pub(super) fn sync_mode(&self) -> SyncMode {
-        match self.sync_mode.load(Ordering::Relaxed) {
-            1 => SyncMode::Always,
-            2 => SyncMode::Disabled,
-            _ => SyncMode::Standard,
-        }
     }
 
     /// Nothing may be changed for now (`readonly`).

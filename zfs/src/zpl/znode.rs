@@ -4,10 +4,9 @@
 //! - There is one [`Znode`] per object at a time, so that its locks mean something.
 //! - Its attributes are on their way to disk before the call that changed them returns: a znode can be dropped any time.
 
-use super::rlock::RangeLock;
 use super::sa::{Attrs, SaTable};
 use super::types::FileKind;
-use crate::dmu::{Dnode, Objset, Tx};
+use crate::dmu::{Dnode, Objset, RangeLock, Tx};
 use crate::error::Result;
 use crate::ondisk::sa::Zpl;
 use crate::ondisk::znode::{FileOwner, flags};

@@ -1,4 +1,4 @@
-//! Locks on ranges of bytes of a file, shared or exclusive. Source: `module/zfs/zfs_rlock.c`.
+//! Locks on ranges of bytes of an object, shared or exclusive. Source: `module/zfs/zfs_rlock.c`.
 //!
 //! First come, first served: a request waits for every earlier one that overlaps it and is not compatible, be that
 //! one held or itself waiting. So neither readers nor writers starve.
@@ -27,27 +27,27 @@ struct Queue {
     requests: Vec<Request>,
 }
 
-/// The range locks of one file.
+/// The range locks of one object.
 #[derive(Default)]
-pub(super) struct RangeLock {
+pub struct RangeLock {
     queue: Mutex<Queue>,
     released: Condvar,
 }
 
 /// A locked range; unlocks when dropped.
-pub(super) struct Range<'a> {
+pub struct Range<'a> {
     lock: &'a RangeLock,
     ticket: u64,
 }
 
 impl RangeLock {
     /// Locks `[start, end)` for reading.
-    pub(super) fn shared(&self, start: u64, end: u64) -> Range<'_> {
+    pub fn shared(&self, start: u64, end: u64) -> Range<'_> {
         self.lock(start, end, false)
     }
 
     /// Locks `[start, end)` for writing.
-    pub(super) fn exclusive(&self, start: u64, end: u64) -> Range<'_> {
+    pub fn exclusive(&self, start: u64, end: u64) -> Range<'_> {
         self.lock(start, end, true)
     }
 
