@@ -381,12 +381,13 @@ fn rename(fs: &Filesystem, model: &mut Model, rng: &mut Rng) {
         return;
     }
     let (source, target) = (model.files[&from].clone(), model.files.get(&to).cloned());
+    let whiteout = rng.below(5) == 0;
     let renamed = fs.rename(
         parent_of(fs, &from),
         split(&from).1.as_bytes(),
         parent_of(fs, &to),
         split(&to).1.as_bytes(),
-        RenameFlags::empty(),
+        if whiteout { RenameFlags::WHITEOUT } else { RenameFlags::empty() },
     );
     if let Some(target) = target {
         let refused = match (is_dir(&source), is_dir(&target)) {
@@ -407,6 +408,9 @@ fn rename(fs: &Filesystem, model: &mut Model, rng: &mut Rng) {
     renamed.expect("rename");
     let moved = model.take_below(&from);
     model.put_below(&to, moved);
+    if whiteout {
+        model.add(&from, FileKind::CharDevice.mode_bits(), Vec::new());
+    }
 }
 
 fn exchange(fs: &Filesystem, model: &mut Model, rng: &mut Rng) {

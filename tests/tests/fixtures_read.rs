@@ -128,6 +128,11 @@ fn v_properties() {
 }
 
 #[test]
+fn x_gang_blocks() {
+    check_pool("x-gang", ".files.jsonl", ALL);
+}
+
+#[test]
 fn q_damaged_blocks_are_errors_and_nothing_else_is() {
     let name = "q-corrupt-single";
     let pool = import(name);

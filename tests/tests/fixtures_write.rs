@@ -119,6 +119,11 @@ fn limited_features_and_properties() {
 }
 
 #[test]
+fn gang_blocks() {
+    survives("x-gang", 1);
+}
+
+#[test]
 fn clones_and_bookmarks() {
     survives("h-snaps", 1);
 }

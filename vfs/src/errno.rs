@@ -117,6 +117,7 @@ impl From<::zfs::Error> for Errno {
             E::IsDirectory => Errno::EISDIR,
             E::NotEmpty => Errno::ENOTEMPTY,
             E::NameTooLong => Errno::ENAMETOOLONG,
+            E::NotPermitted => Errno::EPERM,
             E::NotUtf8 => Errno::EILSEQ,
             E::Invalid(_) => Errno::EINVAL,
             E::TooBig => Errno::EFBIG,

@@ -8,9 +8,13 @@ use crate::inode::{Inode, Stream};
 use crate::path::{Last, Place, Tree};
 use crate::pipe::Pipe;
 use crate::types::{FileType, New, OpenFlags, RenameFlags};
+use alloc::borrow::Cow;
 use alloc::sync::{Arc, Weak};
 use hashbrown::HashMap;
 use platform::sync::Mutex;
+
+/// `S_ISGID`.
+const SET_GROUP_ID: u32 = 0o2000;
 
 /// Finds what is behind a device file.
 pub trait Devices: Send + Sync {
@@ -24,6 +28,17 @@ pub struct Vfs {
     pub tree: Tree,
     devices: Arc<dyn Devices>,
     fifos: Mutex<HashMap<(u64, u64), Weak<Pipe>>>,
+}
+
+/// In a directory with the set-group-ID bit a new file gets the directory's group, a new directory that bit as well
+/// (`inode_init_owner` of Linux).
+fn in_directory<'a>(dir: &Arc<dyn Inode>, new: &'a New) -> Result<Cow<'a, New>> {
+    let directory = dir.stat()?;
+    if directory.mode & SET_GROUP_ID == 0 {
+        return Ok(Cow::Borrowed(new));
+    }
+    let mode = if new.kind == FileType::Directory { new.mode | SET_GROUP_ID } else { new.mode };
+    Ok(Cow::Owned(New { gid: directory.gid, mode, ..new.clone() }))
 }
 
 impl Vfs {
@@ -42,7 +57,7 @@ impl Vfs {
             if !flags.writable() {
                 return Err(Errno::EINVAL);
             }
-            let inode = dir.inode.create_unnamed(new)?;
+            let inode = dir.inode.create_unnamed(in_directory(&dir.inode, new)?.as_ref())?;
             return File::new(Place::detached(inode, b"(unnamed)"), flags, None);
         }
         let (place, created) = if flags.contains(OpenFlags::CREAT) {
@@ -75,7 +90,7 @@ impl Vfs {
             if last.slash {
                 return Err(Errno::EISDIR);
             }
-            match last.dir.inode.create(&last.name, new) {
+            match last.dir.inode.create(&last.name, in_directory(&last.dir.inode, new)?.as_ref()) {
                 Ok(_) => return Ok((self.tree.finish(&last, false)?, true)),
                 // A dangling link: create what it points to. Or another thread was faster: look again.
                 Err(Errno::EEXIST) => {
@@ -150,7 +165,7 @@ impl Vfs {
     /// `mkdirat`, `mknodat`, `symlinkat`.
     pub fn create(&self, base: &Arc<Place>, path: &[u8], new: &New) -> Result<()> {
         let last = self.new_name(base, path, new.kind == FileType::Directory)?;
-        last.dir.inode.create(&last.name, new).map(|_| ())
+        last.dir.inode.create(&last.name, in_directory(&last.dir.inode, new)?.as_ref()).map(|_| ())
     }
 
     /// `linkat`: gives the file at `place` another name.
@@ -196,7 +211,8 @@ impl Vfs {
         let busy = |error| if error == Errno::EEXIST { Errno::EBUSY } else { error };
         let source = self.tree.resolve_last(from.0, from.1).map_err(busy)?;
         let target = self.tree.resolve_last(to.0, to.1).map_err(busy)?;
-        if flags.contains(RenameFlags::NOREPLACE | RenameFlags::EXCHANGE) {
+        let alone = RenameFlags::NOREPLACE | RenameFlags::WHITEOUT;
+        if flags.contains(RenameFlags::EXCHANGE) && flags.intersects(alone) {
             return Err(Errno::EINVAL);
         }
         let moved = self.tree.finish(&source, false)?;

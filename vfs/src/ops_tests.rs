@@ -86,3 +86,28 @@ fn named_pipes_meet() {
     assert_eq!(reader.read(&mut buf), Ok(2));
     assert_eq!(writer.join().unwrap(), Ok(2));
 }
+
+#[test]
+fn a_directory_can_give_its_group() {
+    let v = vfs();
+    let root = v.tree.root();
+    v.create(&root, b"d", &New { gid: 7, ..New::new(FileType::Directory, 0o2770) }).unwrap();
+    v.create(&root, b"d/sub", &New::new(FileType::Directory, 0o700)).unwrap();
+    open(&v, "d/file", CREATE).unwrap();
+    let stat = |path: &str| v.tree.resolve(&root, path.as_bytes(), false).unwrap().inode.stat().unwrap();
+    let (sub, file) = (stat("d/sub"), stat("d/file"));
+    assert_eq!((sub.gid, sub.mode & 0o7777, file.gid, file.mode & 0o7777), (7, 0o2700, 7, 0o600));
+}
+
+#[test]
+fn an_exchange_stands_alone() {
+    let v = vfs();
+    let root = v.tree.root();
+    for name in ["a", "b"] {
+        open(&v, name, CREATE).unwrap();
+    }
+    for other in [RenameFlags::NOREPLACE, RenameFlags::WHITEOUT] {
+        let renamed = v.rename((&root, b"a"), (&root, b"b"), RenameFlags::EXCHANGE | other);
+        assert_eq!(renamed, Err(Errno::EINVAL));
+    }
+}

@@ -423,6 +423,9 @@ impl Inode for Node {
 
     fn rename(&self, name: &[u8], to: &Arc<dyn Inode>, to_name: &[u8], flags: RenameFlags) -> Result<()> {
         self.directory()?;
+        if flags.contains(RenameFlags::WHITEOUT) {
+            return Err(Errno::EINVAL);
+        }
         let to = same_fs(to, &self.shared)?;
         to.directory()?;
         let _guard = self.shared.rename_lock.lock();

@@ -238,6 +238,8 @@ bitflags! {
         const NOREPLACE = 1;
         /// Swap the two.
         const EXCHANGE = 2;
+        /// Leave a whiteout in the source's place.
+        const WHITEOUT = 4;
     }
 }
 

@@ -61,6 +61,8 @@ pub enum Error {
     NotEmpty,
     /// A name is longer than the format allows.
     NameTooLong,
+    /// The file is immutable or append-only.
+    NotPermitted,
     /// A name is no UTF-8 where it has to be (`utf8only`).
     NotUtf8,
     /// An argument makes no sense, in words.
@@ -138,6 +140,7 @@ impl fmt::Display for Error {
             Error::IsDirectory => f.write_str("is a directory"),
             Error::NotEmpty => f.write_str("not empty"),
             Error::NameTooLong => f.write_str("name too long"),
+            Error::NotPermitted => f.write_str("the file is immutable or append-only"),
             Error::NotUtf8 => f.write_str("the name is not UTF-8"),
             Error::Invalid(what) => write!(f, "invalid: {what}"),
             Error::TooBig => f.write_str("too big"),

@@ -12,16 +12,17 @@ const DATASETS_MAX: usize = 6;
 const SNAPSHOTS_MAX: usize = 5;
 
 /// What new file systems get, one of each list.
-const PROPERTIES: [(&str, &[&str]); 6] = [
+const PROPERTIES: [(&str, &[&str]); 7] = [
     ("recordsize", &["512", "4096", "16384", "131072", "1048576"]),
     ("compression", &["off", "lz4", "lzjb", "zle", "gzip-1", "zstd-3", "on"]),
     ("checksum", &["on", "fletcher2", "sha256"]),
+    ("logbias", &["latency", "throughput"]),
     ("xattr", &["sa", "on"]),
     ("copies", &["1", "2", "3"]),
     ("sync", &["standard", "standard", "always", "disabled"]),
 ];
 /// Of these, what may change while a file system lives.
-const CHANGEABLE: usize = 3;
+const CHANGEABLE: usize = 4;
 
 fn init() -> InitFs {
     let now = env().clock.now();

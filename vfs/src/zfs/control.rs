@@ -1,9 +1,10 @@
-//! `.zfs` and `.zfs/snapshot`: snapshots as directories. `mkdir` takes one, `rmdir` destroys it.
+//! `.zfs` and `.zfs/snapshot`: snapshots as directories. `mkdir` takes one, `rename` gives it another name,
+//! `rmdir` destroys it.
 
 use super::Mounted;
 use crate::errno::{Errno, Result};
 use crate::inode::Inode;
-use crate::types::{DirEntry, FileType, New, Stat, StatFs};
+use crate::types::{DirEntry, FileType, New, RenameFlags, Stat, StatFs};
 use alloc::string::String;
 use alloc::sync::Arc;
 
@@ -91,6 +92,21 @@ impl Inode for Control {
         let name = text(name)?;
         self.mounted.forget_snapshot(name)?;
         Ok(self.mounted.fs.destroy_snapshot(name)?)
+    }
+
+    fn rename(&self, name: &[u8], to: &Arc<dyn Inode>, to_name: &[u8], flags: RenameFlags) -> Result<()> {
+        if !self.snapshots {
+            return Err(Errno::EPERM);
+        }
+        if (to.fs_id(), to.ino()) != (self.fs_id(), self.ino()) {
+            return Err(Errno::EXDEV);
+        }
+        if flags.intersects(RenameFlags::EXCHANGE | RenameFlags::WHITEOUT) {
+            return Err(Errno::EINVAL);
+        }
+        let (from, to) = (text(name)?, text(to_name)?);
+        self.mounted.forget_snapshot(from)?;
+        Ok(self.mounted.fs.rename_snapshot(from, to)?)
     }
 
     fn read_dir(&self, cookie: u64, sink: &mut dyn FnMut(DirEntry) -> bool) -> Result<()> {

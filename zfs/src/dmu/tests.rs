@@ -439,7 +439,7 @@ fn placed_blocks_are_taken_over_unless_they_changed() {
         "there is no such block any more"
     );
     drop(tx);
-    pool.sync(&os);
+    pool.sync();
     assert_eq!(dnode.block_pointer(0, 0).unwrap(), first[0]);
     assert_eq!(dnode.block_pointer(0, 1).unwrap(), second[1]);
     assert_ne!(dnode.block_pointer(0, 2).unwrap(), first[2]);
@@ -452,5 +452,5 @@ fn placed_blocks_are_taken_over_unless_they_changed() {
     assert!(dnode.place_blocks(&tx, &*pool.space, 0..=0).unwrap().is_none());
     os.free(&tx, dnode.object()).unwrap();
     drop(tx);
-    pool.sync(&os);
+    pool.sync();
 }

@@ -25,6 +25,7 @@ pub mod scan;
 pub mod space_map;
 pub mod uberblock;
 pub mod zil;
+pub mod zil_optional;
 pub mod znode;
 
 /// The little-endian word at `offset`; 0 past the end of `bytes`.

@@ -9,6 +9,7 @@
 
 use crate::error::{Error, Result};
 use crate::ondisk::blkptr::{BLKPTR_SIZE, Blkptr};
+use crate::ondisk::zil_optional::Optional;
 use alloc::vec::Vec;
 
 /// Size of the header in the objset, in bytes.
@@ -290,6 +291,8 @@ pub struct SetAttr {
     pub atime: [u64; 2],
     /// Modification time.
     pub mtime: [u64; 2],
+    /// More of them, if the mask says so.
+    pub optional: Option<Optional>,
 }
 
 /// What happened, as the log tells it.
@@ -394,15 +397,6 @@ fn name_at(bytes: &[u8]) -> Result<(Vec<u8>, &[u8])> {
     Ok((bytes[..end].to_vec(), &bytes[end + 1..]))
 }
 
-/// Length of `lr_attr_t` at the start of `bytes` (`ZIL_XVAT_SIZE`): a mask of 32-bit words and 7 words of attributes.
-fn xvattr_len(bytes: &[u8]) -> Result<usize> {
-    let size = bytes.first_chunk::<4>().map_or(0, |b| u32::from_le_bytes(*b)) as usize;
-    if size == 0 || size > 64 {
-        return Err(Error::corrupt("log record: attribute mask size", None));
-    }
-    Ok(8 + 4 * (size - 1) + 8 * 7)
-}
-
 fn after(bytes: &[u8], len: usize) -> Result<&[u8]> {
     bytes.get(len..).ok_or(Error::corrupt("log record: shorter than its fields", None))
 }
@@ -426,7 +420,7 @@ fn parse_create(tx: u64, body: &[u8]) -> Result<Record> {
         rest = after(rest, ACL_FIXED)?;
     }
     if matches!(tx, CREATE_ATTR | MKDIR_ATTR | CREATE_ACL_ATTR | MKDIR_ACL_ATTR) {
-        rest = after(rest, xvattr_len(rest)?)?;
+        rest = after(rest, Optional::parse(rest)?.1)?;
     }
     if acl {
         let skip = acl_bytes.checked_next_multiple_of(8).and_then(|a| a.checked_add(fuids.checked_mul(8)?));
@@ -504,6 +498,10 @@ impl Record {
                 size: word(5)?,
                 atime: [word(6)?, word(7)?],
                 mtime: [word(8)?, word(9)?],
+                optional: match word(1)? & mask::XVATTR {
+                    0 => None,
+                    _ => Some(Optional::parse(after(body, 80)?)?.0),
+                },
             }),
             SETSAXATTR => {
                 let size = usize::try_from(word(1)?).unwrap_or(usize::MAX);
@@ -602,6 +600,9 @@ impl Record {
             Record::SetAttr(s) => {
                 out.words(&[s.object, s.mask, s.mode, s.uid, s.gid, s.size]);
                 out.words(&[s.atime[0], s.atime[1], s.mtime[0], s.mtime[1]]);
+                if let Some(optional) = s.optional.filter(|_| s.mask & mask::XVATTR != 0) {
+                    out.bytes(&optional.emit());
+                }
             }
             Record::SetSaXattr { object, name, value } => {
                 let value = value.as_deref().unwrap_or(&[]);
@@ -760,6 +761,12 @@ mod tests {
             mask: mask::MODE,
             mode: 2,
             mtime: [8, 9],
+            ..SetAttr::default()
+        }));
+        round_trip(&Record::SetAttr(SetAttr {
+            object: 1,
+            mask: mask::XVATTR,
+            optional: Some(Optional { project: Some(3), ..Optional::default() }),
             ..SetAttr::default()
         }));
         round_trip(&Record::SetSaXattr { object: 1, name: b"user.a".to_vec(), value: Some(b"v".to_vec()) });

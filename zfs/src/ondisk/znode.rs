@@ -27,10 +27,11 @@ pub mod flags {
     pub const APPENDONLY: u64 = 0x40_0000_0000;
     pub const NODUMP: u64 = 0x80_0000_0000;
     pub const AV_MODIFIED: u64 = 0x400_0000_0000;
+    pub const PROJINHERIT: u64 = 0x4000_0000_0000;
     pub const PROJID: u64 = 0x8000_0000_0000;
     /// What [`crate::zpl::SetAttr::flags`] may change.
     pub const SETTABLE: u64 =
-        READONLY | HIDDEN | SYSTEM | ARCHIVE | IMMUTABLE | NOUNLINK | APPENDONLY | NODUMP;
+        READONLY | HIDDEN | SYSTEM | ARCHIVE | IMMUTABLE | NOUNLINK | APPENDONLY | NODUMP | PROJINHERIT;
 }
 
 /// Where the attributes stand in a `znode_phys_t`: offset and length in bytes.

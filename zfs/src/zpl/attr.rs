@@ -1,12 +1,14 @@
 //! `stat` and its opposite.
 
 use super::filesystem::{Filesystem, RESERVE_METADATA};
+use super::protect;
 use super::sa::{Attrs, Format};
 use super::types::{Attr, FileKind, MODE_KIND, SetAttr, Timespec};
 use super::znode::Znode;
 use crate::error::{Error, Result};
 use crate::ondisk::sa::Zpl;
 use crate::ondisk::zil::{Record, SetAttr as LogSetAttr, mask};
+use crate::ondisk::zil_optional::Optional;
 use crate::ondisk::znode::{FileOwner, flags, trivial_acl};
 use crate::zil::Payload;
 
@@ -86,6 +88,10 @@ impl Filesystem {
     pub fn setattr(&self, object: u64, set: &SetAttr) -> Result<Attr> {
         self.check_writable()?;
         let znode = self.znode(object)?;
+        // What stands against a change can itself be changed.
+        if set.flags.is_none() && *set != SetAttr::default() {
+            self.check_flags(&znode, protect::ATTRIBUTES)?;
+        }
         if let Some(size) = set.size {
             self.truncate(object, size)?;
         }
@@ -104,7 +110,7 @@ impl Filesystem {
         let new = FileOwner {
             uid: set.uid.map_or(old.uid, u64::from),
             gid: set.gid.map_or(old.gid, u64::from),
-            ..old
+            project: set.project.unwrap_or(old.project),
         };
         if new != old {
             self.check_quota(&new, true)?;
@@ -117,6 +123,10 @@ impl Filesystem {
             }
             if let Some(flags) = set.flags {
                 a.set_word(Zpl::Flags, a.word(Zpl::Flags) & !flags::SETTABLE | flags);
+            }
+            if let Some(project) = set.project {
+                a.set_word(Zpl::Projid, project);
+                a.set_word(Zpl::Flags, a.word(Zpl::Flags) | flags::PROJID);
             }
             for (attr, id) in [(Zpl::Uid, set.uid), (Zpl::Gid, set.gid)] {
                 if let Some(id) = id {
@@ -134,8 +144,8 @@ impl Filesystem {
         if znode.is_unlinked() {
             return Ok(());
         }
-        // No record of ours tells of these.
-        let payload = if set.flags.is_some() || set.crtime.is_some() || set.ctime.is_some() {
+        // No record tells of this.
+        let payload = if set.ctime.is_some() {
             Payload::Barrier
         } else {
             Payload::Record(Record::SetAttr(log_record(znode, set)).emit())
@@ -157,6 +167,16 @@ fn log_record(znode: &Znode, set: &SetAttr) -> LogSetAttr {
     put(mask::GID, set.gid.is_some());
     put(mask::ATIME, set.atime.is_some());
     put(mask::MTIME, set.mtime.is_some());
+    let optional = Optional {
+        flags_mask: if set.flags.is_some() { flags::SETTABLE } else { 0 },
+        flags: set.flags.unwrap_or(0),
+        crtime: set.crtime.map(words),
+        project: set.project,
+    };
+    if optional != Optional::default() {
+        put(mask::XVATTR, true);
+        record.optional = Some(optional);
+    }
     znode.with(|a| {
         record.mode = a.word(Zpl::Mode);
         record.uid = a.word(Zpl::Uid);

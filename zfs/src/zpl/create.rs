@@ -56,6 +56,8 @@ pub(super) struct Birth {
     pub(super) xattr: bool,
     /// It has no name yet.
     pub(super) nameless: bool,
+    /// The project that it inherits.
+    pub(super) project: Option<u64>,
 }
 
 fn allocate(os: &Arc<Objset>, tx: &Tx, kind: FileKind, birth: &Birth) -> Result<Arc<Dnode>> {
@@ -103,6 +105,9 @@ pub(super) fn make(
     if birth.xattr {
         bits |= flags::XATTR;
     }
+    if birth.project.is_some() {
+        bits |= flags::PROJID | if is_dir { flags::PROJINHERIT } else { 0 };
+    }
     let size = match new.kind {
         FileKind::Directory => 2,
         FileKind::Symlink => new.target.len() as u64,
@@ -128,6 +133,9 @@ pub(super) fn make(
     let (count, aces) = trivial_acl(mode, is_dir);
     attrs.set_word(Zpl::DaclCount, count);
     attrs.set(Zpl::DaclAces, &aces);
+    if let Some(project) = birth.project {
+        attrs.set_word(Zpl::Projid, project);
+    }
     if new.kind == FileKind::Symlink {
         attrs.set(Zpl::Symlink, &new.target);
     }

@@ -2,6 +2,7 @@
 
 use super::create::Birth;
 use super::filesystem::{Filesystem, RESERVE_METADATA};
+use super::protect;
 use super::types::{DirEntry, FileKind, New};
 use super::znode::Znode;
 use crate::dmu::Tx;
@@ -142,10 +143,13 @@ impl Filesystem {
             Ok(_) => return Err(Error::Exists),
             Err(e) => return Err(e),
         }
-        self.check_quota(&FileOwner { uid: new.uid.into(), gid: new.gid.into(), project: 0 }, true)?;
+        self.check_flags(&dir, protect::NEW_ENTRIES)?;
+        let project = dir.inherited_project();
+        let owner = FileOwner { uid: new.uid.into(), gid: new.gid.into(), project: project.unwrap_or(0) };
+        self.check_quota(&owner, true)?;
         let tx = self.os.begin(RESERVE_METADATA + new.target.len() as u64)?;
         let xattr = dir.word(Zpl::Flags) & flags::XATTR != 0;
-        let znode = self.make_file(&tx, dir.object(), new, &Birth { xattr, ..*birth })?;
+        let znode = self.make_file(&tx, dir.object(), new, &Birth { xattr, project, ..*birth })?;
         self.add_entry(&tx, &dir, name, &znode)?;
         let subdirs = i64::from(new.kind == FileKind::Directory);
         self.change_dir(&tx, &dir, &DirChange { entries: 1, subdirs })?;
@@ -160,7 +164,12 @@ impl Filesystem {
             FileKind::Symlink => kind::SYMLINK,
             _ => kind::CREATE,
         };
-        let create = znode.with(|a| {
+        self.note(tx, &Record::Create(tx_kind, Self::create_record(dir, znode, name, target)));
+    }
+
+    /// What the log says of a new file.
+    pub(super) fn create_record(dir: &Znode, znode: &Znode, name: &[u8], target: &[u8]) -> Create {
+        znode.with(|a| {
             let crtime = a.time(Zpl::Crtime);
             Create {
                 dir: dir.object(),
@@ -175,8 +184,7 @@ impl Filesystem {
                 name: name.to_vec(),
                 target: target.to_vec(),
             }
-        });
-        self.note(tx, &Record::Create(tx_kind, create));
+        })
     }
 
     /// A file with no name yet (`O_TMPFILE`); it goes with its last [`Filesystem::release`] unless it is linked. It is
@@ -186,9 +194,12 @@ impl Filesystem {
         if new.kind != FileKind::Regular {
             return Err(Error::Invalid("a file without a name must be a regular one"));
         }
-        self.check_quota(&FileOwner { uid: new.uid.into(), gid: new.gid.into(), project: 0 }, true)?;
+        let project = dir.inherited_project();
+        let owner = FileOwner { uid: new.uid.into(), gid: new.gid.into(), project: project.unwrap_or(0) };
+        self.check_quota(&owner, true)?;
         let tx = self.os.begin(RESERVE_METADATA)?;
-        let znode = self.make_file(&tx, dir.object(), new, &Birth { nameless: true, ..Birth::default() })?;
+        let birth = Birth { nameless: true, project, ..Birth::default() };
+        let znode = self.make_file(&tx, dir.object(), new, &birth)?;
         self.enqueue(&tx, znode.object())?;
         self.holds.lock().insert(znode.object(), 1);
         Ok(znode.object())
@@ -201,6 +212,12 @@ impl Filesystem {
         let znode = self.znode(object)?;
         if znode.is_dir() {
             return Err(Error::IsDirectory);
+        }
+        self.check_flags(&dir, protect::NEW_ENTRIES)?;
+        self.check_flags(&znode, protect::ATTRIBUTES)?;
+        let project = dir.inherited_project();
+        if project.is_some_and(|project| project != znode.owner().project) && !self.is_replaying() {
+            return Err(Error::CrossDataset);
         }
         let nameless = {
             let _entries = dir.entries.write();
@@ -268,6 +285,8 @@ impl Filesystem {
                 (false, true) => return Err(Error::IsDirectory),
                 _ => {}
             }
+            self.check_flags(&dir, protect::ENTRIES)?;
+            self.check_flags(&znode, protect::NAMES)?;
             // A directory's own lock, so that nobody puts something into it meanwhile. Parents come before children.
             let _inside = is_dir.then(|| znode.entries.write());
             if is_dir && zap::count(&znode.dnode)? != 0 {

@@ -1,6 +1,7 @@
 //! The content of regular files: reading, writing, truncating, holes.
 
 use super::filesystem::{Filesystem, RESERVE_METADATA};
+use super::protect;
 use super::sa::Format;
 use super::types::{Durability, FileKind};
 use super::znode::Znode;
@@ -116,6 +117,8 @@ impl Filesystem {
     /// Writes at byte `offset`. All or nothing, up to 4 MiB.
     pub fn write(&self, object: u64, offset: u64, data: &[u8], durability: Durability) -> Result<()> {
         let znode = self.regular_for_writing(object)?;
+        let appends = offset >= znode.size();
+        self.check_flags(&znode, if appends { protect::APPEND } else { protect::CONTENT })?;
         self.write_znode(&znode, Place::At(offset), data, None)?;
         self.settle(object, durability == Durability::Now)
     }
@@ -123,6 +126,7 @@ impl Filesystem {
     /// Writes at the end of the file, wherever that is by then; gives the offset of the first byte.
     pub fn append(&self, object: u64, data: &[u8], durability: Durability) -> Result<u64> {
         let znode = self.regular_for_writing(object)?;
+        self.check_flags(&znode, protect::APPEND)?;
         let at = self.write_znode(&znode, Place::End, data, None)?;
         self.settle(object, durability == Durability::Now)?;
         Ok(at)
@@ -227,6 +231,7 @@ impl Filesystem {
         if size > MAX_OFFSET {
             return Err(Error::TooBig);
         }
+        self.check_flags(&znode, protect::CONTENT)?;
         self.truncate_znode(&znode, size)?;
         self.settle(object, false)
     }
@@ -269,6 +274,7 @@ impl Filesystem {
     /// Makes `len` bytes from `offset` read as zeros and gives back their space. The length stays.
     pub fn punch_hole(&self, object: u64, offset: u64, len: u64) -> Result<()> {
         let znode = self.regular_for_writing(object)?;
+        self.check_flags(&znode, protect::CONTENT)?;
         let end = offset.saturating_add(len);
         {
             let _range = znode.ranges.exclusive(offset, end);

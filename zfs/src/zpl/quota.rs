@@ -9,9 +9,12 @@ use crate::error::{Error, Result};
 use crate::ondisk::object_type::ObjectType;
 use crate::ondisk::znode::FileOwner;
 use crate::zap;
+use alloc::collections::BTreeMap;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 
+/// Names of entries that count objects instead of bytes (`DMU_OBJACCT_PREFIX`).
+const OBJECTS_PREFIX: &str = "obj-";
 const ALL: [Accounted; 3] = [Accounted::User, Accounted::Group, Accounted::Project];
 
 /// The master node's name of the ZAP of limits (`zfs_userquota_prop_prefixes`).
@@ -52,6 +55,57 @@ pub fn quota(os: &Arc<Objset>, what: Accounted, objects: bool, id: u64) -> Resul
 pub fn used(os: &Arc<Objset>, what: Accounted, objects: bool, id: u64) -> Result<u64> {
     let Some(account) = os.accounting(what) else { return Ok(0) };
     Ok(number(account, &accounting_key(id, objects))?.unwrap_or(0))
+}
+
+/// What one user, group or project has: space in bytes and objects, and the limits of both.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Account {
+    /// Its id.
+    pub id: u64,
+    /// `None`: neither used nor limited.
+    pub used: Option<u64>,
+    /// 0: none.
+    pub quota: Option<u64>,
+    /// `None` as well where objects are not counted.
+    pub objects: Option<u64>,
+    /// 0: none.
+    pub object_quota: Option<u64>,
+}
+
+/// Everybody who has space, objects or limits, by id, as of the last txg (`zfs_userspace_many`).
+pub fn accounts(os: &Arc<Objset>, what: Accounted) -> Result<Vec<Account>> {
+    let mut all: BTreeMap<u64, Account> = BTreeMap::new();
+    let mut visit = |zap: &Arc<Dnode>, prefix: &str, set: &dyn Fn(&mut Account, u64)| -> Result<()> {
+        for entry in zap::iterate(zap, zap::COOKIE_START) {
+            let entry = entry?;
+            let name = core::str::from_utf8(&entry.name).unwrap_or_default();
+            // Names with another prefix are no numbers, or of the other kind.
+            if let Some(id) = name.strip_prefix(prefix).and_then(|hex| u64::from_str_radix(hex, 16).ok()) {
+                set(all.entry(id).or_insert(Account { id, ..Account::default() }), entry.value.first());
+            }
+        }
+        Ok(())
+    };
+    if let Some(account) = os.accounting(what) {
+        visit(account, "", &|a, bytes| a.used = Some(bytes))?;
+        visit(account, OBJECTS_PREFIX, &|a, count| a.objects = Some(count))?;
+    }
+    if let Some(limits) = limits(os, what, false)? {
+        visit(&limits, "", &|a, bytes| a.quota = Some(bytes))?;
+    }
+    if let Some(limits) = limits(os, what, true)? {
+        visit(&limits, "", &|a, count| a.object_quota = Some(count))?;
+    }
+    Ok(all
+        .into_values()
+        .map(|a| Account {
+            used: a.used.or(a.quota.map(|_| 0)),
+            quota: a.quota.or(a.used.map(|_| 0)),
+            objects: a.objects.or(a.object_quota.map(|_| 0)),
+            object_quota: a.object_quota.or(a.objects.map(|_| 0)),
+            ..a
+        })
+        .collect())
 }
 
 /// Sets the limit of an id, or removes it (`zfs_set_userquota`). What is mounted obeys it from its next mount on, unless it is set

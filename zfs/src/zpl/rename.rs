@@ -1,17 +1,30 @@
 //! Renames.
 
+use super::create::Birth;
 use super::dir::DirChange;
 use super::filesystem::{Filesystem, RESERVE_METADATA};
-use super::types::RenameFlags;
+use super::protect;
+use super::types::{FileKind, New, RenameFlags};
 use super::znode::Znode;
 use crate::dmu::Tx;
 use crate::error::{Error, Result};
 use crate::ondisk::sa::Zpl;
-use crate::ondisk::zil::Record;
+use crate::ondisk::zil::{Create, Record};
 use crate::ondisk::znode::Dirent;
 use crate::zap;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
+
+/// Nothing is given but what is new.
+const NEW: Birth = Birth {
+    generation: 0,
+    object: None,
+    slots: 0,
+    normalization: 0,
+    xattr: false,
+    nameless: false,
+    project: None,
+};
 
 /// A name on one side of a rename.
 struct Side<'a> {
@@ -30,6 +43,19 @@ impl Filesystem {
         to: &[u8],
         flags: RenameFlags,
     ) -> Result<()> {
+        let whiteout = New::new(FileKind::CharDevice, 0);
+        let whiteout = flags.contains(RenameFlags::WHITEOUT).then_some((&whiteout, &NEW));
+        self.rename_as((from_dir, from), (to_dir, to), flags, whiteout)
+    }
+
+    /// [`Filesystem::rename`] with the whiteout that is left behind.
+    pub(super) fn rename_as(
+        &self,
+        (from_dir, from): (u64, &[u8]),
+        (to_dir, to): (u64, &[u8]),
+        flags: RenameFlags,
+        whiteout: Option<(&New, &Birth)>,
+    ) -> Result<()> {
         if [from, to].iter().any(|n| matches!(*n, b"." | b"..")) {
             return Err(Error::Busy);
         }
@@ -47,7 +73,7 @@ impl Filesystem {
             let _second = (!same_dir).then(|| second.entries.write());
             Self::still_there(&from_dir)?;
             Self::still_there(&to_dir)?;
-            self.rename_locked(&from_dir, from, &to_dir, to, flags)?
+            self.rename_locked((&from_dir, from), (&to_dir, to), flags, whiteout)?
         };
         self.settle(object, false)
     }
@@ -74,11 +100,10 @@ impl Filesystem {
 
     fn rename_locked(
         &self,
-        from_dir: &Arc<Znode>,
-        from: &[u8],
-        to_dir: &Arc<Znode>,
-        to: &[u8],
+        (from_dir, from): (&Arc<Znode>, &[u8]),
+        (to_dir, to): (&Arc<Znode>, &[u8]),
         flags: RenameFlags,
+        whiteout: Option<(&New, &Birth)>,
     ) -> Result<u64> {
         let (from_name, dirent) = self.find(from_dir, from)?;
         let source = Side { dir: from_dir, name: from_name, file: self.znode(dirent.object)? };
@@ -88,8 +113,23 @@ impl Filesystem {
             Err(e) => return Err(e),
         };
         let object = source.file.object();
+        self.check_flags(from_dir, protect::ENTRIES)?;
+        self.check_flags(to_dir, protect::NEW_ENTRIES)?;
+        self.check_flags(&source.file, protect::NAMES)?;
+        if let Some(target) = &target {
+            self.check_flags(to_dir, protect::ENTRIES)?;
+            self.check_flags(&target.file, protect::NAMES)?;
+        }
+        // Files stay in their project (`zfs_rename`).
+        let project = to_dir.inherited_project();
+        if project.is_some_and(|project| project != source.file.owner().project) && !self.is_replaying() {
+            return Err(Error::CrossDataset);
+        }
         if source.file.is_dir() && self.is_within(to_dir, object)? {
             return Err(Error::Invalid("a directory cannot be moved into itself"));
+        }
+        if flags.contains(RenameFlags::EXCHANGE | RenameFlags::WHITEOUT) {
+            return Err(Error::Invalid("an exchange leaves no place for a whiteout"));
         }
         if flags.contains(RenameFlags::EXCHANGE) {
             let target = target.ok_or(Error::NotFound)?;
@@ -106,7 +146,7 @@ impl Filesystem {
             if target.file.object() == object {
                 // Two names of one file stay as they are; another spelling of the same name is taken over.
                 let respelled = source.name == target.name && source.name != to;
-                if !respelled {
+                if !respelled || flags.contains(RenameFlags::WHITEOUT) {
                     return Ok(object);
                 }
             } else {
@@ -118,16 +158,16 @@ impl Filesystem {
             }
         }
         let replaced = target.filter(|t| t.file.object() != object);
-        self.replace(&source, to_dir, to, replaced)?;
+        self.replace(&source, (to_dir, to), replaced, whiteout)?;
         Ok(object)
     }
 
     fn replace(
         &self,
         source: &Side<'_>,
-        to_dir: &Arc<Znode>,
-        to: &[u8],
+        (to_dir, to): (&Arc<Znode>, &[u8]),
         replaced: Option<Side<'_>>,
+        whiteout: Option<(&New, &Birth)>,
     ) -> Result<()> {
         let is_dir = source.file.is_dir();
         // The replaced directory's own lock, so that nobody puts something into it meanwhile.
@@ -161,7 +201,16 @@ impl Filesystem {
             self.change_dir(&tx, to_dir, &DirChange { entries, subdirs })?;
         }
         self.moved(&tx, &source.file, to_dir)?;
-        self.note_rename(&tx, source, to_dir, to, false);
+        let whiteout = match whiteout {
+            Some((new, birth)) => {
+                let made = self.make_file(&tx, source.dir.object(), new, birth)?;
+                self.add_entry(&tx, source.dir, &source.name, &made)?;
+                self.change_dir(&tx, source.dir, &DirChange { entries: 1, subdirs: 0 })?;
+                Some(Self::create_record(source.dir, &made, b"", b""))
+            }
+            None => None,
+        };
+        self.note_rename(&tx, source, (to_dir, to), false, whiteout);
         Ok(())
     }
 
@@ -179,7 +228,7 @@ impl Filesystem {
             self.change_dir(&tx, a.dir, &DirChange { entries: 0, subdirs })?;
             self.change_dir(&tx, b.dir, &DirChange { entries: 0, subdirs: -subdirs })?;
         }
-        self.note_rename(&tx, a, b.dir, &b.name, true);
+        self.note_rename(&tx, a, (b.dir, &b.name), true, None);
         Ok(())
     }
 
@@ -192,7 +241,14 @@ impl Filesystem {
         })
     }
 
-    fn note_rename(&self, tx: &Tx, source: &Side<'_>, to_dir: &Znode, to: &[u8], exchange: bool) {
+    fn note_rename(
+        &self,
+        tx: &Tx,
+        source: &Side<'_>,
+        (to_dir, to): (&Znode, &[u8]),
+        exchange: bool,
+        whiteout: Option<Create>,
+    ) {
         let Some(log) = &self.log else { return };
         // Whoever replaces a file by a rename expects the new content behind the new name, synced or not.
         log.order(source.file.object());
@@ -204,7 +260,7 @@ impl Filesystem {
                 to_dir: to_dir.object(),
                 to: to.to_vec(),
                 exchange,
-                whiteout: None,
+                whiteout,
             },
         );
     }

@@ -46,15 +46,14 @@ impl Filesystem {
             Record::Remove { dir, name, is_dir: true } => self.rmdir(*dir, name),
             Record::Link { dir, object, name } => self.link(*dir, name, *object),
             Record::Rename { from_dir, from, to_dir, to, exchange, whiteout } => {
-                let flags = if *exchange { RenameFlags::EXCHANGE } else { RenameFlags::empty() };
-                self.rename(*from_dir, from, *to_dir, to, flags)?;
-                match whiteout {
-                    Some(create) => {
-                        let create = Create { dir: *from_dir, name: from.clone(), ..create.clone() };
-                        self.apply_create(kind::CREATE, &create)
-                    }
-                    None => Ok(()),
-                }
+                let flags = match (exchange, whiteout) {
+                    (true, _) => RenameFlags::EXCHANGE,
+                    (_, Some(_)) => RenameFlags::WHITEOUT,
+                    _ => RenameFlags::empty(),
+                };
+                let whiteout = whiteout.as_ref().map(|create| self.made_by(kind::CREATE, create));
+                let whiteout = whiteout.as_ref().map(|(new, birth)| (new, birth));
+                self.rename_as((*from_dir, from), (*to_dir, to), flags, whiteout)
             }
             Record::Write { object, offset, len, bp, data } => {
                 self.apply_write(*object, *offset, *len, bp, data)
@@ -75,6 +74,16 @@ impl Filesystem {
     }
 
     fn apply_create(&self, tx_kind: u64, create: &Create) -> Result<()> {
+        let (new, birth) = self.made_by(tx_kind, create);
+        if tx_kind == kind::MKXATTR {
+            let znode = self.znode(create.dir)?;
+            return self.make_xattr_dir(&znode, &birth).map(|_| ());
+        }
+        self.create_as(create.dir, &create.name, &new, &birth).map(|_| ())
+    }
+
+    /// The file that a record tells of.
+    fn made_by(&self, tx_kind: u64, create: &Create) -> (New, Birth) {
         let mode = create.mode as u32;
         let file_kind = match tx_kind {
             kind::MKDIR | kind::MKXATTR => FileKind::Directory,
@@ -87,10 +96,6 @@ impl Filesystem {
             slots: create.slots,
             ..Birth::default()
         };
-        if tx_kind == kind::MKXATTR {
-            let znode = self.znode(create.dir)?;
-            return self.make_xattr_dir(&znode, &birth).map(|_| ());
-        }
         let crtime = time(create.crtime);
         let now = self.now();
         // Devices are logged as they are stored.
@@ -109,7 +114,7 @@ impl Filesystem {
                 crtime,
             }),
         };
-        self.create_as(create.dir, &create.name, &new, &birth).map(|_| ())
+        (new, birth)
     }
 
     fn apply_write(&self, object: u64, offset: u64, len: u64, bp: &Blkptr, data: &[u8]) -> Result<()> {
@@ -140,6 +145,11 @@ impl Filesystem {
 
     fn apply_setattr(&self, record: &LogSetAttr) -> Result<()> {
         let on = |bit: u64| record.mask & bit != 0;
+        let optional = record.optional.unwrap_or_default();
+        let flags = match optional.flags_mask {
+            0 => None,
+            _ => Some(self.znode(record.object)?.word(Zpl::Flags) & flags::SETTABLE),
+        };
         let set = SetAttr {
             mode: on(mask::MODE).then_some(record.mode as u32),
             uid: on(mask::UID).then_some(record.uid as u32),
@@ -147,6 +157,9 @@ impl Filesystem {
             size: on(mask::SIZE).then_some(record.size),
             atime: on(mask::ATIME).then_some(time(record.atime)),
             mtime: on(mask::MTIME).then_some(time(record.mtime)),
+            crtime: optional.crtime.map(time),
+            flags: flags.map(|old| old & !optional.flags_mask | optional.flags),
+            project: optional.project,
             ..SetAttr::default()
         };
         self.setattr(record.object, &set).map(|_| ())

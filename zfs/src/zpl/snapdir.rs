@@ -39,6 +39,12 @@ impl Filesystem {
         self.pool.dsl().destroy(&self.snapshot_name(name)?, false, false)
     }
 
+    /// Gives a snapshot another name.
+    pub fn rename_snapshot(&self, from: &str, to: &str) -> Result<()> {
+        self.check_writable()?;
+        self.pool.dsl().rename(&self.snapshot_name(from)?, &self.snapshot_name(to)?, false)
+    }
+
     /// Mounts a snapshot, read-only.
     pub fn mount_snapshot(&self, name: &str) -> Result<Arc<Filesystem>> {
         let snapshot = self.pool.dsl().lookup(&self.snapshot_name(name)?)?;

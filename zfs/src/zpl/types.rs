@@ -135,6 +135,8 @@ pub struct SetAttr {
     pub crtime: Option<Timespec>,
     /// The settable `zp_flags`.
     pub flags: Option<u64>,
+    /// Project id.
+    pub project: Option<u64>,
 }
 
 /// Times for a new file, where the clock's are not wanted (reproducible images).
@@ -210,6 +212,8 @@ bitflags! {
         const NOREPLACE = 1;
         /// Swap source and target, which must exist.
         const EXCHANGE = 2;
+        /// Leave a whiteout in the source's place: a character device with number 0, which hides the name in a union of file systems.
+        const WHITEOUT = 4;
     }
 }
 

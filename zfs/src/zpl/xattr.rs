@@ -8,6 +8,7 @@ use super::create::Birth;
 use super::dir::DirChange;
 use super::file::Place;
 use super::filesystem::{Filesystem, RESERVE_METADATA};
+use super::protect;
 use super::sa::Format;
 use super::types::{FileKind, New, XattrMode};
 use super::znode::Znode;
@@ -105,6 +106,7 @@ impl Filesystem {
         }
         self.check_name(name)?;
         let znode = self.znode(object)?;
+        self.check_flags(&znode, protect::ATTRIBUTES)?;
         {
             let _xattrs = znode.xattrs.write();
             let exists = match self.get_xattr_locked(&znode, name) {
@@ -131,6 +133,7 @@ impl Filesystem {
     pub fn remove_xattr(&self, object: u64, name: &[u8]) -> Result<()> {
         self.check_writable()?;
         let znode = self.znode(object)?;
+        self.check_flags(&znode, protect::ATTRIBUTES)?;
         {
             let _xattrs = znode.xattrs.write();
             let was_sa = self.set_sa_xattr(&znode, name, None)?;

@@ -71,6 +71,11 @@ impl Znode {
         })
     }
 
+    /// Of a directory: the project that what is made in it gets (`zfs_inherit_projid`).
+    pub(super) fn inherited_project(&self) -> Option<u64> {
+        (self.word(Zpl::Flags) & flags::PROJINHERIT != 0).then(|| self.owner().project)
+    }
+
     /// What it is.
     pub(super) fn kind(&self) -> FileKind {
         FileKind::from_mode(self.word(Zpl::Mode) as u32).unwrap_or(FileKind::Regular)

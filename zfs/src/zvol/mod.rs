@@ -24,6 +24,10 @@ pub fn init(os: &Arc<Objset>, tx: &Tx, size: u64, block_size: u32) -> Result<()>
     zap::update_u64(&zap, tx, SIZE, size)
 }
 
+fn size_of(os: &Arc<Objset>) -> Result<u64> {
+    zap::lookup_u64(&os.hold(ZAP_OBJECT)?, SIZE)
+}
+
 /// A volume, open for reading.
 pub struct Zvol {
     data: Arc<Dnode>,
@@ -38,7 +42,7 @@ impl Zvol {
             return Err(Error::Invalid("not a volume"));
         }
         let data = os.hold_typed(DATA_OBJECT, ObjectType::ZVOL)?;
-        let size = zap::lookup_u64(&os.hold(ZAP_OBJECT)?, SIZE)?;
+        let size = size_of(&os)?;
         Ok(Zvol { data, size: AtomicU64::new(size) })
     }
 

@@ -4,7 +4,7 @@
 //! # Lock order
 //! byte ranges → transaction.
 
-use super::Zvol;
+use super::{Zvol, size_of};
 use crate::dmu::{RangeLock, Tx};
 use crate::dsl::volume::DATA_OBJECT;
 use crate::dsl::{Dataset, Follow, Owned};
@@ -208,7 +208,8 @@ impl Follow for OpenZvol {
     fn properties_changed(&self, number: &dyn Fn(&str) -> Option<u64>) {
         self.policy.apply(number);
         self.frozen.store(number("readonly").unwrap_or(0) != 0, Ordering::Release);
-        if let Some(size) = number("volsize") {
+        // If it cannot be read, it did not change either.
+        if let Ok(size) = size_of(&self.data.objset()) {
             self.volume.size.store(size, Ordering::Release);
         }
     }

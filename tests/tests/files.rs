@@ -1,0 +1,156 @@
+//! Files and the intent log: large writes are logged in place; whiteouts, flags and projects survive a cut; what is immutable stays.
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::sync::Arc;
+use tests::rig::{POOL, Rig, mount};
+use zfs::Error;
+use zfs::ondisk::zil::{Header, Record};
+use zfs::ondisk::znode::flags;
+use zfs::spa::{ImportOptions, Pool};
+use zfs::zil::{Entry, walk};
+use zfs::zpl::{Durability, FileKind, New, RenameFlags, SetAttr, XattrMode};
+
+fn cut(rig: &Rig, pool: Arc<Pool>) -> Arc<Pool> {
+    drop(pool);
+    rig.import(ImportOptions { force: true, ..ImportOptions::default() }).unwrap()
+}
+
+fn file() -> New {
+    New::new(FileKind::Regular, 0o644)
+}
+
+/// The writes in the log of the pool's root file system: where, how much, and whether the log holds the data itself.
+fn logged_writes(pool: &Arc<Pool>) -> Vec<(u64, u64, bool)> {
+    let os = pool.dsl().root().unwrap().objset().unwrap();
+    let mut writes = Vec::new();
+    walk(os.zio(), &Header::from_bytes(&os.zil_header()), os.id(), &mut |entry| {
+        if let Entry::Record(head, bytes) = entry
+            && let Record::Write { offset, len, data, bp, .. } = Record::parse(head, bytes)?
+        {
+            assert_eq!(data.is_empty(), !bp.is_hole());
+            writes.push((offset, len, bp.is_hole()));
+        }
+        Ok(())
+    })
+    .unwrap();
+    writes
+}
+
+#[test]
+fn large_writes_are_logged_in_place() {
+    let (rig, pool) = Rig::with_pool(51).unwrap();
+    pool.dsl().set_properties(POOL, &[("recordsize", "16384")]).unwrap();
+    let fs = mount(&pool).unwrap();
+    let (large, small) = (rig.noise(100_000), rig.noise(3000));
+    let object = fs.create(fs.root(), b"f", &file()).unwrap();
+    // The first commit of a file system syncs.
+    fs.fsync(object).unwrap();
+    fs.write(object, 5000, &large, Durability::Now).unwrap();
+    fs.write(object, 200_000, &small, Durability::Now).unwrap();
+    // What was placed and changed afterwards in the same transaction group is placed again.
+    fs.write(object, 5000, &small, Durability::Later).unwrap();
+    fs.write(object, 40_000, &large[..50_000], Durability::Now).unwrap();
+    let mut wanted = vec![0; 203_000];
+    wanted[5000..105_000].copy_from_slice(&large);
+    wanted[200_000..].copy_from_slice(&small);
+    wanted[5000..8000].copy_from_slice(&small);
+    wanted[40_000..90_000].copy_from_slice(&large[..50_000]);
+    drop(fs);
+    let pool = cut(&rig, pool);
+    let writes = logged_writes(&pool);
+    assert_eq!(writes[0], (5000, 11_384, false));
+    assert_eq!(writes[6], (98_304, 6696, false));
+    assert_eq!(writes[7], (200_000, 3000, true));
+    assert_eq!(writes[8], (5000, 3000, true));
+    assert_eq!(writes[9], (40_000, 9152, false));
+    let fs = mount(&pool).unwrap();
+    let object = fs.lookup(fs.root(), b"f").unwrap();
+    let mut found = vec![0; wanted.len()];
+    assert_eq!(fs.read(object, 0, &mut found).unwrap(), wanted.len());
+    assert!(found == wanted);
+    // With logbias=throughput small ones as well; without a cut the sync takes the blocks over.
+    pool.dsl().set_properties(POOL, &[("logbias", "throughput")]).unwrap();
+    for round in 0..20u64 {
+        fs.write(object, round * 9000, &rig.noise(700), Durability::Now).unwrap();
+    }
+    fs.unmount().unwrap();
+    let report = pool.verify(&mut |_| ()).unwrap();
+    assert!(report.is_clean(), "{report:?}");
+    rig.close(pool).unwrap();
+}
+
+#[test]
+fn whiteouts_flags_and_projects_survive_a_cut() {
+    let (rig, pool) = Rig::with_pool(52).unwrap();
+    let fs = mount(&pool).unwrap();
+    let root = fs.root();
+    let moved = fs.create(root, b"a", &file()).unwrap();
+    let project = fs.create(root, b"p", &New::new(FileKind::Directory, 0o755)).unwrap();
+    fs.fsync(moved).unwrap();
+    fs.rename(root, b"a", root, b"b", RenameFlags::WHITEOUT).unwrap();
+    fs.setattr(moved, &SetAttr { flags: Some(flags::APPENDONLY | flags::NODUMP), ..SetAttr::default() })
+        .unwrap();
+    let inherit = SetAttr { flags: Some(flags::PROJINHERIT), project: Some(7), ..SetAttr::default() };
+    fs.setattr(project, &inherit).unwrap();
+    let inside = fs.create(project, b"inside", &file()).unwrap();
+    assert_eq!(fs.getattr(inside).unwrap().project, 7);
+    fs.sync().unwrap();
+    drop(fs);
+    let pool = cut(&rig, pool);
+    let fs = mount(&pool).unwrap();
+    let root = fs.root();
+    let whiteout = fs.getattr(fs.lookup(root, b"a").unwrap()).unwrap();
+    assert_eq!((whiteout.kind(), whiteout.rdev, whiteout.mode & 0o7777), (FileKind::CharDevice, 0, 0));
+    assert_eq!(fs.lookup(root, b"b"), Ok(moved));
+    assert_eq!(fs.getattr(moved).unwrap().flags & flags::SETTABLE, flags::APPENDONLY | flags::NODUMP);
+    let project = fs.getattr(fs.lookup(root, b"p").unwrap()).unwrap();
+    assert_eq!((project.project, project.flags & flags::PROJINHERIT != 0), (7, true));
+    let inside = fs.lookup(project.object, b"inside").unwrap();
+    assert_eq!(fs.getattr(inside).unwrap().project, 7);
+    // A file of another project does not come in.
+    let other = fs.create(root, b"other", &file()).unwrap();
+    assert_eq!(fs.link(project.object, b"link", other), Err(Error::CrossDataset));
+    let renamed = fs.rename(root, b"other", project.object, b"other", RenameFlags::empty());
+    assert_eq!(renamed, Err(Error::CrossDataset));
+    fs.unmount().unwrap();
+    rig.close(pool).unwrap();
+}
+
+#[test]
+fn what_is_immutable_or_append_only_stays() {
+    let (rig, pool) = Rig::with_pool(53).unwrap();
+    let fs = mount(&pool).unwrap();
+    let root = fs.root();
+    let fixed = fs.create(root, b"fixed", &file()).unwrap();
+    let log = fs.create(root, b"log", &file()).unwrap();
+    let dir = fs.create(root, b"dir", &New::new(FileKind::Directory, 0o755)).unwrap();
+    fs.create(dir, b"in", &file()).unwrap();
+    for object in [fixed, log] {
+        fs.write(object, 0, b"content", Durability::Later).unwrap();
+    }
+    let set =
+        |object, flags| fs.setattr(object, &SetAttr { flags: Some(flags), ..SetAttr::default() }).map(|_| ());
+    set(fixed, flags::IMMUTABLE).unwrap();
+    set(log, flags::APPENDONLY).unwrap();
+    set(dir, flags::IMMUTABLE).unwrap();
+    let no = Err(Error::NotPermitted);
+    assert_eq!(fs.write(fixed, 0, b"x", Durability::Later), no);
+    assert_eq!(fs.append(fixed, b"x", Durability::Later), Err(Error::NotPermitted));
+    assert_eq!((fs.truncate(fixed, 0), fs.punch_hole(fixed, 0, 2)), (no.clone(), no.clone()));
+    assert_eq!(fs.setattr(fixed, &SetAttr { mode: Some(0), ..SetAttr::default() }), Err(Error::NotPermitted));
+    assert_eq!(fs.set_xattr(fixed, b"user.x", b"y", XattrMode::Any), no);
+    assert_eq!((fs.unlink(root, b"fixed"), fs.link(root, b"more", fixed)), (no.clone(), no.clone()));
+    assert_eq!(fs.rename(root, b"fixed", root, b"g", RenameFlags::empty()), no);
+    assert_eq!(fs.append(log, b" more", Durability::Later), Ok(7));
+    assert_eq!((fs.write(log, 3, b"x", Durability::Later), fs.truncate(log, 3)), (no.clone(), no.clone()));
+    assert_eq!(fs.unlink(root, b"log"), no);
+    assert_eq!(fs.create(dir, b"new", &file()), Err(Error::NotPermitted));
+    assert_eq!(
+        (fs.unlink(dir, b"in"), fs.rename(dir, b"in", root, b"out", RenameFlags::empty())),
+        (no.clone(), no)
+    );
+    set(fixed, 0).unwrap();
+    fs.unlink(root, b"fixed").unwrap();
+    fs.unmount().unwrap();
+    rig.close(pool).unwrap();
+}
