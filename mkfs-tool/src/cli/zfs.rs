@@ -62,6 +62,12 @@ pub enum Verb {
     Holds(Holds),
     /// Give a dataset or snapshot another name
     Rename(Rename),
+    /// Space and objects of each user, and their quotas
+    Userspace(Space),
+    /// Space and objects of each group, and their quotas
+    Groupspace(Space),
+    /// Space and objects of each project, and their quotas
+    Projectspace(Space),
     /// What differs between a snapshot and a later state
     Diff(Diff),
 }
@@ -328,6 +334,31 @@ pub struct Holds {
     /// DATASET@NAME
     #[arg(required = true)]
     pub snapshots: Vec<String>,
+}
+
+/// `zfs userspace`, `groupspace`, `projectspace`.
+#[derive(Debug, Args)]
+pub struct Space {
+    /// How it is printed.
+    #[command(flatten)]
+    pub listing: Listing,
+    /// Numbers of users and groups instead of the names that this machine has for them
+    #[arg(short = 'n')]
+    pub numeric: bool,
+    /// Columns: type, name, used, quota, objused, objquota
+    #[arg(short = 'o', value_delimiter = ',', value_name = "COLUMN,…")]
+    pub columns: Vec<String>,
+    /// Sort by type, name, used or quota, smallest first
+    #[arg(short = 's', value_name = "COLUMN")]
+    pub sort: Vec<String>,
+    /// Sort by that, largest first; `-s` and `-S` are repeatable, the first counts most
+    #[arg(short = 'S', value_name = "COLUMN")]
+    pub sort_descending: Vec<String>,
+    /// Types: posixuser, smbuser, posixgroup, smbgroup, all
+    #[arg(short = 't', value_delimiter = ',', value_name = "TYPE,…")]
+    pub types: Vec<String>,
+    /// The file system or snapshot
+    pub dataset: String,
 }
 
 /// `zfs diff`.

@@ -88,13 +88,13 @@ pub(crate) fn files(location: &Location) -> Result<View> {
     in_files(location, open(location)?)
 }
 
-/// Opens a location that must be in a file system, to change it. It is to be [`View::close`]d.
-pub(crate) fn files_to_write(location: &Location, force: bool) -> Result<View> {
+/// Opens what a location names, to change it. Its pool is to be closed.
+pub(crate) fn open_to_write(location: &Location, force: bool) -> Result<Opened> {
     ensure!(
         !location.dataset.as_ref().is_some_and(|name| name.contains('@')),
         "{location}: a snapshot cannot be written to"
     );
-    in_files(location, open_with(location, OpenPool::write(std::slice::from_ref(&location.image), force)?)?)
+    open_with(location, OpenPool::write(std::slice::from_ref(&location.image), force)?)
 }
 
 fn in_files(location: &Location, opened: Opened) -> Result<View> {

@@ -3,7 +3,7 @@
 use crate::cli::files::Cp;
 use crate::commands::fill::{self, How, Into};
 use crate::commands::open::environment;
-use crate::commands::view::{self, View};
+use crate::commands::view::{self, Opened, View};
 use crate::location::Location;
 use crate::source::{check_name, dir};
 use anyhow::{Context, Result, bail, ensure};
@@ -32,7 +32,16 @@ pub(super) fn copy(options: &Cp, place: &Location) -> Result<ExitCode> {
             source.display()
         );
     }
-    let view = view::files_to_write(place, options.force_import)?;
+    let view = match view::open_to_write(place, options.force_import)? {
+        Opened::Files(view) => view,
+        Opened::Volume(pool, dataset) => {
+            let [source] = sources[..] else {
+                bail!("{place}: one file at a time can be copied into a volume")
+            };
+            super::volume::copy_into(source, place, pool, dataset)?;
+            return Ok(ExitCode::SUCCESS);
+        }
+    };
     let copied = within(options, place, &sources, &view);
     // Also after an error: what was copied until then is a state like any other.
     let closed = view.close();

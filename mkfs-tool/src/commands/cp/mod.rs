@@ -1,17 +1,14 @@
 //! `tarn cp`: out of an image, and into one.
 
 mod into;
+mod volume;
 
 use super::extract::{Extractor, Wanted};
 use super::view::{self, Opened};
 use crate::cli::files::Cp;
-use crate::image;
 use crate::location::Location;
-use crate::output::show_name;
 use anyhow::{Context, Result, bail, ensure};
-use std::fs::File;
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use zfs::zpl::FileKind;
@@ -44,10 +41,10 @@ pub(crate) fn run(options: &Cp) -> Result<ExitCode> {
     for location in &locations {
         match view::open(location)? {
             Opened::Volume(_pool, dataset) => {
-                let volume = Zvol::open(dataset.objset()?).with_context(|| location.to_string())?;
+                let source = Zvol::open(dataset.objset()?).with_context(|| location.to_string())?;
                 let name = dataset.name();
                 let name = name.rsplit('/').next().unwrap_or("volume").to_owned();
-                copy_volume(&volume, &place_in(target, name.as_bytes()), options.force)
+                volume::copy_out(&source, &place_in(target, name.as_bytes()), options.force)
                     .with_context(|| location.to_string())?;
             }
             Opened::Files(view) => {
@@ -80,40 +77,4 @@ pub(crate) fn run(options: &Cp) -> Result<ExitCode> {
 /// Into a directory under its own name, else as the target.
 fn place_in(target: &Path, name: &[u8]) -> PathBuf {
     if target.is_dir() { target.join(std::ffi::OsStr::from_bytes(name)) } else { target.to_owned() }
-}
-
-fn copy_volume(volume: &Zvol, target: &Path, replace: bool) -> Result<()> {
-    let shown = || target.display().to_string();
-    // It may be smaller than a pool's least disk, so it is made by hand; like an image it has no name until it is whole.
-    if !replace && target.symlink_metadata().is_ok() {
-        bail!("{} exists: choose another name, or replace it with --force", show_name(shown().as_bytes()));
-    }
-    let folder = image::folder(target);
-    let temporary = tempfile::Builder::new().prefix(".tarn-").suffix(".partial").tempfile_in(folder);
-    let temporary = temporary.with_context(shown)?;
-    let file: &File = temporary.as_file();
-    file.set_len(volume.size()).with_context(shown)?;
-    let mut buf = vec![0; 1 << 20];
-    let mut at = 0;
-    while at < volume.size() {
-        let Some(start) = volume.next_data(at)? else { break };
-        ensure!(start >= at, "a volume whose extents do not advance");
-        let len = volume.read(start, &mut buf)?;
-        if len == 0 {
-            break;
-        }
-        // What is zero stays a hole.
-        for (n, block) in buf[..len].chunks(4096).enumerate() {
-            if block.iter().any(|b| *b != 0) {
-                file.write_all_at(block, start + n as u64 * 4096).with_context(shown)?;
-            }
-        }
-        at = start + len as u64;
-    }
-    if replace {
-        temporary.persist(target).with_context(shown)?;
-    } else {
-        temporary.persist_noclobber(target).with_context(shown)?;
-    }
-    Ok(())
 }

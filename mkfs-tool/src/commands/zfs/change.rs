@@ -1,5 +1,6 @@
 //! `tarn zfs set`, `inherit`, `rename` and `promote`.
 
+use super::accounts;
 use super::create::ancestors;
 use super::select::dataset;
 use crate::cli::zfs::{Inherit, Promote, Rename, Set};
@@ -12,8 +13,14 @@ pub(super) fn set(opened: &OpenPool, options: &Set) -> Result<()> {
     let datasets = &options.words[pairs.len()..];
     ensure!(!pairs.is_empty(), "{}: not PROPERTY=VALUE", options.words[0]);
     ensure!(!datasets.is_empty(), "name a dataset after the properties");
+    let (quotas, pairs): (Vec<_>, Vec<_>) = pairs.into_iter().partition(|(name, _)| name.contains("quota@"));
     for name in datasets {
-        dataset(opened, name)?;
+        let dataset = dataset(opened, name)?;
+        accounts::set_quotas(&dataset, &quotas)
+            .with_context(|| format!("cannot set properties of {name}"))?;
+        if pairs.is_empty() {
+            continue;
+        }
         let done = opened.pool.dsl().set_properties(name, &pairs);
         done.with_context(|| format!("cannot set properties of {name}"))?;
     }

@@ -1,5 +1,6 @@
 //! `tarn zfs list` and `get`.
 
+use super::accounts;
 use super::select::{Item, Types, select};
 use crate::cli::zfs::{Get, List};
 use crate::commands::open::OpenPool;
@@ -250,7 +251,11 @@ pub(super) fn get(opened: &OpenPool, options: &Get) -> Result<ExitCode> {
                 human: "-".to_owned(),
                 source: Source::None,
             };
-            rows.push(item.property(property)?.unwrap_or_else(missing));
+            let found = match &item {
+                Item::Dataset(dataset) if property.contains('@') => accounts::property(dataset, property)?,
+                _ => item.property(property)?,
+            };
+            rows.push(found.unwrap_or_else(missing));
         }
         for property in rows.into_iter().filter(|p| wanted(&options.sources, &p.source)) {
             let cell = |column: &str| match column {

@@ -1,5 +1,6 @@
 //! `tarn zfs`.
 
+mod accounts;
 mod change;
 mod create;
 mod destroy;
@@ -14,6 +15,7 @@ use super::open::OpenPool;
 use crate::cli::zfs::{Verb, Zfs};
 use anyhow::Result;
 use std::process::ExitCode;
+use zfs::dmu::Accounted;
 
 /// Does one verb. Those that write log their command line in the pool's history, as `zfs` does.
 pub(crate) fn run(options: &Zfs) -> Result<ExitCode> {
@@ -23,6 +25,11 @@ pub(crate) fn run(options: &Zfs) -> Result<ExitCode> {
         Verb::Get(get) => return list::get(&OpenPool::read(disks)?, get),
         Verb::Diff(diff) => return diff::run(&OpenPool::read(disks)?, diff),
         Verb::Holds(holds) => return holds::list(&OpenPool::read(disks)?, holds),
+        Verb::Userspace(space) => return accounts::list(&OpenPool::read(disks)?, space, Accounted::User),
+        Verb::Groupspace(space) => return accounts::list(&OpenPool::read(disks)?, space, Accounted::Group),
+        Verb::Projectspace(space) => {
+            return accounts::list(&OpenPool::read(disks)?, space, Accounted::Project);
+        }
         Verb::Destroy(destroy) if destroy.dry_run => {
             return destroy::run(&OpenPool::read(disks)?, destroy).map(|_| ExitCode::SUCCESS);
         }
@@ -47,6 +54,7 @@ pub(crate) fn run(options: &Zfs) -> Result<ExitCode> {
         Verb::Release(release) => holds::release(&opened, release)?,
         // Done above: they only look.
         Verb::List(_) | Verb::Get(_) | Verb::Diff(_) | Verb::Holds(_) => Vec::new(),
+        Verb::Userspace(_) | Verb::Groupspace(_) | Verb::Projectspace(_) => Vec::new(),
     };
     opened.pool.log_requests(requests, &history_line(std::env::args()))?;
     opened.close()?;
