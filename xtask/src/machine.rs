@@ -73,7 +73,9 @@ fn is_root() -> bool {
 /// `zfsutils-linux` is in Debian's component `contrib`, which is not enabled by default.
 fn enable_contrib() -> Result<()> {
     // A package that others only mention is known to `apt-cache show`, too: it succeeds then, and prints nothing.
-    if output(Command::new("apt-cache").args(["show", "zfsutils-linux"])).is_ok_and(|text| !text.trim().is_empty()) {
+    if output(Command::new("apt-cache").args(["show", "zfsutils-linux"]))
+        .is_ok_and(|text| !text.trim().is_empty())
+    {
         return Ok(());
     }
     let deb822 = Path::new("/etc/apt/sources.list.d/debian.sources");
