@@ -150,7 +150,14 @@ impl Filesystem {
         } else {
             Payload::Record(Record::SetAttr(log_record(znode, set)).emit())
         };
-        self.note_object(&tx, znode.object(), payload);
+        match &self.log {
+            // What is made in a directory depends on these.
+            Some(log) if set.flags.is_some() || set.project.is_some() => {
+                log.order(znode.object());
+                log.assign(&tx, None, payload);
+            }
+            _ => self.note_object(&tx, znode.object(), payload),
+        }
         Ok(())
     }
 }
