@@ -56,6 +56,14 @@ pub struct DnodeInfo {
     pub compress: u8,
 }
 
+impl DnodeInfo {
+    /// Bytes up to the end of the last block that may hold data: no list in the object is longer.
+    #[must_use]
+    pub fn capacity(&self) -> u64 {
+        self.maxblkid.saturating_add(1).saturating_mul(u64::from(self.block_size))
+    }
+}
+
 pub(crate) enum Owner {
     /// Any object keeps its objset alive.
     Objset(Arc<Objset>),

@@ -159,6 +159,9 @@ impl DslPool {
                 return Err(Error::Invalid("the source is no earlier state of the bookmark's file system"));
             }
             let origin = self.hold_dataset(origin)?;
+            if origin.creation_txg() >= latest {
+                return Err(Error::corrupt("dsl_dir: an origin is not older than its clone", None));
+            }
             (at, latest) = (origin.dir(), origin.creation_txg());
         }
     }
@@ -478,7 +481,7 @@ impl Dataset {
         let mut after = Vec::new();
         while at.prev_snap_txg > phys.creation_txg {
             after.push(at.deadlist_obj);
-            at = pool.hold_dataset(at.prev_snap_obj)?.phys();
+            at = pool.previous(&at)?.ok_or(Error::NotFound)?.phys();
         }
         for deadlist in after {
             let dead = Deadlist::open(pool.meta(), deadlist)?.space_range(0, phys.creation_txg)?;

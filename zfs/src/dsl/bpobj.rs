@@ -13,6 +13,7 @@ use crate::error::{Error, Result};
 use crate::ondisk::blkptr::{BLKPTR_SIZE, Blkptr};
 use crate::ondisk::dsl::{BPOBJ_SIZE_V2, BpobjPhys, Space};
 use crate::ondisk::object_type::ObjectType;
+use alloc::collections::BTreeSet;
 use alloc::sync::Arc;
 use alloc::vec;
 use alloc::vec::Vec;
@@ -21,6 +22,8 @@ use alloc::vec::Vec;
 pub(crate) const BPOBJ_BLOCK_SIZE: u32 = 131_072;
 /// The deepest nesting of lists that we follow: real ones have a handful of levels.
 const MAX_DEPTH: usize = 64;
+/// More sub-lists than any list has: their numbers have a place in an object.
+const SUBOBJS_MAX: u64 = 1 << 48;
 /// Entries that are read at once.
 const CHUNK: u64 = 1024;
 
@@ -65,6 +68,9 @@ impl Bpobj {
             return Err(Error::corrupt("bpobj: the object has another type", None));
         }
         let phys = BpobjPhys::parse(&dnode.bonus())?;
+        if phys.num_blkptrs > dnode.info().capacity() / BLKPTR_SIZE as u64 || phys.num_subobjs > SUBOBJS_MAX {
+            return Err(too_long());
+        }
         Ok(Bpobj { os: Arc::clone(os), host: Arc::clone(host), object, phys })
     }
 
@@ -133,26 +139,40 @@ impl Bpobj {
         if bytes.len() as u64 != count * BLKPTR_SIZE as u64 {
             return Err(too_long());
         }
-        bytes.as_chunks::<BLKPTR_SIZE>().0.iter().map(|b| Blkptr::parse(b, None)).collect()
+        let entry = |bytes: &[u8; BLKPTR_SIZE]| match Blkptr::parse(bytes, None)? {
+            // No block that was freed: a list that claims more than was ever written would be walked without end.
+            bp if bp.is_hole() => Err(Error::corrupt("bpobj: a hole among the entries", None)),
+            bp => Ok(bp),
+        };
+        bytes.as_chunks::<BLKPTR_SIZE>().0.iter().map(entry).collect()
     }
 
     /// Sub-list number `index`.
     fn sub(&self, index: u64) -> Result<u64> {
         let mut bytes = [0; 8];
         let read = self.os.hold(self.phys.subobjs)?.read(index * 8, &mut bytes)?;
-        if read != 8 {
-            return Err(Error::corrupt("bpobj: fewer sub-lists than its header says", None));
+        match u64::from_le_bytes(bytes) {
+            // A hole, or behind the end.
+            object if object == 0 || read != 8 => {
+                Err(Error::corrupt("bpobj: fewer sub-lists than its header says", None))
+            }
+            object => Ok(object),
         }
-        Ok(u64::from_le_bytes(bytes))
     }
 
     /// Calls `visit` for every entry, also of sub-lists, and changes nothing (`bpobj_iterate_nofree`).
     pub fn for_each(&self, visit: &mut dyn FnMut(&Blkptr) -> Result<()>) -> Result<()> {
-        self.for_each_at(visit, 0)
+        self.for_each_at(visit, &mut BTreeSet::new(), 0)
     }
 
-    fn for_each_at(&self, visit: &mut dyn FnMut(&Blkptr) -> Result<()>, depth: usize) -> Result<()> {
-        if depth > MAX_DEPTH {
+    /// `seen`: the lists so far. A list is in one place: one that contained itself twice would be walked for ever, however deep.
+    fn for_each_at(
+        &self,
+        visit: &mut dyn FnMut(&Blkptr) -> Result<()>,
+        seen: &mut BTreeSet<u64>,
+        depth: usize,
+    ) -> Result<()> {
+        if depth > MAX_DEPTH || !seen.insert(self.object) {
             return Err(Error::corrupt("bpobj: lists are nested without end", None));
         }
         let mut first = 0;
@@ -164,7 +184,7 @@ impl Bpobj {
             first += count;
         }
         for index in 0..self.subs() {
-            Bpobj::open(&self.os, &self.host, self.sub(index)?)?.for_each_at(visit, depth + 1)?;
+            Bpobj::open(&self.os, &self.host, self.sub(index)?)?.for_each_at(visit, seen, depth + 1)?;
         }
         Ok(())
     }

@@ -12,7 +12,7 @@ use super::dir::Delta;
 use super::mos::OBJECT_DIRECTORY;
 use super::pool::DslPool;
 use crate::dmu::{Allocate, Position, Tx, Unraveled, unravel};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::ondisk::blkptr::Blkptr;
 use crate::ondisk::dsl::{BPTREE_ENTRY_SIZE, BptreeEntry, BptreePhys, Space, Used};
 use crate::ondisk::object_type::ObjectType;
@@ -21,6 +21,8 @@ use core::sync::atomic::Ordering;
 const FEATURE: &str = "com.delphix:async_destroy";
 /// The object directory's entry of the list (`DMU_POOL_BPTREE_OBJ`).
 const LIST: &str = "bptree_obj";
+/// More destroyed heads than ever wait.
+const ENTRIES_MAX: u64 = 1 << 24;
 
 impl DslPool {
     fn bptree(&self) -> Result<Option<(u64, BptreePhys)>> {
@@ -28,7 +30,14 @@ impl DslPool {
             return Ok(None);
         }
         let Some(object) = self.meta.zap_get(OBJECT_DIRECTORY, LIST)? else { return Ok(None) };
-        let phys = BptreePhys::parse(&self.meta.os.hold(object)?.bonus())?;
+        let dnode = self.meta.os.hold(object)?;
+        let phys = BptreePhys::parse(&dnode.bonus())?;
+        let count = phys.end.checked_sub(phys.begin);
+        if count.is_none_or(|count| count > ENTRIES_MAX)
+            || phys.end > dnode.info().capacity() / BPTREE_ENTRY_SIZE as u64
+        {
+            return Err(Error::corrupt("bptree: fewer entries than its header says", None));
+        }
         Ok(Some((object, phys)))
     }
 

@@ -19,6 +19,7 @@ use crate::ondisk::bookmark::Bookmark;
 use crate::ondisk::dsl::{DS_FLAG_DEFER_DESTROY, DS_FLAG_UNIQUE_ACCURATE, DatasetPhys, Space, Used};
 use crate::ondisk::zil::Header;
 use crate::zil;
+use alloc::collections::BTreeSet;
 use alloc::string::{String, ToString};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
@@ -108,7 +109,7 @@ impl DslPool {
             if phys.prev_snap_obj == 0 || phys.prev_snap_txg < first.creation_txg() {
                 return Err(Error::Invalid("the first snapshot is not older than the last"));
             }
-            at = self.hold_dataset(phys.prev_snap_obj)?;
+            at = self.previous(&phys)?.ok_or(Error::NotFound)?;
         }
     }
 
@@ -271,10 +272,14 @@ impl DslPool {
     /// Removes a key from the deadlists of all clones of a dir, and of their clones (`dsl_dir_remove_clones_key`).
     pub(crate) fn remove_clones_key(&self, tx: &Tx, dir: &Arc<Dir>, txg: u64) -> Result<()> {
         let mut stack = alloc::vec![Arc::clone(dir)];
+        let mut seen = BTreeSet::new();
         while let Some(dir) = stack.pop() {
             let clones = dir.phys().clones;
             if clones == 0 {
                 continue;
+            }
+            if !seen.insert(dir.object) {
+                return Err(Error::corrupt("dsl_dir: a clone is its own origin", None));
             }
             for (_, object) in self.meta.zap_entries(clones)? {
                 let clone = self.hold_dataset(object)?;

@@ -160,12 +160,12 @@ impl DslPool {
         let _config = self.read_config();
         let (earlier, later) = (self.find(from)?, self.find(to)?);
         // The earlier one must be an ancestor of the later.
-        let mut ancestor = later.phys().prev_snap_obj;
-        while ancestor != 0 {
-            if ancestor == earlier.object {
+        let mut at = later.phys();
+        while let Some(ancestor) = self.previous(&at)? {
+            if ancestor.object == earlier.object {
                 return Ok((earlier, later));
             }
-            ancestor = self.hold_dataset(ancestor)?.phys().prev_snap_obj;
+            at = ancestor.phys();
         }
         Err(Error::Invalid("diff: the first is not an earlier snapshot of the second"))
     }

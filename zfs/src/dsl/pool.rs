@@ -12,7 +12,7 @@ use crate::error::{Error, Result};
 use crate::ondisk::dsl::{DatasetPhys, DirPhys, Used};
 use crate::ondisk::object_type::ObjectType;
 use alloc::boxed::Box;
-use alloc::collections::BTreeMap;
+use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::string::String;
 use alloc::sync::{Arc, Weak};
 use alloc::vec::Vec;
@@ -204,6 +204,19 @@ impl DslPool {
     }
 
     /// A dataset by its number.
+    /// The snapshot before a dataset whose header is `of`; `None` if it is the first. Whoever follows these comes to an end: each is
+    /// older than the one before, or [`Error::Corrupt`].
+    pub(crate) fn previous(&self, of: &DatasetPhys) -> Result<Option<Arc<Dataset>>> {
+        if of.prev_snap_obj == 0 {
+            return Ok(None);
+        }
+        let previous = self.hold_dataset(of.prev_snap_obj)?;
+        if previous.phys().prev_snap_txg >= of.prev_snap_txg {
+            return Err(Error::corrupt("dsl_dataset: a snapshot is not older than the next", None));
+        }
+        Ok(Some(previous))
+    }
+
     pub(crate) fn hold_dataset(&self, object: u64) -> Result<Arc<Dataset>> {
         self.hold_dataset_named(object, None)
     }
@@ -332,15 +345,15 @@ impl DslPool {
     /// A file system and everything below it, parents first.
     pub(crate) fn below(&self, top: &Arc<Dataset>) -> Result<Vec<Arc<Dataset>>> {
         let mut stack = alloc::vec![Arc::clone(top)];
-        let mut all = Vec::new();
+        let (mut all, mut seen) = (Vec::new(), BTreeSet::new());
         while let Some(dataset) = stack.pop() {
+            if !seen.insert(dataset.object) {
+                return Err(Error::corrupt("dsl_dir: the tree of names has no end", None));
+            }
             let mut children = self.children_of(&dataset.dir())?;
             all.push(dataset);
             children.reverse();
             stack.append(&mut children);
-            if all.len() > 1 << 24 {
-                return Err(Error::corrupt("dsl_dir: the tree of names has no end", None));
-            }
         }
         Ok(all)
     }

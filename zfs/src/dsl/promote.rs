@@ -48,14 +48,9 @@ impl DslPool {
     /// A dataset and its predecessors as long as they belong to `dir` (`snaplist_make`), stopping before `end`.
     fn chain(&self, first: &Arc<Dataset>, dir: u64, end: u64) -> Result<Vec<Arc<Dataset>>> {
         let mut chain = Vec::new();
-        let mut object = first.object;
-        while object != 0 && object != end {
-            let dataset = self.hold_dataset(object)?;
-            let phys = dataset.phys();
-            if phys.dir_obj != dir {
-                break;
-            }
-            object = phys.prev_snap_obj;
+        let mut at = Some(Arc::clone(first));
+        while let Some(dataset) = at.filter(|d| d.object != end && d.phys().dir_obj == dir) {
+            at = self.previous(&dataset.phys())?;
             chain.push(dataset);
         }
         Ok(chain)

@@ -314,10 +314,7 @@ impl Dataset {
             if at.prev_snap_obj == earlier.object {
                 return Ok(written);
             }
-            if at.prev_snap_obj == 0 {
-                return Err(Error::NotFound);
-            }
-            at = pool.hold_dataset(at.prev_snap_obj)?.phys();
+            at = pool.previous(&at)?.ok_or(Error::NotFound)?.phys();
         }
     }
 

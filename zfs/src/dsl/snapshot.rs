@@ -199,11 +199,11 @@ impl DslPool {
     /// The `prev_snap_txg` of a snapshot and of all before it: the keys of a deadlist that has none itself.
     pub(crate) fn keys_before(&self, snapshot: u64) -> Result<Vec<u64>> {
         let mut keys = Vec::new();
-        let mut at = snapshot;
-        while at != 0 {
-            let phys = self.hold_dataset(at)?.phys();
+        let mut at = if snapshot == 0 { None } else { Some(self.hold_dataset(snapshot)?) };
+        while let Some(dataset) = at {
+            let phys = dataset.phys();
             keys.push(phys.prev_snap_txg);
-            at = phys.prev_snap_obj;
+            at = self.previous(&phys)?;
         }
         Ok(keys)
     }

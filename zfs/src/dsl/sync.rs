@@ -344,7 +344,11 @@ impl DslPool {
         {
             let _config = self.read_config();
             let mut stack = alloc::vec![self.root_dir()?];
+            let mut seen = BTreeSet::new();
             while let Some(dir) = stack.pop() {
+                if !seen.insert(dir.object) {
+                    return Err(Error::corrupt("dsl_dir: the tree of names has no end", None));
+                }
                 let mut children = self.meta.zap_entries(dir.phys().child_dir_zapobj)?;
                 children.sort();
                 for (_, object) in children.into_iter().rev() {

@@ -150,6 +150,12 @@ impl DnodePhys {
         if datablkszsec == 0 {
             return Err(bad("dnode: block size is zero"));
         }
+        let maxblkid = u64_at(raw, 16);
+        let end_of_object =
+            maxblkid.checked_add(1).and_then(|n| n.checked_mul(u64::from(datablkszsec) * 512));
+        if end_of_object.is_none() {
+            return Err(bad("dnode: last block beyond all offsets"));
+        }
         let spilled = flags & FLAG_SPILL_BLKPTR != 0;
         let bonus_at = DNODE_CORE_SIZE + usize::from(nblkptr) * BLKPTR_SIZE;
         let bonus_end = bonus_at + usize::from(u16_at(raw, 10));
@@ -176,7 +182,7 @@ impl DnodePhys {
             flags: flags & !FLAG_SPILL_BLKPTR,
             datablkszsec,
             slots,
-            maxblkid: u64_at(raw, 16),
+            maxblkid,
             used: u64_at(raw, 24),
             blkptrs,
             // Copied: a slice would keep the whole block in memory as long as the dnode lives.
@@ -301,12 +307,13 @@ mod tests {
 
     #[test]
     fn broken_rules_are_named() {
-        let cases: [(usize, u8, &str); 7] = [
+        let cases: [(usize, u8, &str); 8] = [
             (0, 54, "dnode: unknown object type"),
             (1, 18, "dnode: indirect block size out of range"),
             (2, 13, "dnode: number of levels out of range"),
             (3, 4, "dnode: number of block pointers out of range"),
             (3, 0, "dnode: number of block pointers out of range"),
+            (23, 128, "dnode: last block beyond all offsets"),
             (11, 4, "dnode: bonus reaches past the dnode"),
             (12, 40, "dnode: extra slots reach past the block"),
         ];

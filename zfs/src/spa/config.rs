@@ -292,7 +292,7 @@ pub(crate) fn read(mos: &Arc<Objset>, object: u64) -> Result<NvList> {
     let dnode = mos.hold(object)?;
     let size = dnode.bonus().first_chunk::<8>().map_or(0, |b| u64::from_le_bytes(*b));
     let info = dnode.info();
-    let capacity = (info.maxblkid + 1).saturating_mul(u64::from(info.block_size));
+    let capacity = info.capacity();
     if size > capacity.min(SIZE_MAX) {
         return Err(Error::corrupt("packed list: longer than its object", None));
     }

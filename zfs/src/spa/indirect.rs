@@ -46,7 +46,7 @@ fn read(mos: &Arc<Objset>, object: u64) -> Result<Mapping> {
     let dnode = mos.hold(object)?;
     let count = entry_count(&dnode.bonus())?;
     let info = dnode.info();
-    let capacity = (info.maxblkid + 1).saturating_mul(u64::from(info.block_size));
+    let capacity = info.capacity();
     if count > ENTRIES_MAX || count * ENTRY_SIZE as u64 > capacity {
         return Err(Error::corrupt("removed vdev: mapping longer than its object", None));
     }

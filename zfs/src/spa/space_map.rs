@@ -53,7 +53,7 @@ impl SpaceMap {
         let dnode = mos.hold(object)?;
         let header = SpaceMapHeader::parse(&dnode.bonus())?;
         let info = dnode.info();
-        let capacity = (info.maxblkid + 1).saturating_mul(u64::from(info.block_size));
+        let capacity = info.capacity();
         if header.length > capacity {
             return Err(Error::corrupt("space map: longer than its object", None));
         }

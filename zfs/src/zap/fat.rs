@@ -47,7 +47,8 @@ pub(crate) enum Put {
 }
 
 impl Header {
-    pub(crate) fn parse(block: &[u8]) -> core::result::Result<Self, Broken> {
+    /// Reads the header of an object of so many blocks.
+    pub(crate) fn parse(block: &[u8], blocks: u64) -> core::result::Result<Self, Broken> {
         let word = |i: usize| read_u64(block, i * 8);
         if word(0) != BLOCK_TYPE_HEADER || word(1) != MAGIC {
             return Err("zap: wrong type or magic");
@@ -74,7 +75,22 @@ impl Header {
         if !block.len().is_power_of_two() || block.len() < 512 || !right {
             return Err("zap: pointer table of another size than its shift says");
         }
+        if !header.lies_within(blocks) {
+            return Err("zap: header points beyond the object");
+        }
         Ok(header)
+    }
+
+    /// What the header says of its object's blocks can be.
+    fn lies_within(&self, blocks: u64) -> bool {
+        // A table that another implementation is doubling has its place, but not yet all of its blocks.
+        let doubled = self.table_blocks.saturating_mul(2);
+        let ends_by = |first: u64, count, limit| first.checked_add(count).is_some_and(|end| end <= limit);
+        let table = self.table_blocks == 0 || ends_by(self.table_block, self.table_blocks, blocks);
+        let next = self.table_next == 0 || ends_by(self.table_next, doubled, self.free_block);
+        let free =
+            blocks.checked_add(doubled).is_some_and(|limit| self.free_block <= limit.min(i64::MAX as u64));
+        table && next && free && self.leaves <= self.free_block
     }
 
     fn emit(&self, block: &mut [u8]) {
@@ -124,13 +140,19 @@ fn broken(zap: &Dnode, rule: Broken) -> Error {
     Error::corrupt(rule, zap.bookmark(0, 0))
 }
 
-/// The leaf block for a hash.
-fn leaf_of(zap: &Dnode, header: &Header, hash: u64) -> Result<u64> {
-    let (block, at) = header.pointer_at(header.index(hash));
+/// The leaf block that a pointer leads to.
+fn pointer(zap: &Dnode, header: &Header, index: u64) -> Result<u64> {
+    let (block, at) = header.pointer_at(index);
     match zap.with_block(block, |b| read_u64(b, at))? {
         0 => Err(broken(zap, "zap: pointer to the header as a leaf")),
+        leaf if leaf >= header.free_block => Err(broken(zap, "zap: pointer to a leaf beyond the object")),
         leaf => Ok(leaf),
     }
+}
+
+/// The leaf block for a hash.
+fn leaf_of(zap: &Dnode, header: &Header, hash: u64) -> Result<u64> {
+    pointer(zap, header, header.index(hash))
 }
 
 fn in_leaf<R>(
@@ -193,7 +215,7 @@ pub(crate) fn put(
             Ok(None) => return Err(Error::Exists),
             Ok(Some(0)) => return Ok(()),
             Ok(Some(new)) => {
-                header.entries += new;
+                header.entries = header.entries.saturating_add(new);
                 return save(zap, tx, header);
             }
             Err(_) => expand(zap, tx, header, query.hash, block)?,
@@ -208,7 +230,8 @@ fn save(zap: &Arc<Dnode>, tx: &Tx, header: &Header) -> Result<()> {
 /// Splits the full leaf that `hash` belongs to.
 fn expand(zap: &Arc<Dnode>, tx: &Tx, header: &mut Header, hash: u64, block: u64) -> Result<()> {
     let prefix_len = in_leaf(zap, block, |leaf| Ok(leaf.prefix_len()))?;
-    while header.table_shift <= prefix_len {
+    check_range(zap, header, hash, block, prefix_len)?;
+    if header.table_shift == prefix_len {
         grow_table(zap, tx, header)?;
     }
     let new_block = header.free_block;
@@ -223,6 +246,19 @@ fn expand(zap: &Arc<Dnode>, tx: &Tx, header: &mut Header, hash: u64, block: u64)
     let prefix = hash.checked_shr(64 - (prefix_len + 1)).unwrap_or(0) | 1;
     set_pointers(zap, tx, header, prefix << diff, 1 << diff, new_block)?;
     save(zap, tx, header)
+}
+
+/// The pointers that a leaf's prefix says are its own lead to it: a damaged prefix would have all others overwritten.
+fn check_range(zap: &Dnode, header: &Header, hash: u64, block: u64, prefix_len: u32) -> Result<()> {
+    let wrong = || broken(zap, "zap: a leaf's prefix is not that of its pointers");
+    let diff = header.table_shift.checked_sub(prefix_len).ok_or_else(wrong)?;
+    let first = hash.checked_shr(64 - prefix_len).unwrap_or(0) << diff;
+    for index in [first, first + (1 << diff) - 1] {
+        if pointer(zap, header, index)? != block {
+            return Err(wrong());
+        }
+    }
+    Ok(())
 }
 
 fn set_pointers(
@@ -265,11 +301,12 @@ fn grow_table(zap: &Arc<Dnode>, tx: &Tx, header: &mut Header) -> Result<()> {
     };
     if old_blocks == 0 {
         let table = zap.with_block(0, |b| doubled(&b[size / 2..]))?;
-        zap.write_block(tx, new_first, Bytes::from(table))?;
+        zap.write_block(tx, new_first, Bytes::from(table.map_err(|rule| broken(zap, rule))?))?;
     }
     for i in 0..old_blocks {
         let halves = zap.with_block(old_first + i, |b| [doubled(&b[..size / 2]), doubled(&b[size / 2..])])?;
         for (half, table) in halves.into_iter().enumerate() {
+            let table = table.map_err(|rule| broken(zap, rule))?;
             zap.write_block(tx, new_first + 2 * i + half as u64, Bytes::from(table))?;
         }
     }
@@ -287,14 +324,17 @@ fn grow_table(zap: &Arc<Dnode>, tx: &Tx, header: &mut Header) -> Result<()> {
     Ok(())
 }
 
-/// Each word of a pointer table, twice.
-fn doubled(table: &[u8]) -> Vec<u8> {
+/// Each word of a pointer table, twice. None is 0: a table that claims more than was ever written would be doubled without end.
+fn doubled(table: &[u8]) -> core::result::Result<Vec<u8>, Broken> {
     let mut out = Vec::with_capacity(table.len() * 2);
     for word in table.as_chunks::<8>().0 {
+        if *word == [0; 8] {
+            return Err("zap: pointer to the header as a leaf");
+        }
         out.extend_from_slice(word);
         out.extend_from_slice(word);
     }
-    out
+    Ok(out)
 }
 
 pub(crate) fn remove(zap: &Arc<Dnode>, tx: &Tx, header: &mut Header, query: &Query) -> Result<()> {

@@ -283,7 +283,7 @@ impl Leaf<&mut [u8]> {
         self.block[at] = FREE;
         self.set_u16(at + 22, self.u16_at(FREELIST));
         self.set_u16(FREELIST, chunk);
-        self.set_u16(NFREE, self.nfree() + 1);
+        self.set_u16(NFREE, self.nfree().saturating_add(1));
     }
 
     fn create_array(&mut self, bytes: &[u8]) -> Result<u16, Broken> {
@@ -346,24 +346,24 @@ impl Leaf<&mut [u8]> {
         self.block[at + 12..at + 16].copy_from_slice(&cd.to_le_bytes());
         self.set_u64(at + 16, query.hash);
         self.link(chunk)?;
-        self.set_u16(NENTRIES, self.u16_at(NENTRIES) + 1);
+        self.set_u16(NENTRIES, self.u16_at(NENTRIES).saturating_add(1));
         Ok(())
     }
 
     fn unused_cd(&self, hash: u64) -> Result<u32, Broken> {
         let mut taken = Vec::new();
         let mut chunk = self.u16_at(self.bucket_at(hash));
-        while chunk != CHAIN_END {
+        for _ in 0..=self.chunks {
+            if chunk == CHAIN_END {
+                return Ok((0..).find(|cd| !taken.contains(cd)).unwrap_or(0));
+            }
             let entry = self.entry(chunk)?;
             if entry.hash == hash {
                 taken.push(entry.cd);
             }
-            if taken.len() > usize::from(self.chunks) {
-                return Err(BAD_CHAIN);
-            }
             chunk = entry.next;
         }
-        Ok((0..).find(|cd| !taken.contains(cd)).unwrap_or(0))
+        Err(BAD_CHAIN)
     }
 
     /// Links an entry into its chain, which is kept in the order of cds.
@@ -427,19 +427,18 @@ impl Leaf<&mut [u8]> {
         let prefix = self.prefix() << 1;
         let old = self.block.to_vec();
         let old = Leaf::new(&old[..])?;
-        let mut upper = vec![0; old.block.len()];
+        // Both halves are built anew, which also leaves them without fragmentation; aside, so that a damaged leaf stays as it is.
+        let [mut lower, mut upper] = [(); 2].map(|()| vec![0; old.block.len()]);
+        Leaf::init(&mut lower, prefix, len, sorted);
         Leaf::init(&mut upper, prefix | 1, len, sorted);
+        let mut lower_leaf = Leaf::new(&mut lower[..])?;
         let mut upper_leaf = Leaf::new(&mut upper[..])?;
-        // Both halves are built anew, which also leaves them without fragmentation.
-        Leaf::init(self.block, prefix, len, sorted);
         let bit = 1u64 << (64 - len);
         for entry in old.entries() {
-            if entry.hash & bit != 0 {
-                upper_leaf.adopt(&old, &entry)?;
-            } else {
-                self.adopt(&old, &entry)?;
-            }
+            let half = if entry.hash & bit != 0 { &mut upper_leaf } else { &mut lower_leaf };
+            half.adopt(&old, &entry)?;
         }
+        self.block.copy_from_slice(&lower);
         Ok(upper)
     }
 
@@ -453,7 +452,7 @@ impl Leaf<&mut [u8]> {
         self.set_u16(at + 4, name_chunk);
         self.set_u16(at + 8, value_chunk);
         self.link(chunk)?;
-        self.set_u16(NENTRIES, self.u16_at(NENTRIES) + 1);
+        self.set_u16(NENTRIES, self.u16_at(NENTRIES).saturating_add(1));
         Ok(())
     }
 

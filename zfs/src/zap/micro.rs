@@ -14,6 +14,8 @@ use alloc::vec::Vec;
 pub(crate) const BLOCK_TYPE_MICRO: u64 = (1 << 63) + 3;
 /// The largest micro ZAP, in bytes (`MZAP_MAX_BLKSZ`).
 pub(crate) const MAX_SIZE: u32 = 128 << 10;
+/// The largest that is read: as many entries as [`Index`] can number.
+pub(crate) const LARGEST: usize = ENTRY_LEN << 16;
 const ENTRY_LEN: usize = 64;
 const NAME_AT: usize = 14;
 /// Longest name with its terminating zero.

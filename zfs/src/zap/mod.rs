@@ -234,9 +234,11 @@ fn load(zap: &Dnode) -> Result<Form> {
     if !zap.object_type().is_zap() {
         return Err(bad("zap: the object's type is not that of a ZAP"));
     }
+    let blocks = zap.info().maxblkid.saturating_add(1);
     zap.with_block(0, |block| match read_u64(block, 0) {
+        micro::BLOCK_TYPE_MICRO if block.len() > micro::LARGEST => Err(bad("micro zap: block too large")),
         micro::BLOCK_TYPE_MICRO => Ok(Form::Micro(Micro(block).index())),
-        _ => Header::parse(block).map(Form::Fat).map_err(bad),
+        _ => Header::parse(block, blocks).map(Form::Fat).map_err(bad),
     })?
 }
 

@@ -1,5 +1,6 @@
 //! ZAPs against a model in memory: growth from micro to fat, splits, growth of the pointer table, iteration.
 
+use super::leaf::Leaf;
 use super::*;
 use crate::dmu::testing::{Below, TestPool};
 use crate::ondisk::objset::ObjsetKind;
@@ -263,4 +264,77 @@ fn damaged_blocks_are_errors() {
         *zap.zap.write() = Cache::default();
     }
     assert_eq!(entries(&zap).unwrap().len(), 3000);
+}
+
+fn long_name(i: u64) -> String {
+    format!("{i} is a name that is so long that a ZAP with it is a fat one")
+}
+
+/// A fat ZAP with so many entries, whose form is read anew after `damage` of one of its blocks.
+fn damaged(entries: u64, block: u64, damage: impl FnOnce(&mut [u8])) -> (TestPool, Arc<Dnode>, Tx) {
+    let (pool, os) = pool();
+    let tx = pool.txgs.begin(0).unwrap();
+    let zap = create(&os, &tx, DIR, &CreateOptions::default()).unwrap();
+    for i in 0..entries {
+        add_u64(&zap, &tx, long_name(i).as_str(), i).unwrap();
+    }
+    zap.modify_block(&tx, block, damage).unwrap();
+    zap.zap.write().form = None;
+    (pool, zap, tx)
+}
+
+fn set_word(block: &mut [u8], word: usize, value: u64) {
+    block[word * 8..word * 8 + 8].copy_from_slice(&value.to_le_bytes());
+}
+
+#[test]
+fn a_header_that_points_beyond_the_object_is_refused() {
+    // First block and length of the pointer table with its shift, the next table, the free block, the number of leaves.
+    let damages: [&[(usize, u64)]; 6] = [
+        &[(2, u64::MAX), (3, 1), (4, 11)],
+        &[(2, 1), (3, 1 << 30), (4, 41)],
+        &[(5, u64::MAX)],
+        &[(7, u64::MAX)],
+        &[(7, 1 << 40)],
+        &[(8, u64::MAX)],
+    ];
+    for words in damages {
+        let damage = |b: &mut [u8]| words.iter().for_each(|&(word, value)| set_word(b, word, value));
+        let (_pool, zap, tx) = damaged(20, 0, damage);
+        assert!(matches!(lookup(&zap, "x"), Err(Error::Corrupt { .. })), "{words:?}");
+        assert!(matches!(add_u64(&zap, &tx, "x", 1), Err(Error::Corrupt { .. })), "{words:?}");
+    }
+}
+
+/// A leaf that claims the hashes of others must not take their pointers when it is split.
+#[test]
+fn a_leaf_with_a_wrong_prefix_is_not_split() {
+    // Several leaves: the first is that of the lowest hashes no more.
+    let (_pool, zap, tx) = damaged(900, 1, |leaf| leaf[32..34].copy_from_slice(&0u16.to_le_bytes()));
+    let mut refused = 0;
+    for i in 0..3000 {
+        refused += u32::from(add_u64(&zap, &tx, format!("another-{i}").as_str(), i).is_err());
+    }
+    assert!(refused > 0);
+    let left = (0..900).filter(|&i| lookup_u64(&zap, long_name(i).as_str()) == Ok(i)).count();
+    assert!(left > 500, "{left} of 900 entries are left");
+}
+
+#[test]
+fn a_leaf_that_cannot_be_split_stays_as_it_is() {
+    let mut block = vec![0; 16_384];
+    Leaf::init(&mut block, 0, 0, false);
+    let rules = Rules { salt: 5, flags: 0, normalization: 0 };
+    for i in 0..50u64 {
+        let name = format!("name-{i}");
+        let query = Query::new(&rules, Key::Name(name.as_bytes()), Match::Exact).unwrap();
+        Leaf::new(&mut block[..]).unwrap().create(&query, None, &Value::words(&[i])).unwrap();
+    }
+    // The name of the first entry is nowhere.
+    let first = Leaf::new(&block[..]).unwrap().entries()[0].chunk;
+    let at = 48 + 2 * (16_384 / 32) + usize::from(first) * 24;
+    block[at + 4..at + 6].copy_from_slice(&9000u16.to_le_bytes());
+    let before = block.clone();
+    assert!(Leaf::new(&mut block[..]).unwrap().split(false).is_err());
+    assert!(block == before);
 }

@@ -1,5 +1,6 @@
 //! The dataset layer on a pool in miniature: every operation, then the books are compared with what is on disk.
 
+mod damage;
 mod rig;
 
 use super::*;
