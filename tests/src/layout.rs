@@ -29,11 +29,13 @@ pub enum Layout {
     Log,
     /// A mirror, and one for metadata.
     Special,
+    /// A mirror and a raidz1 side by side, mirrors for metadata and for intent logs.
+    Mixed,
 }
 
 impl Layout {
     /// All of them.
-    pub const ALL: [Layout; 9] = [
+    pub const ALL: [Layout; 10] = [
         Layout::Single,
         Layout::Stripe,
         Layout::Mirror,
@@ -43,6 +45,7 @@ impl Layout {
         Layout::Draid,
         Layout::Log,
         Layout::Special,
+        Layout::Mixed,
     ];
 
     /// Those that this engine can make.
@@ -73,6 +76,7 @@ impl Layout {
             Layout::Draid => "draid",
             Layout::Log => "log",
             Layout::Special => "special",
+            Layout::Mixed => "mixed",
         }
     }
 
@@ -95,6 +99,7 @@ impl Layout {
             Layout::Special => 4,
             Layout::Raidz2 | Layout::Draid => 5,
             Layout::Raidz3 => 6,
+            Layout::Mixed => 9,
         }
     }
 
@@ -103,7 +108,7 @@ impl Layout {
     pub fn tolerance(self) -> usize {
         match self {
             Layout::Single | Layout::Stripe | Layout::Log => 0,
-            Layout::Mirror | Layout::Raidz1 | Layout::Draid | Layout::Special => 1,
+            Layout::Mirror | Layout::Raidz1 | Layout::Draid | Layout::Special | Layout::Mixed => 1,
             Layout::Raidz2 => 2,
             Layout::Raidz3 => 3,
         }
@@ -134,6 +139,12 @@ impl Layout {
             Layout::Special => {
                 let specials = vec![NewVdev::Mirror(devices.split_off(2))];
                 Topology { specials, ..vec![NewVdev::Mirror(devices)].into() }
+            }
+            Layout::Mixed => {
+                let logs = vec![NewVdev::Mirror(devices.split_off(7))];
+                let specials = vec![NewVdev::Mirror(devices.split_off(5))];
+                let raidz = parity(1, devices.split_off(2));
+                Topology { logs, specials, ..vec![NewVdev::Mirror(devices), raidz].into() }
             }
         }
     }

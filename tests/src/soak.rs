@@ -11,8 +11,8 @@ use zfs::spa::{ImportOptions, Pool};
 
 /// Size of each disk in bytes.
 const DISK_SIZE: u64 = 384 << 20;
-/// Operations between two exports.
-const ROUND: u64 = 200;
+/// Operations between two exports of a campaign.
+pub const ROUND: u64 = 200;
 /// Rounds between two judgements of zdb.
 const ZDB_ROUNDS: u64 = 4;
 const LIMITS: Limits = Limits { files: 120, length: 200_000, file_size: 1 << 20 };
@@ -41,12 +41,12 @@ impl Soak {
         self.disks.iter().map(|d| Arc::<SimDisk>::clone(d) as Arc<dyn BlockDevice>).collect()
     }
 
-    /// One round: operations, comparison, export, import, comparison. Answers how many operations there were.
-    pub fn round(&mut self) -> Result<u64> {
+    /// One round: so many operations, comparison, export, import, comparison. Now and then, the first time among them, zdb judges.
+    pub fn round(&mut self, operations: u64) -> Result<()> {
         let about = format!("seed {}, layout {}, round {}", self.seed, self.layout.name(), self.round);
         let mut world = self.world.take().context("a round failed before")?;
         let mut rng = Rng::new(self.seed ^ (self.round + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15));
-        for i in 0..ROUND {
+        for i in 0..operations {
             world.step(&mut rng).with_context(|| format!("{about}, operation {i}"))?;
         }
         world.check().with_context(|| about.clone())?;
@@ -66,6 +66,6 @@ impl Soak {
         ensure!(report.is_clean(), "{about}: {report:?}");
         self.world = Some(world);
         self.round += 1;
-        Ok(ROUND)
+        Ok(())
     }
 }

@@ -8,8 +8,8 @@ use platform::mem::MemDisk;
 use std::collections::BTreeMap;
 use std::sync::{Arc, OnceLock};
 use zfs::compress::{Compression, Workspace};
-use zfs::dmu::{Traverse, Visit, traverse};
-use zfs::ondisk::blkptr::{Blkptr, LABEL_START_SIZE};
+use zfs::dmu::{Objset, Traverse, Visit, traverse};
+use zfs::ondisk::blkptr::{BLKPTR_SIZE, Blkptr, LABEL_START_SIZE};
 use zfs::ondisk::bookmark::Bookmark;
 use zfs::ondisk::dnode::DnodePhys;
 use zfs::ondisk::label::{LABEL_SIZE, NVLIST_OFFSET, NVLIST_SIZE, RING_OFFSET, RING_SIZE};
@@ -36,6 +36,8 @@ struct Found {
     bonuses: Vec<Vec<u8>>,
     logs: Vec<Vec<u8>>,
     labels: Vec<Vec<u8>>,
+    /// Whole ZAPs, behind their block size in units of 512 bytes, less one.
+    zaps: Vec<Vec<u8>>,
 }
 
 /// Where [`Found`] keeps indirect blocks.
@@ -83,7 +85,9 @@ fn collect(name: &str, found: &mut Found) -> Result<()> {
     for (objset, root) in roots {
         traverse(pool.zio(), objset, &root, 0, &mut Collector { pool: &pool, found })?;
     }
+    let mut objsets = vec![Arc::clone(pool.mos())];
     for dataset in pool.dsl().datasets()? {
+        objsets.push(dataset.objset()?);
         let header = dataset.objset()?.zil_header();
         zil::visit_blocks(pool.zio(), &header, dataset.object(), u64::MAX, &mut |bp| {
             let at = (bp.dva(0).offset + LABEL_START_SIZE) as usize;
@@ -91,6 +95,30 @@ fn collect(name: &str, found: &mut Found) -> Result<()> {
             found.logs.extend(block.map(<[u8]>::to_vec));
             Ok(())
         })?;
+    }
+    for os in objsets {
+        collect_zaps(&os, &mut found.zaps)?;
+    }
+    Ok(())
+}
+
+fn collect_zaps(os: &Arc<Objset>, zaps: &mut Vec<Vec<u8>>) -> Result<()> {
+    const LARGE: usize = 300 << 10;
+    let mut kept = 0;
+    let mut object = 0;
+    while let Some(next) = os.next_object(object, false)? {
+        object = next;
+        let dnode = os.hold(object)?;
+        if !dnode.object_type().is_zap() || kept >= PER_KIND {
+            continue;
+        }
+        let mut content = vec![0; LARGE];
+        let len = dnode.read(0, &mut content)?;
+        let units = (dnode.block_size() / 512 - 1) as u16;
+        if len < LARGE {
+            zaps.push([&units.to_le_bytes(), &content[..len]].concat());
+            kept += 1;
+        }
     }
     Ok(())
 }
@@ -111,8 +139,12 @@ fn blocks(kind: u8) -> Result<Vec<Vec<u8>>> {
     Ok(found()?.blocks.get(&kind).cloned().unwrap_or_default())
 }
 
+/// The beginnings of indirect blocks: more of the same would only cost time.
 pub(super) fn indirect_blocks() -> Result<Vec<Vec<u8>>> {
-    blocks(INDIRECT)
+    const LENGTH: usize = 64 * BLKPTR_SIZE;
+    let mut all = blocks(INDIRECT)?;
+    all.iter_mut().for_each(|block| block.truncate(LENGTH));
+    Ok(all)
 }
 
 pub(super) fn dnode_blocks() -> Result<Vec<Vec<u8>>> {
@@ -160,6 +192,10 @@ pub(super) fn uberblocks() -> Result<Vec<Vec<u8>>> {
 
 pub(super) fn log_blocks() -> Result<Vec<Vec<u8>>> {
     Ok(found()?.logs.iter().take(200).cloned().collect())
+}
+
+pub(super) fn zaps() -> Result<Vec<Vec<u8>>> {
+    Ok(found()?.zaps.clone())
 }
 
 pub(super) fn compressed() -> Result<Vec<Vec<u8>>> {

@@ -6,23 +6,25 @@
 
 mod corpus;
 mod pools;
+mod records;
 mod targets;
+mod zap;
 
 use crate::model::Rng;
-use anyhow::{Result, bail};
+use anyhow::{Result, ensure};
 
 /// Something that reads bytes.
 pub struct Target {
     /// Its name on command lines.
     pub name: &'static str,
     /// Inputs that are well-formed.
-    corpus: fn() -> Result<Vec<Vec<u8>>>,
+    pub corpus: fn() -> Result<Vec<Vec<u8>>>,
     /// Reads an input. An error is a broken promise of the reader (wrong data, say): refusing is no error.
-    run: fn(&[u8]) -> Result<()>,
+    pub run: fn(&[u8]) -> Result<()>,
 }
 
-/// All of them: parsers, then whole pools.
-static TARGETS: [Target; 14] = [
+/// The engine's: parsers, then whole pools.
+pub static TARGETS: [Target; 16] = [
     Target { name: "blkptr", corpus: corpus::indirect_blocks, run: targets::blkptr },
     Target { name: "dnode", corpus: corpus::dnode_blocks, run: targets::dnode },
     Target { name: "objset", corpus: corpus::objsets, run: targets::objset },
@@ -34,16 +36,13 @@ static TARGETS: [Target; 14] = [
     Target { name: "sa", corpus: corpus::bonuses, run: targets::sa },
     Target { name: "zil", corpus: corpus::log_blocks, run: targets::zil },
     Target { name: "spacemap", corpus: corpus::space_maps, run: targets::space_map },
+    Target { name: "zap", corpus: corpus::zaps, run: zap::run },
+    Target { name: "records", corpus: records::corpus, run: records::run },
     Target { name: "decompress", corpus: corpus::compressed, run: targets::decompress },
     // Whole pools. Their input is a list of places to damage.
     Target { name: "pool", corpus: corpus::damages, run: pools::damaged },
     Target { name: "pool-blocks", corpus: corpus::damages, run: pools::tampered },
 ];
-
-/// The names of all targets.
-pub fn names() -> impl Iterator<Item = &'static str> {
-    TARGETS.iter().map(|t| t.name)
-}
 
 /// The inputs of a target.
 pub struct Fuzzer {
@@ -53,13 +52,10 @@ pub struct Fuzzer {
 }
 
 impl Fuzzer {
-    /// A target by its name.
-    pub fn new(name: &str, seed: u64) -> Result<Fuzzer> {
-        let Some(target) = TARGETS.iter().find(|t| t.name == name) else {
-            bail!("no fuzz target {name}: there are {}", names().collect::<Vec<_>>().join(", "));
-        };
+    /// The inputs of a target.
+    pub fn new(target: &'static Target, seed: u64) -> Result<Fuzzer> {
         let corpus = (target.corpus)()?;
-        anyhow::ensure!(!corpus.is_empty(), "{name}: the corpus is empty");
+        ensure!(!corpus.is_empty(), "{}: the corpus is empty", target.name);
         Ok(Fuzzer { target, corpus, seed })
     }
 

@@ -5,7 +5,7 @@
 use super::mutate;
 use crate::fixtures;
 use crate::model::{Rng, env};
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use bytes::Bytes;
 use platform::block::BlockDevice;
 use platform::sim::{Image, SimDisk, SimLog};
@@ -18,7 +18,22 @@ use zfs::ondisk::bookmark::Bookmark;
 use zfs::spa::{ImportOptions, Pool, Tamper};
 use zfs::zpl::{Durability, FileKind, Filesystem, MountOptions, New};
 
-const FIXTURES: [&str; 3] = ["h-snaps", "b-nofeat", "a-default"];
+/// Fixtures, and how many of their disks, any of them, each can lose.
+const FIXTURES: [(&str, usize); 9] = [
+    ("h-snaps", 0),
+    ("b-nofeat", 0),
+    ("a-default", 0),
+    ("e-mirror", 1),
+    ("f-raidz1-3", 1),
+    ("g-raidz2-5", 2),
+    ("g-raidz3-6", 3),
+    ("p-draid1", 1),
+    ("p-draid2s", 2),
+];
+/// Of these, that many have one disk.
+const SINGLE: u8 = 3;
+/// Places that one word of the input damages where what is damaged can be spared.
+const SPARED_PLACES: usize = 32;
 /// Entries of all directories that are looked at: damaged directories may contain themselves.
 const ENTRIES_MAX: usize = 3000;
 /// Bytes of a file that are read.
@@ -28,10 +43,12 @@ const LABELS: u64 = 512 << 10;
 
 /// A fixture as it should be.
 struct Base {
-    image: Image,
+    images: Vec<Image>,
+    /// How many of the disks can be lost.
+    tolerance: usize,
     txg: u64,
-    /// Where blocks lie on the disk.
-    extents: Vec<(u64, u64)>,
+    /// What lies on the disks: disk, offset, length.
+    extents: Vec<(usize, u64, u64)>,
     /// What can be read: hashes by name.
     content: BTreeMap<String, [u8; 32]>,
 }
@@ -50,26 +67,39 @@ impl Traverse for Extents {
     }
 }
 
-fn open(image: Image, options: ImportOptions) -> zfs::Result<Arc<Pool>> {
-    let disk: Arc<dyn BlockDevice> = Arc::new(SimDisk::new(&SimLog::new(), 0, image));
-    Pool::import(vec![disk], env(), options)
+fn open(images: Vec<Image>, options: ImportOptions) -> zfs::Result<Arc<Pool>> {
+    let log = SimLog::new();
+    let disk = |(n, image)| Arc::new(SimDisk::new(&log, n, image)) as Arc<dyn BlockDevice>;
+    Pool::import(images.into_iter().enumerate().map(disk).collect(), env(), options)
 }
 
-fn load(name: &str) -> Result<Base> {
-    let bytes = fixtures::image(name, 0)?;
-    let mut image = Image::new(bytes.len() as u64);
-    for (i, chunk) in bytes.chunks(4096).enumerate().filter(|(_, c)| c.iter().any(|b| *b != 0)) {
-        image.write((i * 4096) as u64, chunk);
+fn load(name: &str, tolerance: usize) -> Result<Base> {
+    let mut images = Vec::new();
+    let mut written = Vec::new();
+    for (disk, content) in fixtures::disks(name)?.into_iter().enumerate() {
+        let bytes = content.contents();
+        let mut image = Image::new(bytes.len() as u64);
+        for (i, chunk) in bytes.chunks(4096).enumerate().filter(|(_, c)| c.iter().any(|b| *b != 0)) {
+            image.write((i * 4096) as u64, chunk);
+            written.push((disk, (i * 4096) as u64, chunk.len() as u64));
+        }
+        images.push(image);
     }
-    let pool = open(image.clone(), ImportOptions::read_only())?;
-    let mut extents = Extents::default();
-    traverse(pool.zio(), 0, &pool.mos().root(), 0, &mut extents)?;
-    pool.dsl().visit_objsets(&mut |objset, root, _| traverse(pool.zio(), objset, root, 0, &mut extents))?;
+    let pool = open(images.clone(), ImportOptions::read_only())?;
     let mut content = BTreeMap::new();
     walk(&pool, usize::MAX, &mut |name, hash| {
         content.insert(name, hash);
     });
-    Ok(Base { txg: pool.last_synced_txg(), image, extents: extents.0, content })
+    // With one disk, places are known exactly; with more, only where something was written.
+    let extents = if images.len() > 1 { written } else { blocks(&pool)? };
+    Ok(Base { images, tolerance, txg: pool.last_synced_txg(), extents, content })
+}
+
+fn blocks(pool: &Pool) -> Result<Vec<(usize, u64, u64)>> {
+    let mut extents = Extents::default();
+    traverse(pool.zio(), 0, &pool.mos().root(), 0, &mut extents)?;
+    pool.dsl().visit_objsets(&mut |objset, root, _| traverse(pool.zio(), objset, root, 0, &mut extents))?;
+    Ok(extents.0.into_iter().map(|(offset, len)| (0, offset, len)).collect())
 }
 
 fn base(which: u8) -> Result<&'static Base> {
@@ -78,7 +108,8 @@ fn base(which: u8) -> Result<&'static Base> {
     if let Some(base) = BASES[i].get() {
         return Ok(base);
     }
-    let loaded = load(FIXTURES[i])?;
+    let (name, tolerance) = FIXTURES[i];
+    let loaded = load(name, tolerance)?;
     Ok(BASES[i].get_or_init(|| loaded))
 }
 
@@ -154,42 +185,76 @@ fn read_file(fs: &Filesystem, object: u64) -> Option<[u8; 32]> {
     Some(hash.finalize().into())
 }
 
-/// Damages the disk in the places that the input says.
-fn damage(base: &Base, words: &[[u8; 8]]) -> Image {
-    let mut image = base.image.clone();
-    for word in words {
-        let mut rng = Rng::new(u64::from_le_bytes(*word));
-        let (start, len) = match rng.below(8) {
-            0 => (0, LABELS),
-            1 => (image.size() - LABELS, LABELS),
-            _ => base.extents[rng.below(base.extents.len() as u64) as usize],
-        };
-        let at = start + rng.below(len);
-        let mut bytes = vec![0; if rng.below(4) == 0 { 512.min(len as usize) } else { 1 }];
-        image.read(at, &mut bytes);
-        match bytes.len() {
-            1 => bytes[0] ^= 1 << rng.below(8),
-            _ => bytes.iter_mut().for_each(|b| *b = rng.number() as u8),
-        }
-        image.write(at, &bytes);
+/// Damages one of these disks in a place that `rng` draws.
+fn damage(base: &Base, images: &mut [Image], disks: &[usize], rng: &mut Rng) {
+    let disk = disks[rng.below(disks.len() as u64) as usize];
+    let size = images[disk].size();
+    let (start, len) = match rng.below(8) {
+        0 => (0, LABELS),
+        1 => (size - LABELS, LABELS),
+        _ => loop {
+            let (of, start, len) = base.extents[rng.below(base.extents.len() as u64) as usize];
+            if of == disk {
+                break (start, len);
+            }
+        },
+    };
+    let at = start + rng.below(len);
+    let mut bytes = vec![0; if rng.below(4) == 0 { 512.min(len as usize) } else { 1 }];
+    images[disk].read(at, &mut bytes);
+    match bytes.len() {
+        1 => bytes[0] ^= 1 << rng.below(8),
+        _ => bytes.iter_mut().for_each(|b| *b = rng.number() as u8),
     }
-    image
+    images[disk].write(at, &bytes);
 }
 
-/// A damaged medium: an error or the right data, never wrong data.
+/// A damaged medium: an error or the right data, never wrong data. Where only as many disks are damaged, or missing, as the layout can
+/// spare, the right data.
 pub(super) fn damaged(input: &[u8]) -> Result<()> {
     let base = base(input.first().copied().unwrap_or(0))?;
-    let image = damage(base, input.as_chunks::<8>().0);
-    let Ok(pool) = open(image, ImportOptions::read_only()) else { return Ok(()) };
+    let words = input.as_chunks::<8>().0;
+    let mut draw = Rng::new(words.iter().fold(1, |s, w| s ^ u64::from_le_bytes(*w)));
+    let mut disks: Vec<usize> = (0..base.images.len()).collect();
+    let spared = base.tolerance > 0 && draw.below(2) == 0;
+    if spared {
+        while disks.len() > base.tolerance {
+            disks.swap_remove(draw.below(disks.len() as u64) as usize);
+        }
+    }
+    let mut images = base.images.clone();
+    for word in words {
+        let mut rng = Rng::new(u64::from_le_bytes(*word));
+        for _ in 0..if spared { SPARED_PLACES } else { 1 } {
+            damage(base, &mut images, &disks, &mut rng);
+        }
+    }
+    if spared && draw.below(3) == 0 {
+        images.remove(disks[0]);
+    }
+    let pool = match open(images, ImportOptions::read_only()) {
+        Ok(pool) => pool,
+        Err(error) if spared => {
+            bail!("what {disks:?} hold can be spared, and the pool is not imported: {error}")
+        }
+        Err(_) => return Ok(()),
+    };
     // With a damaged uberblock the pool is that of an older txg, which may be anything.
     let same = pool.last_synced_txg() == base.txg;
-    let mut wrong = None;
-    walk(&pool, ENTRIES_MAX, &mut |name, hash| {
+    ensure!(same || !spared, "what {disks:?} hold can be spared, and the pool is that of an older txg");
+    let (mut wrong, mut right) = (None, 0);
+    walk(&pool, if spared { usize::MAX } else { ENTRIES_MAX }, &mut |name, hash| {
         if same && base.content.get(&name) != Some(&hash) {
             wrong.get_or_insert(name);
         }
+        right += 1;
     });
     ensure!(wrong.is_none(), "wrong data without an error: {wrong:?}");
+    let all = base.content.len();
+    ensure!(
+        !spared || right == all,
+        "what {disks:?} hold can be spared, and of {all} files {right} are read"
+    );
     let report = pool.verify(&mut |_| ());
     if input.len() < 8 {
         let report = report.context("an undamaged pool")?;
@@ -200,7 +265,7 @@ pub(super) fn damaged(input: &[u8]) -> Result<()> {
 
 /// Blocks that are damaged behind their checksum: what the parsers must bear. Nothing can be said about the data.
 pub(super) fn tampered(input: &[u8]) -> Result<()> {
-    let base = base(input.first().copied().unwrap_or(0))?;
+    let base = base(input.first().copied().unwrap_or(0) % SINGLE)?;
     let seed = input.iter().fold(0u64, |s, b| s.wrapping_mul(0x100_0000_01b3) ^ u64::from(*b));
     let read_only = seed % 4 != 0;
     // One block in so many: with too many the root alone would be looked at.
@@ -217,7 +282,7 @@ pub(super) fn tampered(input: &[u8]) -> Result<()> {
         Bytes::from(bytes)
     });
     let options = ImportOptions { read_only, force: true, tamper: Some(tamper), ..ImportOptions::default() };
-    let Ok(pool) = open(base.image.clone(), options) else { return Ok(()) };
+    let Ok(pool) = open(base.images.clone(), options) else { return Ok(()) };
     walk(&pool, ENTRIES_MAX, &mut |_, _| ());
     let _ = pool.verify(&mut |_| ());
     if !read_only {

@@ -211,7 +211,10 @@ impl World {
         let want = names_of(&self.state);
         ensure!(found == want, "datasets: found {found:?}, wanted {want:?}");
         for (name, dataset) in self.state.clone() {
-            let fs = self.fs(&name)?;
+            let fs = match self.pool.is_read_only() {
+                true => mount(&self.pool, &name, true)?,
+                false => self.fs(&name)?,
+            };
             compare(&fs, &dataset.files).with_context(|| name.clone())?;
             for (snapshot, files) in &dataset.snapshots {
                 let full = format!("{name}@{snapshot}");

@@ -10,7 +10,7 @@ use std::panic::AssertUnwindSafe;
 use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
-use tests::fuzz::{Fuzzer, names};
+use tests::fuzz::{Fuzzer, Target};
 
 /// What the child may have in address space, in bytes.
 const MEMORY_MAX: u64 = 3 << 30;
@@ -27,18 +27,30 @@ pub(super) fn run(mut options: Options) -> Result<()> {
     let from = options.number("--from")?.unwrap_or(0);
     let target = options.text("--target");
     options.end()?;
-    let targets: Vec<String> = match target {
-        Some(name) => vec![name],
-        None => names().map(str::to_owned).collect(),
+    let names: Vec<String> = match target {
+        Some(name) => vec![find(&name)?.name.to_owned()],
+        None => targets().map(|t| t.name.to_owned()).collect(),
     };
     let mut failed = Vec::new();
-    for name in targets {
+    for name in names {
         if let Err(error) = watch(&name, seed, from, count, minutes * 60) {
             println!("{error:#}");
             failed.push(name);
         }
     }
     if failed.is_empty() { Ok(()) } else { bail!("found something in: {}", failed.join(", ")) }
+}
+
+/// All targets: the engine's, then those of other programs.
+fn targets() -> impl Iterator<Item = &'static Target> {
+    tests::fuzz::TARGETS.iter().chain(&super::programs::TARGETS)
+}
+
+fn find(name: &str) -> Result<&'static Target> {
+    let known = || targets().map(|t| t.name).collect::<Vec<_>>().join(", ");
+    targets()
+        .find(|t| t.name == name)
+        .with_context(|| format!("no fuzz target {name}: there are {}", known()))
 }
 
 /// Starts a child for one target and waits for it.
@@ -72,7 +84,7 @@ pub(super) fn child(mut options: Options) -> Result<()> {
     let progress = options.text("--progress").context("--progress")?;
     options.end()?;
     super::quiet_panics();
-    let fuzzer = Fuzzer::new(&name, seed)?;
+    let fuzzer = Fuzzer::new(find(&name)?, seed)?;
     // Only now: reading the corpus is no crime.
     setrlimit(Resource::As, Rlimit { current: Some(MEMORY_MAX), maximum: Some(MEMORY_MAX) })?;
     let progress = std::fs::OpenOptions::new().write(true).open(Path::new(&progress))?;

@@ -1,6 +1,9 @@
 //! The long campaigns behind `cargo xtask sim|soak|fuzz|world`, one verb each.
 
+extern crate alloc;
+
 mod fuzz;
+mod programs;
 mod world;
 
 use anyhow::{Context, Result, bail};
@@ -8,7 +11,7 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use tests::layout::Layout;
 use tests::sim::{Failure, Plan, Run, shrink};
-use tests::soak::Soak;
+use tests::soak::{ROUND, Soak};
 
 /// Power cuts of one run, and its operations.
 const CUTS_PER_RUN: usize = 200;
@@ -145,7 +148,8 @@ fn soak(mut options: Options) -> Result<()> {
     let mut operations = 0;
     while start.elapsed() < Duration::from_secs(minutes * 60) {
         for pool in &mut pools {
-            operations += pool.round()?;
+            pool.round(ROUND)?;
+            operations += ROUND;
         }
         println!("{operations} operations, {:.0} s", start.elapsed().as_secs_f64());
     }
