@@ -148,4 +148,6 @@ fn logs_of_openzfs_are_replayed() {
     }
     manifest::check_sections(&pool, &sections, options);
     pool.export().unwrap();
+    // The logs of the encrypted file system and of the volume are claimed, and not replayed.
+    tool::zdb_check(folder.path(), "k_zil_noslog").unwrap();
 }

@@ -4,6 +4,7 @@
 //! All dirty dnodes advance together, so that the I/O engine gets large batches to compress in parallel and to issue
 //! at once. The order of writes, and so of allocations, is: by object, then by block id, then by level.
 
+use crate::compress::Compression;
 use crate::dmu::objects::BlockMap;
 use crate::dmu::objset::Settings;
 use crate::dmu::policy::{Kind, policy};
@@ -16,7 +17,7 @@ use crate::ondisk::bookmark::Bookmark;
 use crate::ondisk::dnode::{DNODE_SIZE, DNODES_PER_BLOCK};
 use crate::ondisk::object_type::ObjectType;
 use crate::ondisk::objset::FLAGS_ACCOUNTING_COMPLETE;
-use crate::zio::{Write, WritePolicy};
+use crate::zio::Write;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use bytes::Bytes;
@@ -283,15 +284,14 @@ impl Sync<'_> {
         let fill = root.meta_dnode.blkptrs.iter().filter(|bp| !bp.is_hole()).map(Blkptr::fill).sum();
         let kind = Kind::new(ObjectType::OBJSET, 0);
         let rewrite = self.rewritable(old);
-        let write = Write {
-            data: Bytes::from(root.emit()),
-            policy: WritePolicy {
-                authenticated: old.uses_crypt(),
-                ..policy(&self.settings, self.ctx.pass, kind, fill)?
-            },
-            at: Bookmark::objset_root(core.id),
-            rewrite,
-        };
+        let mut policy = policy(&self.settings, self.ctx.pass, kind, fill)?;
+        if old.uses_crypt() {
+            // Who has no key reads authenticated roots as they lie on disk, past decompression.
+            policy.authenticated = true;
+            policy.compression = Compression::Off;
+        }
+        let write =
+            Write { data: Bytes::from(root.emit()), policy, at: Bookmark::objset_root(core.id), rewrite };
         let bps = core.zio.write(self.ctx.alloc, self.ctx.txg, alloc::vec![write])?;
         let new = bps[0];
         if !rewritten(rewrite, &new) {
