@@ -8,6 +8,7 @@ pub mod elf;
 pub mod fixtures;
 pub mod fuzz;
 pub mod interop;
+pub mod keys;
 pub mod layout;
 pub mod manifest;
 pub mod model;

@@ -7,8 +7,8 @@ use platform::block::BlockDevice;
 use platform::host::SystemClock;
 use platform::random::Seeded;
 use std::sync::Arc;
-use tests::fixtures;
 use tests::properties::{answers, compare};
+use tests::{fixtures, keys};
 use zfs::Error;
 use zfs::spa::{ImportOptions, Pool};
 
@@ -27,6 +27,9 @@ fn all_properties_are_what_openzfs_says() {
     for fixture in fixtures::names().unwrap().into_iter().filter(unchanged) {
         let mut want = answers(&fixtures::text(&fixture, "zfs-get.tsv").unwrap());
         let pool = open(&fixture);
+        if fixture == "j-encrypted" {
+            keys::load_all(&pool);
+        }
         let dsl = pool.dsl();
         for head in dsl.datasets().unwrap() {
             let mut all = head.snapshots().unwrap();

@@ -126,7 +126,7 @@ impl From<::zfs::Error> for Errno {
             E::CrossDataset => Errno::EXDEV,
             E::Unsupported { .. } => Errno::EOPNOTSUPP,
             E::NoPool | E::MissingDevice { .. } => Errno::ENXIO,
-            E::KeyNotLoaded => Errno::ENOKEY,
+            E::KeyNotLoaded | E::WrongKey => Errno::ENOKEY,
             error => {
                 if let Some(report) = REPORT.get() {
                     report(&error);

@@ -91,6 +91,13 @@ pub enum Error {
     },
     /// The data is encrypted and no key is loaded.
     KeyNotLoaded,
+    /// The key that was given is not the one that the data is encrypted with.
+    WrongKey,
+    /// A block of an encrypted dataset is not what was written with its key: its MAC does not fit.
+    Authentication {
+        /// The block.
+        at: Bookmark,
+    },
 }
 
 impl Error {
@@ -159,6 +166,8 @@ impl fmt::Display for Error {
                 )
             }
             Error::KeyNotLoaded => f.write_str("encrypted and no key is loaded"),
+            Error::WrongKey => f.write_str("incorrect key"),
+            Error::Authentication { at } => write!(f, "authentication failed: the MAC does not fit at {at}"),
         }
     }
 }

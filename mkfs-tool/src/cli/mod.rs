@@ -24,9 +24,33 @@ use std::path::PathBuf;
         tarn cp -a app.img:tarn/root@before:/etc ./etc-before"
 )]
 pub struct Cli {
+    /// Key of an encrypted dataset, for this run: of an encryption root, from its keylocation or as given: prompt, file:///PATH, hex:DIGITS;
+    /// repeatable
+    #[arg(long = "key", global = true, value_name = "DATASET[=KEYLOCATION]", value_parser = key)]
+    pub keys: Vec<Key>,
     /// The verb.
     #[command(subcommand)]
     pub verb: Verb,
+}
+
+/// A dataset's key, and where it is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Key {
+    /// The encryption root.
+    pub dataset: String,
+    /// Where its key is, if not where its property `keylocation` says.
+    pub location: Option<String>,
+}
+
+fn key(text: &str) -> Result<Key, String> {
+    let (dataset, location) = match text.split_once('=') {
+        Some((dataset, location)) => (dataset, Some(location.to_owned())),
+        None => (text, None),
+    };
+    if dataset.is_empty() || location.as_deref() == Some("") {
+        return Err("it is DATASET=KEYLOCATION, or DATASET".to_owned());
+    }
+    Ok(Key { dataset: dataset.to_owned(), location })
 }
 
 /// The verbs.

@@ -70,6 +70,10 @@ pub enum Verb {
     Projectspace(Space),
     /// What differs between a snapshot and a later state
     Diff(Diff),
+    /// Try a key; none stays loaded when tarn ends
+    LoadKey(LoadKey),
+    /// Says that no key stays loaded
+    UnloadKey(UnloadKey),
 }
 
 /// `zfs list`.
@@ -387,4 +391,31 @@ pub struct Diff {
     pub from: String,
     /// A later snapshot, or the file system (which is meant if nothing is given)
     pub to: Option<String>,
+}
+
+/// `tarn zfs load-key`.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Nothing of tarn goes on running, so no key stays loaded: this only tells whether the key is right. To see encrypted \
+    data, give the key to the verb that shows it.\n\nExamples:\n  \
+    tarn zfs --disk pool.img load-key tank/secret\n  \
+    tarn zfs --disk pool.img load-key -L file:///root/key tank/secret\n  \
+    tarn ls --key tank/secret=prompt pool.img:tank/secret:/"
+)]
+pub struct LoadKey {
+    /// Only try the key, and say nothing if it is right
+    #[arg(short = 'n')]
+    pub dry_run: bool,
+    /// Where the key is, instead of the property keylocation: prompt, file:///PATH or hex:DIGITS
+    #[arg(short = 'L', value_name = "KEYLOCATION")]
+    pub location: Option<String>,
+    /// The encryption root
+    pub dataset: String,
+}
+
+/// `tarn zfs unload-key`.
+#[derive(Debug, Args)]
+pub struct UnloadKey {
+    /// The encryption root
+    pub dataset: String,
 }

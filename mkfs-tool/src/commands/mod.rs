@@ -7,6 +7,7 @@ mod create;
 mod extract;
 mod fill;
 mod inspect;
+mod keys;
 mod ls;
 mod new_pool;
 pub(crate) mod open;
@@ -24,6 +25,7 @@ use std::process::ExitCode;
 
 /// Does what was asked.
 pub(crate) fn run(cli: Cli) -> Result<ExitCode> {
+    keys::give(cli.keys);
     match cli.verb {
         Verb::Create(options) => create::run(&options),
         Verb::Run(options) => run::run(&options),

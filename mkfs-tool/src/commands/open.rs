@@ -30,7 +30,7 @@ impl OpenPool {
     /// Opens for looking. Nothing is written, whatever state the pool is in.
     pub(crate) fn read(disks: &[PathBuf]) -> Result<Self> {
         let options = ImportOptions { arc_max: ARC_MAX, ..ImportOptions::read_only() };
-        Self::with(disks, Access::Read, options)
+        Self::with(disks, Access::Read, options)?.with_keys()
     }
 
     /// Opens for changing.
@@ -44,7 +44,13 @@ impl OpenPool {
         drop(probe);
         let options =
             ImportOptions { force, arc_max: ARC_MAX, dirty_max: DIRTY_MAX, ..ImportOptions::default() };
-        Self::with(disks, Access::Write, options)
+        Self::with(disks, Access::Write, options)?.with_keys()
+    }
+
+    /// Loads the keys that were given.
+    fn with_keys(self) -> Result<Self> {
+        super::keys::load(&self.pool).with_context(|| self.name())?;
+        Ok(self)
     }
 
     /// Opens with these options. `disks` name one pool.

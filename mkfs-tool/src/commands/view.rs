@@ -72,6 +72,7 @@ fn open_with(location: &Location, opened: OpenPool) -> Result<Opened> {
     };
     let context = || format!("{}", location.image.display());
     let dataset = dataset(&opened.pool, &name).with_context(context)?;
+    readable(&dataset).with_context(context)?;
     if dataset.objset().with_context(context)?.kind() == ObjsetKind::Zvol {
         ensure!(location.path.is_none(), "{location}: {name} is a volume, which has no files");
         return Ok(Opened::Volume(opened, dataset));
@@ -81,6 +82,23 @@ fn open_with(location: &Location, opened: OpenPool) -> Result<Opened> {
     let mounted = Filesystem::mount(&opened.pool, dataset, options);
     let fs = mounted.with_context(|| format!("{}: {name}", location.image.display()))?;
     Ok(Opened::Files(View { fs, dataset: name, pool: opened }))
+}
+
+/// Refuses what is encrypted and has no key, and tells of changes that only its log has.
+fn readable(dataset: &Dataset) -> Result<()> {
+    let Some(encryption) = dataset.encryption()? else { return Ok(()) };
+    let (name, root) = (dataset.name(), encryption.root);
+    ensure!(
+        encryption.available,
+        "{name}: encrypted, and its key is not loaded: give it as --key {root}=prompt or --key {root}=file:///PATH"
+    );
+    let pending = if dataset.is_snapshot() { 0 } else { zfs::zil::pending(&*dataset.objset()?)? };
+    if pending > 0 {
+        eprintln!(
+            "{name}: {pending} changes are only in its intent log, and are not seen here: OpenZFS replays them when it mounts it"
+        );
+    }
+    Ok(())
 }
 
 /// Opens a location that must be in a file system.

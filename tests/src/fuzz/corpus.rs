@@ -198,6 +198,16 @@ pub(super) fn zaps() -> Result<Vec<Vec<u8>>> {
     Ok(found()?.zaps.clone())
 }
 
+/// Blocks of the kinds that have a layout of their own when they are encrypted or authenticated.
+pub(super) fn protected() -> Result<Vec<Vec<u8>>> {
+    let mut inputs = Vec::new();
+    for kind in [DNODE, OBJSET, INDIRECT] {
+        inputs.extend(blocks(kind)?.into_iter().take(PER_KIND));
+    }
+    inputs.extend(found()?.logs.iter().take(PER_KIND).cloned());
+    Ok(inputs)
+}
+
 pub(super) fn compressed() -> Result<Vec<Vec<u8>>> {
     let functions = [
         Compression::Lz4,

@@ -24,7 +24,7 @@ pub struct Target {
 }
 
 /// The engine's: parsers, then whole pools.
-pub static TARGETS: [Target; 16] = [
+pub static TARGETS: [Target; 17] = [
     Target { name: "blkptr", corpus: corpus::indirect_blocks, run: targets::blkptr },
     Target { name: "dnode", corpus: corpus::dnode_blocks, run: targets::dnode },
     Target { name: "objset", corpus: corpus::objsets, run: targets::objset },
@@ -35,6 +35,7 @@ pub static TARGETS: [Target; 16] = [
     Target { name: "znode", corpus: corpus::bonuses, run: targets::znode },
     Target { name: "sa", corpus: corpus::bonuses, run: targets::sa },
     Target { name: "zil", corpus: corpus::log_blocks, run: targets::zil },
+    Target { name: "crypt", corpus: corpus::protected, run: targets::crypt },
     Target { name: "spacemap", corpus: corpus::space_maps, run: targets::space_map },
     Target { name: "zap", corpus: corpus::zaps, run: zap::run },
     Target { name: "records", corpus: records::corpus, run: records::run },

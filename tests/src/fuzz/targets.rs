@@ -4,7 +4,10 @@ use anyhow::{Result, ensure};
 use bytes::Bytes;
 use platform::sim::{Image, SimDisk, SimLog};
 use zfs::compress;
+use zfs::crypt::{KeyFormat, Pbkdf2, WrappingKey};
 use zfs::ondisk::blkptr::{BLKPTR_SIZE, Blkptr};
+use zfs::ondisk::bookmark::Bookmark;
+use zfs::ondisk::crypt::{self, Layout};
 use zfs::ondisk::dnode::{DNODE_SIZE, DnodePhys};
 use zfs::ondisk::dsl::{BpobjPhys, DatasetPhys, DeadlistPhys, DirPhys};
 use zfs::ondisk::nvlist::NvList;
@@ -179,6 +182,35 @@ pub(super) fn zil(bytes: &[u8]) -> Result<()> {
     // The same without a chain around it.
     for (header, record) in records(bytes).flatten() {
         std::hint::black_box(Record::parse(&header, record)).ok();
+    }
+    Ok(())
+}
+
+/// What is authenticated and what is sealed of a block, whatever it is taken for.
+pub(super) fn crypt(bytes: &[u8]) -> Result<()> {
+    let at = Bookmark::objset_root(1);
+    for version in [0, crypt::KEY_VERSION] {
+        std::hint::black_box(crypt::indirect_input(bytes, version));
+        std::hint::black_box(crypt::ObjsetMacs::of(bytes, version, at)).ok();
+        sealed(bytes, &Layout::dnodes(bytes, version, None))?;
+    }
+    sealed(bytes, &Layout::log(bytes))?;
+    std::hint::black_box(crypt::log_block_mac(bytes)).ok();
+    for format in [KeyFormat::Raw, KeyFormat::Hex] {
+        std::hint::black_box(WrappingKey::new(format, bytes, Pbkdf2 { salt: 0, iterations: 0 })).ok();
+    }
+    Ok(())
+}
+
+fn sealed(bytes: &[u8], layout: &zfs::Result<Layout>) -> Result<()> {
+    let Ok(layout) = layout else { return Ok(()) };
+    let mut end = 0;
+    for range in &layout.sealed {
+        ensure!(
+            end <= range.start && range.start <= range.end && range.end <= bytes.len(),
+            "sealed parts overlap"
+        );
+        end = range.end;
     }
     Ok(())
 }

@@ -192,6 +192,19 @@ impl Cache {
         drop(freed);
     }
 
+    /// Forgets everything. Reads that are under way do not enter the cache.
+    pub fn clear(&self) {
+        let (lists, index, fills) = {
+            let mut state = self.state.lock();
+            (
+                core::mem::take(&mut state.lists),
+                core::mem::take(&mut state.index),
+                core::mem::take(&mut state.fills),
+            )
+        };
+        drop((lists, index, fills));
+    }
+
     /// Forgets a block (its space is free again, or its content proved bad).
     pub fn remove(&self, key: &Key) {
         let mut state = self.state.lock();

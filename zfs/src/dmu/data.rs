@@ -164,8 +164,8 @@ impl Dnode {
         let wants: Vec<_> = bps
             .into_iter()
             .zip(&on_disk)
-            .filter(|(bp, _)| !bp.is_hole() && self.core.zio.cached(bp).is_none())
             .map(|(bp, &id)| (bp, tree.bookmark(0, id)))
+            .filter(|(bp, at)| !bp.is_hole() && self.core.zio.cached(bp, *at).is_none())
             .collect();
         let held = if wants.len() > 1 { self.core.zio.read_many(&wants) } else { Vec::new() };
         let blocks = ids.iter().map(|&id| self.read_block(id)).collect();

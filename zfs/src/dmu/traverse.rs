@@ -113,7 +113,7 @@ impl Walk<'_> {
 
     /// A metadata block; `None` if it cannot be read and the visitor goes on without.
     fn read(&mut self, bp: &Blkptr, at: &Bookmark) -> Result<Option<Bytes>> {
-        match self.zio.read(bp, *at) {
+        match self.zio.read_structure(bp, *at) {
             Ok(block) => Ok(Some(block)),
             Err(error) => self.visitor.unreadable(at, error).map(|()| None),
         }

@@ -164,7 +164,7 @@ impl Walk<'_> {
             return self.blocks(tree, level - 1, &children);
         }
         let at = tree.bookmark(0, id);
-        let block = self.zio.read(bp, at)?;
+        let block = self.zio.read_structure(bp, at)?;
         if block.len() != DNODES_PER_BLOCK as usize * DNODE_SIZE {
             return Err(Error::corrupt("dnode block of another size than 16 KiB", at));
         }

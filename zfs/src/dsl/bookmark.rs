@@ -15,6 +15,7 @@ use super::names;
 use super::pool::DslPool;
 use crate::dmu::Tx;
 use crate::error::{Error, Result};
+use crate::ondisk::crypt::IVSET_GUID;
 use crate::ondisk::dsl::{
     BOOKMARK_FLAG_FREED_BEFORE_NEXT, BOOKMARK_FLAG_SNAPSHOT_EXISTS, BOOKMARK_WORDS_V1, BookmarkPhys, Space,
 };
@@ -28,7 +29,7 @@ use alloc::vec::Vec;
 /// The field of a zapified dataset that names its ZAP of bookmarks, and the feature of that name.
 const FIELD: &str = "com.delphix:bookmarks";
 const FEATURE: &str = "com.delphix:bookmarks";
-const FEATURE_V2: &str = "com.datto:bookmark_v2";
+pub(super) const FEATURE_V2: &str = "com.datto:bookmark_v2";
 const FEATURE_WRITTEN: &str = "com.delphix:bookmark_written";
 
 /// A bookmark in memory.
@@ -176,7 +177,7 @@ impl DslPool {
             ..BookmarkPhys::default()
         };
         if self.host().feature_enabled(FEATURE_V2) {
-            phys.ivset_guid = self.meta.field(snapshot.object, "com.datto:ivset_guid")?.unwrap_or(0);
+            phys.ivset_guid = self.meta.field(snapshot.object, IVSET_GUID)?.unwrap_or(0);
         }
         if self.host().feature_enabled(FEATURE_WRITTEN) {
             phys.flags = BOOKMARK_FLAG_FREED_BEFORE_NEXT | BOOKMARK_FLAG_SNAPSHOT_EXISTS;

@@ -262,6 +262,7 @@ impl Dataset {
             return Err(Error::corrupt("dataset: it has no objset", None));
         }
         let mos = pool.mos();
+        pool.assign_key(self)?;
         let opened = Objset::open(Arc::clone(mos.zio()), Arc::clone(mos.txgs()), self.object, bp)?;
         pool.prepare_objset(self, &opened)?;
         // Somebody else may have been faster: everybody must use the same one.

@@ -119,7 +119,6 @@ impl DslPool {
             if head.is_held() {
                 return Err(Error::Busy);
             }
-            self.refuse_encrypted(&head.dir())?;
             let snapshots = self.snapshots_of(head)?;
             let children = self.meta.zap_count(head.dir().phys().child_dir_zapobj)?;
             if !recursive && (!snapshots.is_empty() || children != 0) {
@@ -396,6 +395,7 @@ impl DslPool {
         if phys.deleg_zapobj != 0 {
             self.destroy_delegations(tx, phys.deleg_zapobj)?;
         }
+        self.release_key(tx, dir)?;
         self.meta.zap_remove(tx, parent.phys().child_dir_zapobj, &name)?;
         self.forget_dir(dir.object);
         self.meta.free_zapified(tx, dir.object)

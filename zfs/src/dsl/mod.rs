@@ -16,6 +16,7 @@ mod bookmark;
 mod bpobj;
 mod bptree;
 mod create;
+mod crypt;
 mod dataset;
 mod deadlist;
 mod destroy;
@@ -42,6 +43,7 @@ pub(crate) mod volume;
 
 pub use bpobj::Bpobj;
 pub use create::CreateFs;
+pub use crypt::Encryption;
 pub use dataset::{Bookmark, Dataset, Hold, Kind, Owned, Stats};
 pub use diff::{Change, Diff};
 pub use follow::Follow;

@@ -477,14 +477,6 @@ impl DslPool {
         })
     }
 
-    /// What is not done with encrypted datasets, as it would take their keys: what lies in this dir, or would.
-    pub(crate) fn refuse_encrypted(&self, dir: &Dir) -> Result<()> {
-        match self.meta.field(dir.object, "com.datto:crypto_key_obj")? {
-            Some(_) => Err(Error::unsupported("changing, cloning or destroying an encrypted dataset")),
-            None => Ok(()),
-        }
-    }
-
     /// What file systems account for by owner, by the pool's version and features.
     fn accounting(&self) -> Option<Accounting> {
         let enabled = |feature| self.host().feature_enabled(feature);

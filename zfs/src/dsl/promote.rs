@@ -63,6 +63,7 @@ impl DslPool {
             return Err(Error::Invalid("this dataset cannot be promoted"));
         }
         let origin_dir = origin.dir();
+        self.refuse_encrypted(&origin_dir)?;
         let origin_head = self.head_of(&origin_dir)?;
         let origin_origin = self.hold_dataset(origin_dir.phys().origin_obj)?;
         let of_clone = self.chain(&clone, clone.dir().object, origin.object)?;

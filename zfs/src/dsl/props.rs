@@ -21,6 +21,10 @@ const RECEIVED_SUFFIX: &str = "$recvd";
 /// The ZPL's master node (`MASTER_NODE_OBJ`).
 const MASTER_NODE: u64 = 1;
 
+/// Values of `keystatus` (`zfs_keystatus_t`).
+const KEY_UNAVAILABLE: u64 = 1;
+const KEY_AVAILABLE: u64 = 2;
+
 /// A value found, and on which dataset.
 enum Found {
     At(zap::Value, String),
@@ -131,9 +135,27 @@ impl DslPool {
                 let count = self.meta.field(dataset.dir().object, &field)?;
                 Some((Value::Number(count.unwrap_or(u64::MAX)), Source::Default))
             }
+            "encryption" | "keyformat" | "pbkdf2iters" | "encryptionroot" | "keystatus" => {
+                return self.crypt_property(dataset, d);
+            }
             name if table::lives_in_objset(name) => self.objset_property(dataset, d)?,
             name => self.statistic(dataset, name)?.map(|n| (Value::Number(n), Source::None)),
         })
+    }
+
+    /// Properties of the key of an encrypted dataset; others have the defaults.
+    fn crypt_property(&self, dataset: &Dataset, d: &Definition) -> Result<Option<(Value, Source)>> {
+        let Some(encryption) = self.encryption_of(&dataset.dir())? else { return Ok(None) };
+        let number = match d.name {
+            "encryption" => encryption.suite as u64,
+            "keyformat" => encryption.format as u64,
+            "keystatus" if encryption.available => KEY_AVAILABLE,
+            "keystatus" => KEY_UNAVAILABLE,
+            "pbkdf2iters" if encryption.pbkdf2.iterations == 0 => return Ok(None),
+            "pbkdf2iters" => encryption.pbkdf2.iterations,
+            _ => return Ok(Some((Value::Text(encryption.root), Source::None))),
+        };
+        Ok(Some((Value::Number(number), Source::None)))
     }
 
     fn statistic(&self, dataset: &Dataset, name: &str) -> Result<Option<u64>> {
@@ -215,7 +237,7 @@ impl DslPool {
             "clones" => !dataset.clones()?.is_empty(),
             "volsize" => of_volume,
             // Without encryption there is neither a root nor a key.
-            "encryptionroot" | "keystatus" => false,
+            "encryptionroot" | "keystatus" => self.encryption_of(&dataset.dir())?.is_some(),
             "mlslabel" | "keylocation" | "keyformat" | "pbkdf2iters" => {
                 kind != Kind::Snapshot || d.name == "mlslabel"
             }

@@ -37,6 +37,7 @@ impl DslPool {
                 return Err(Error::Invalid("a dataset cannot be moved below itself"));
             }
             pool.check_lengths(&dir, from.len(), to.len())?;
+            pool.check_encryption_root(&dir, &parent)?;
             let head = dir.phys().head_dataset_obj;
             pool.host().log_internal(tx, "rename", head, &from, &format!("-> {to}"))?;
             if parent.object != old_parent.object {

@@ -28,7 +28,6 @@ impl DslPool {
         self.run_task(Slop::ExtraReserved, move |pool, tx| {
             let head = pool.find(&name)?;
             let target = pool.find_snapshot(&head, &snap)?.ok_or(Error::NotFound)?;
-            pool.refuse_encrypted(&head.dir())?;
             if head.is_held() {
                 return Err(Error::Busy);
             }

@@ -171,6 +171,7 @@ impl DslPool {
         for feature in head.with(|s| s.features.clone()) {
             dataset.activate_feature(self, tx, feature)?;
         }
+        self.name_ivset(tx, &dir, object)?;
         self.insert_after_previous(tx, &before, head.object, object)?;
         let reserved = head.with(|s| s.reserved);
         if reserved != 0 {

@@ -363,6 +363,7 @@ impl DslPool {
         }
         for dataset in all {
             let phys = dataset.phys();
+            self.assign_key(&dataset)?;
             if !phys.bp.is_hole() {
                 visit(dataset.object, &phys.bp, phys.prev_snap_txg)?;
             }

@@ -186,11 +186,9 @@ impl Blkptr {
     /// The valid DVAs; none of a hole or an embedded block. Encrypted data has two at most: the third holds its salt
     /// and initialization vector.
     pub fn dvas(&self) -> impl Iterator<Item = Dva> + '_ {
-        const OBJSET: u8 = 11; // authenticated, never encrypted
-        let encrypted = self.uses_crypt() && self.level() == 0 && self.object_type() != OBJSET;
         let count = match () {
             () if self.is_embedded() => 0,
-            () if encrypted => DVAS_PER_BP - 1,
+            () if self.is_encrypted() => DVAS_PER_BP - 1,
             () => DVAS_PER_BP,
         };
         (0..count).map(|i| self.dva(i)).filter(Dva::is_valid)
@@ -336,6 +334,15 @@ impl Blkptr {
         CRYPT.set(&mut self.words, 1);
     }
 
+    /// The data is encrypted: the third DVA is its salt and IV (`BP_IS_ENCRYPTED`).
+    #[must_use]
+    pub fn is_encrypted(&self) -> bool {
+        self.uses_crypt()
+            && !self.is_embedded()
+            && self.level() == 0
+            && ObjectType(self.object_type()).is_encrypted()
+    }
+
     /// Half of the checksum is a MAC: all that is protected but objsets, which hold their MACs themselves.
     #[must_use]
     pub fn has_mac(&self) -> bool {
@@ -348,6 +355,20 @@ impl Blkptr {
         DEDUP.get(&self.words) != 0
     }
 
+    /// Says whether the block is in the dedup table.
+    pub fn set_dedup(&mut self, dedup: bool) {
+        DEDUP.set(&mut self.words, u64::from(dedup));
+    }
+
+    /// Sets the physical size alone, in bytes, a multiple of 512.
+    ///
+    /// # Panics
+    /// If a value of ours is not a multiple of 512, or out of range.
+    pub fn set_psize(&mut self, psize: u64) {
+        assert!(psize.is_multiple_of(MIN_BLOCK_SIZE) && psize > 0, "block size {psize}");
+        PSIZE.set(&mut self.words, psize / MIN_BLOCK_SIZE - 1);
+    }
+
     /// Whether what it points to was written little-endian.
     #[must_use]
     pub fn little_endian(&self) -> bool {
@@ -357,6 +378,11 @@ impl Blkptr {
     /// Marks the data as little-endian, which everything that we write is.
     pub fn set_little_endian(&mut self) {
         BYTEORDER.set(&mut self.words, 1);
+    }
+
+    /// Takes that mark away.
+    pub fn clear_byteorder(&mut self) {
+        BYTEORDER.set(&mut self.words, 0);
     }
 
     /// The txg in which it was born, as snapshots count (`BP_GET_LOGICAL_BIRTH`).
@@ -388,7 +414,7 @@ impl Blkptr {
     pub fn fill(&self) -> u64 {
         if self.is_embedded() {
             1
-        } else if self.uses_crypt() {
+        } else if self.is_encrypted() {
             self.words[FILL] & 0xffff_ffff
         } else {
             self.words[FILL]

@@ -8,6 +8,7 @@
 
 pub mod blkptr;
 pub mod bookmark;
+pub mod crypt;
 pub mod ddt;
 pub mod dnode;
 pub mod dsl;

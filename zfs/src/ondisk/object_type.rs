@@ -7,6 +7,7 @@ pub struct ObjectType(pub u8);
 
 const NEW_TYPE: u8 = 0x80;
 const NEW_TYPE_METADATA: u8 = 0x40;
+const NEW_TYPE_ENCRYPTED: u8 = 0x20;
 const BYTESWAP_MASK: u8 = 0x1f;
 const BYTESWAP_ZAP: u8 = 4;
 const BYTESWAP_FUNCTIONS: u8 = 10;
@@ -113,6 +114,15 @@ impl ObjectType {
         }
     }
 
+    /// Whether its blocks, or a bonus of this type, are encrypted in an encrypted dataset (`DMU_OT_IS_ENCRYPTED`).
+    #[must_use]
+    pub fn is_encrypted(self) -> bool {
+        if self.0 & NEW_TYPE != 0 {
+            return self.0 & NEW_TYPE_ENCRYPTED != 0;
+        }
+        matches!(self.0, 9 | 10 | 18..=20 | 22 | 23 | 25 | 26 | 33..=35 | 39 | 40 | 44..=47 | 49)
+    }
+
     /// Whether losing the block would lose more than one file (`DMU_OT_IS_CRITICAL`).
     #[must_use]
     pub fn is_critical(self, level: u8) -> bool {
@@ -176,6 +186,9 @@ mod tests {
         );
         assert!(ObjectType::OTN_ZAP_METADATA.is_zap() && ObjectType::OTN_ZAP_METADATA.is_metadata());
         assert_eq!(ObjectType::OTN_ZAP_METADATA.0, 0xc4);
+        assert!(ObjectType::DNODE.is_encrypted() && ObjectType::SA.is_encrypted());
+        assert!(!ObjectType::OBJSET.is_encrypted() && !ObjectType::MASTER_NODE.is_encrypted());
+        assert!(ObjectType(0xa0).is_encrypted() && !ObjectType::OTN_UINT8_DATA.is_encrypted());
         assert!(!ObjectType(54).is_valid() && ObjectType(0xc4).is_valid());
     }
 }

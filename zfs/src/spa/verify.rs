@@ -34,8 +34,6 @@ struct Verifier<'a> {
     batch_bytes: u64,
     /// Something that refers to space could not be looked into, though it is not damaged: what seems leaked may be its.
     incomplete: bool,
-    /// Objsets whose dnodes cannot be read without a key.
-    encrypted: BTreeSet<u64>,
 }
 
 impl Verifier<'_> {
@@ -197,9 +195,6 @@ impl Verifier<'_> {
 
 impl Traverse for Verifier<'_> {
     fn block(&mut self, bp: &Blkptr, at: &Bookmark) -> Result<Visit> {
-        if bp.uses_crypt() {
-            self.encrypted.insert(at.objset);
-        }
         self.check(bp, at);
         Ok(Visit::Continue)
     }
@@ -207,7 +202,6 @@ impl Traverse for Verifier<'_> {
     fn unreadable(&mut self, at: &Bookmark, error: Error) -> Result<()> {
         match error {
             Error::KeyNotLoaded => self.incomplete = true,
-            _ if self.encrypted.contains(&at.objset) => self.incomplete = true,
             Error::Unsupported { what } => self.report.problems.push(format!("{at}: not supported: {what}")),
             _ => _ = self.damaged.insert(*at),
         }
@@ -228,7 +222,6 @@ impl Core {
             batch: Vec::new(),
             batch_bytes: 0,
             incomplete: false,
-            encrypted: BTreeSet::new(),
         };
         verifier.walk()?;
         verifier.compare()?;

@@ -193,6 +193,17 @@ pub fn claim(
     Ok(())
 }
 
+/// How many records of an objset's log are still to be replayed: changes that a reader does not see.
+pub fn pending(os: &Objset) -> Result<u64> {
+    let header = Header::from_bytes(&os.zil_header());
+    let mut count = 0;
+    walk(os.zio(), &header, os.id(), &mut |entry| {
+        count += u64::from(matches!(entry, Entry::Record(head, _) if head.seq > header.replay_seq));
+        Ok(())
+    })?;
+    Ok(count)
+}
+
 /// Visits every block that the log of a head dataset occupies, as the space maps of the last synced txg `synced` know it
 /// (`traverse_zil`). `header` is [`Objset::zil_header`].
 pub fn visit_blocks(

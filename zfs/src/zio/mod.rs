@@ -24,6 +24,7 @@ pub use tamper::Tamper;
 use crate::arc::{ArcStats, Cache, Key};
 use crate::checksum::{Checksum, Salted};
 use crate::compress::{Buffers, Compression, Workspace};
+use crate::crypt::Keys;
 use crate::error::Result;
 use crate::ondisk::blkptr::{Blkptr, Dva};
 use crate::ondisk::bookmark::Bookmark;
@@ -107,6 +108,7 @@ pub struct Zio {
     /// Bad copies are not mended.
     read_only: AtomicBool,
     cache: Arc<Cache>,
+    keys: Arc<Keys>,
     salted: RwLock<Arc<Salted>>,
     shared: Arc<Shared>,
     prefetches: Mutex<Prefetches>,
@@ -153,6 +155,7 @@ impl Zio {
             vdevs: RwLock::new(Arc::new(vdevs)),
             read_only: AtomicBool::new(true),
             cache: Cache::new(arc_max),
+            keys: Arc::default(),
             salted: RwLock::new(Arc::new(Salted::new(&salt))),
             shared: Arc::default(),
             prefetches: Mutex::default(),
@@ -196,6 +199,18 @@ impl Zio {
 
     fn salted(&self) -> Arc<Salted> {
         Arc::clone(&self.salted.read())
+    }
+
+    /// The keys of encrypted objsets.
+    #[must_use]
+    pub fn keys(&self) -> &Arc<Keys> {
+        &self.keys
+    }
+
+    /// Empties the cache: to be called when a key came or went, so that nothing is served that was not checked with it, or that it is
+    /// needed for.
+    pub fn forget_all(&self) {
+        self.cache.clear();
     }
 
     /// Changes the limit of the cache, in bytes; gives memory back at once.

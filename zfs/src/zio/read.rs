@@ -1,11 +1,12 @@
 //! Reading: one block or many, through the cache or past it.
 
-use super::Zio;
 use super::examine::{judge_of, lost};
 use super::verify::is_good;
+use super::{Tamper, Zio};
 use crate::arc::{Claim, Fill, Key, Lookup};
 use crate::checksum::{Checksum, Salted};
 use crate::compress;
+use crate::crypt::{Keys, check_indirect};
 use crate::error::{Error, Result};
 use crate::ondisk::blkptr::{Blkptr, EMBEDDED_TYPE_DATA};
 use crate::ondisk::bookmark::Bookmark;
@@ -60,6 +61,22 @@ pub(super) fn unpack(bp: &Blkptr, data: Bytes, at: Bookmark) -> Result<Bytes> {
 /// `ZIO_COMPRESS_OFF`.
 const COMPRESS_OFF: u8 = 2;
 
+/// From physical to logical bytes of what may be encrypted or authenticated. Without the key, what is only authenticated is taken as it is.
+pub(super) fn reveal(keys: &Keys, bp: &Blkptr, data: Bytes, at: Bookmark) -> Result<Bytes> {
+    if !bp.uses_crypt() {
+        return unpack(bp, data, at);
+    }
+    if bp.level() > 0 {
+        let block = unpack(bp, data, at)?;
+        return check_indirect(bp, &block, at).map(|()| block);
+    }
+    match keys.of(at.objset) {
+        Some(key) => unpack(bp, key.open_block(bp, at, Vec::from(data))?.into(), at),
+        None if bp.is_encrypted() => Err(Error::KeyNotLoaded),
+        None => unpack(bp, data, at),
+    }
+}
+
 impl Zio {
     /// The logical bytes of a block: a hole is zeros, an embedded block its payload; else from the cache, or read,
     /// verified and decompressed. Another copy is tried if one is bad.
@@ -81,14 +98,32 @@ impl Zio {
 
     /// The block if it is in the cache (or needs no device: holes and embedded blocks).
     #[must_use]
-    pub fn cached(&self, bp: &Blkptr) -> Option<Bytes> {
-        match self.without_device(bp, Bookmark::default()) {
+    pub fn cached(&self, bp: &Blkptr, at: Bookmark) -> Option<Bytes> {
+        match self.without_device(bp, at) {
             Some(result) => result.ok(),
             None => self.cache.get(&Key::of(bp)),
         }
     }
 
-    /// Holes, embedded blocks, and what is wrong already in the pointer.
+    /// A block as [`Zio::read`] gives it, or of dnodes whose key is not loaded what lies on disk: there, all but the bonuses is clear. For those
+    /// who look for blocks alone.
+    pub fn read_structure(&self, bp: &Blkptr, at: Bookmark) -> Result<Bytes> {
+        match self.read(bp, at) {
+            Err(Error::KeyNotLoaded) if bp.object_type() == DNODE && bp.compress() == COMPRESS_OFF => {
+                if bp.is_gang() {
+                    return self.read_gang(bp, at);
+                }
+                let salted = self.salted();
+                let good = judge_of(&salted, bp)?;
+                let mut examined = self.examine(bp, bp.psize(), &good);
+                self.settle(&mut examined);
+                examined.data.ok_or_else(|| lost(examined.failure, at))
+            }
+            other => other,
+        }
+    }
+
+    /// Holes, embedded blocks, and what is wrong already in the pointer, or needs a key that is not there.
     fn without_device(&self, bp: &Blkptr, at: Bookmark) -> Option<Result<Bytes>> {
         if let Err(e) = admit(bp, at) {
             return Some(Err(e));
@@ -102,7 +137,10 @@ impl Zio {
             }
             return Some(unpack(bp, Bytes::from(bp.embedded_payload()), at));
         }
-        bp.is_hole().then(|| Ok(zeros(bp.lsize() as usize)))
+        if bp.is_hole() {
+            return Some(Ok(zeros(bp.lsize() as usize)));
+        }
+        (bp.is_encrypted() && self.keys.of(at.objset).is_none()).then_some(Err(Error::KeyNotLoaded))
     }
 
     fn read_batch(&self, wants: &[(Blkptr, Bookmark)], keep: bool) -> Vec<Result<Bytes>> {
@@ -168,18 +206,22 @@ impl Zio {
         }
     }
 
+    fn digester(&self) -> Digester {
+        Digester { salted: self.salted(), keys: Arc::clone(&self.keys), tamper: self.tamper.get().cloned() }
+    }
+
     fn finish_window(&self, window: Vec<Miss>, raw: Vec<queue::Read>, results: &mut [Option<Result<Bytes>>]) {
         let work: Vec<(Miss, queue::Read)> = window.into_iter().zip(raw).collect();
         let bytes: u64 = work.iter().map(|(miss, _)| miss.bp.psize()).sum();
-        let salted = self.salted();
+        let digester = self.digester();
         let done: Vec<(Miss, Result<Bytes>)> = if bytes >= PARALLEL_FROM && work.len() > 1 {
             parallel::map(work, move |(miss, raw)| {
-                let result = digest(&salted, &miss.bp, raw, miss.at);
+                let result = digester.digest(&miss.bp, raw, miss.at);
                 (miss, result)
             })
         } else {
             let digest = |(miss, raw): (Miss, queue::Read)| {
-                let result = digest(&salted, &miss.bp, raw, miss.at);
+                let result = digester.digest(&miss.bp, raw, miss.at);
                 (miss, result)
             };
             work.into_iter().map(digest).collect()
@@ -190,7 +232,7 @@ impl Zio {
                 result => result,
             };
             let result = match self.tamper.get() {
-                Some(tamper) => result.map(|data| tamper.apply(&miss.bp, data)),
+                Some(tamper) => result.map(|data| tamper.ready(&miss.bp, data)),
                 None => result,
             };
             if let Some(claim) = miss.claim {
@@ -203,7 +245,7 @@ impl Zio {
     /// The slow way, after the first attempt failed: everything that there is of the block, and gang blocks. What is bad is mended.
     fn read_carefully(&self, bp: &Blkptr, at: Bookmark, first: Error) -> Result<Bytes> {
         if bp.is_gang() {
-            let data = self.read_gang(bp, at).and_then(|data| unpack(bp, data, at));
+            let data = self.read_gang(bp, at).and_then(|data| reveal(&self.keys, bp, data, at));
             return data.inspect_err(|e| {
                 if worth_retrying(e) {
                     self.note_lost(at)
@@ -215,7 +257,7 @@ impl Zio {
         let mut examined = self.examine(bp, bp.psize(), &good);
         self.settle(&mut examined);
         match examined.data {
-            Some(data) => digest(&salted, bp, Ok(data), at),
+            Some(data) => self.digester().digest(bp, Ok(data), at),
             // A bad checksum says more than a bad device.
             None => {
                 self.note_lost(at);
@@ -237,24 +279,34 @@ fn worth_retrying(error: &Error) -> bool {
     matches!(error, Error::Io { .. } | Error::Checksum { .. } | Error::Corrupt { .. })
 }
 
-/// Checks and unpacks what a device gave.
-fn digest(salted: &Salted, bp: &Blkptr, raw: queue::Read, at: Bookmark) -> Result<Bytes> {
-    let data = raw?;
-    if bp.is_gang() {
-        return Err(Error::Checksum { at });
-    }
-    let function = Checksum::from_raw(bp.checksum_type())?;
-    if !is_good(salted, function, bp, &data) {
-        return Err(Error::Checksum { at });
-    }
-    if bp.uses_crypt() && bp.level() == 0 && bp.object_type() != OBJSET {
-        return Err(Error::KeyNotLoaded);
-    }
-    unpack(bp, own(bp, data), at)
+/// What checking and unpacking needs, also on other threads.
+struct Digester {
+    salted: Arc<Salted>,
+    keys: Arc<Keys>,
+    tamper: Option<Tamper>,
 }
 
-/// `DMU_OT_OBJSET`: authenticated, but never encrypted.
-const OBJSET: u8 = 11;
+impl Digester {
+    /// Checks and unpacks what a device gave.
+    fn digest(&self, bp: &Blkptr, raw: queue::Read, at: Bookmark) -> Result<Bytes> {
+        let data = raw?;
+        if bp.is_gang() {
+            return Err(Error::Checksum { at });
+        }
+        let function = Checksum::from_raw(bp.checksum_type())?;
+        if !is_good(&self.salted, function, bp, &data) {
+            return Err(Error::Checksum { at });
+        }
+        let data = match &self.tamper {
+            Some(tamper) => tamper.on_disk(bp, data),
+            None => data,
+        };
+        reveal(&self.keys, bp, own(bp, data), at)
+    }
+}
+
+/// `DMU_OT_DNODE`.
+const DNODE: u8 = 10;
 
 /// Plain data may be a slice of a merged request: the cache must not keep all of that alive.
 fn own(bp: &Blkptr, data: Bytes) -> Bytes {

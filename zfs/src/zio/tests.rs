@@ -127,7 +127,7 @@ fn every_function_comes_back_from_the_disk() {
         assert_eq!((bp.birth(), bp.lsize()), (5, write.data.len() as u64));
         assert!(bp.psize() == bp.lsize() || bp.psize() <= bp.lsize() - bp.lsize() / 8);
         assert!(bp.psize().is_multiple_of(4096) || bp.psize() == bp.lsize());
-        assert_eq!(zio.cached(bp), Some(write.data.clone()));
+        assert_eq!(zio.cached(bp, Bookmark::default()), Some(write.data.clone()));
     }
     let wrong_salt = Zio::new(tree(12, &d), [8; 32], 1 << 20);
     let salted = placed.iter().position(|bp| bp.checksum_type() == Blake3 as u8).unwrap();
@@ -296,7 +296,7 @@ fn prefetched_blocks_arrive_in_the_cache() {
         // Whoever comes first reads; the other finds it or waits.
         assert_eq!(zio.read(bp, AT), Ok(write.data.clone()));
     }
-    assert!(placed.iter().all(|bp| zio.cached(bp).is_some()));
+    assert!(placed.iter().all(|bp| zio.cached(bp, Bookmark::default()).is_some()));
 }
 
 /// Random pointers: any answer is right but a panic.

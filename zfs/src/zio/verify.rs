@@ -25,9 +25,6 @@ pub struct Verified {
     pub repaired: u32,
 }
 
-/// `DMU_OT_OBJSET`, whose checksum is whole even if it is authenticated.
-const OBJSET: u8 = 11;
-
 /// Whether physical data is what its block pointer says.
 pub(super) fn is_good(salted: &Salted, function: Checksum, bp: &Blkptr, data: &[u8]) -> bool {
     if matches!(function.resolve(), Checksum::Off | Checksum::Noparity) {
@@ -35,7 +32,7 @@ pub(super) fn is_good(salted: &Salted, function: Checksum, bp: &Blkptr, data: &[
     }
     let mut actual = salted.checksum(function, data);
     let mut expected = bp.checksum();
-    if bp.uses_crypt() && bp.object_type() != OBJSET {
+    if bp.has_mac() {
         // Half of the field is a MAC. Weak sums are folded, so that no bits are lost.
         if !function.is_strong() {
             actual[0] ^= actual[2];

@@ -38,11 +38,19 @@ impl Zio {
     }
 
     /// Reads an intent-log block; [`Error::Checksum`] is the normal end of a chain. The records of an encrypted one show no more
-    /// than claiming needs.
+    /// than claiming needs, unless the key is loaded.
     pub fn read_zil(&self, bp: &Blkptr, at: Bookmark) -> Result<Bytes> {
         // The end of a chain is what no copy has: nobody is to blame, and nothing to mend.
         let examined = self.examine_zil(bp, at)?;
-        examined.data.ok_or_else(|| lost(examined.failure, at))
+        let data = examined.data.ok_or_else(|| lost(examined.failure, at))?;
+        match self.keys.of(at.objset).filter(|_| bp.is_encrypted()) {
+            Some(key) => {
+                let mut plain = Vec::from(data);
+                key.open_log(bp, at, &mut plain)?;
+                Ok(plain.into())
+            }
+            None => Ok(data),
+        }
     }
 
     /// [`Zio::examine`] of an intent-log block, which the checksum inside it tells from others.

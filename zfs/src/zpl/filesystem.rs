@@ -74,6 +74,9 @@ impl Filesystem {
             || pool.is_read_only()
             || dataset.is_snapshot()
             || dataset.get_number("readonly").unwrap_or(0) != 0;
+        if !read_only && dataset.root_bp().uses_crypt() {
+            return Err(Error::unsupported("writing to an encrypted dataset: mount it read-only"));
+        }
         let owned = if read_only { dataset.long_hold() } else { dataset.own()? };
         let os = dataset.objset()?;
         if os.kind() != ObjsetKind::Zfs {

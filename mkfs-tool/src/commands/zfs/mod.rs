@@ -7,6 +7,7 @@ mod destroy;
 mod diff;
 mod holds;
 mod list;
+mod load_key;
 mod request;
 mod select;
 mod snapshots;
@@ -30,6 +31,8 @@ pub(crate) fn run(options: &Zfs) -> Result<ExitCode> {
         Verb::Projectspace(space) => {
             return accounts::list(&OpenPool::read(disks)?, space, Accounted::Project);
         }
+        Verb::LoadKey(key) => return load_key::load(&OpenPool::read(disks)?, key),
+        Verb::UnloadKey(key) => return load_key::unload(key),
         Verb::Destroy(destroy) if destroy.dry_run => {
             return destroy::run(&OpenPool::read(disks)?, destroy).map(|_| ExitCode::SUCCESS);
         }
@@ -53,8 +56,15 @@ pub(crate) fn run(options: &Zfs) -> Result<ExitCode> {
         Verb::Hold(hold) => holds::hold(&opened, hold)?,
         Verb::Release(release) => holds::release(&opened, release)?,
         // Done above: they only look.
-        Verb::List(_) | Verb::Get(_) | Verb::Diff(_) | Verb::Holds(_) => Vec::new(),
-        Verb::Userspace(_) | Verb::Groupspace(_) | Verb::Projectspace(_) => Vec::new(),
+        Verb::List(_)
+        | Verb::Get(_)
+        | Verb::Diff(_)
+        | Verb::Holds(_)
+        | Verb::Userspace(_)
+        | Verb::Groupspace(_)
+        | Verb::Projectspace(_)
+        | Verb::LoadKey(_)
+        | Verb::UnloadKey(_) => Vec::new(),
     };
     opened.pool.log_requests(requests, &history_line(std::env::args()))?;
     opened.close()?;
@@ -67,9 +77,9 @@ fn history_line(arguments: impl Iterator<Item = String>) -> String {
     let mut arguments = arguments.skip_while(|word| word != "zfs");
     while let Some(word) = arguments.next() {
         match word.as_str() {
-            "--disk" => drop(arguments.next()),
+            "--disk" | "--key" => drop(arguments.next()),
             "--force-import" => {}
-            other if other.starts_with("--disk=") => {}
+            other if other.starts_with("--disk=") || other.starts_with("--key=") => {}
             _ => words.push(word),
         }
     }
@@ -82,7 +92,8 @@ mod tests {
 
     #[test]
     fn the_history_does_not_speak_of_images() {
-        let line = "/usr/bin/tarn zfs --disk a.img snapshot --disk=b.img -r p@s --force-import";
+        let line =
+            "/usr/bin/tarn zfs --disk a.img snapshot --disk=b.img --key p=prompt -r p@s --force-import";
         assert_eq!(history_line(line.split(' ').map(str::to_owned)), "zfs snapshot -r p@s");
     }
 }
