@@ -183,6 +183,23 @@ fn forged_blocks_are_refused() {
     }
 }
 
+#[test]
+fn verification_finds_forged_blocks_where_it_has_the_key() {
+    const DIRECTORY: u8 = 20;
+    let tamper = Tamper::sealed(|bp, data| {
+        let mut data = data.to_vec();
+        if bp.level() == 0 && bp.object_type() == DIRECTORY {
+            data[100] ^= 1;
+        }
+        data.into()
+    });
+    let pool = import_with(J, ImportOptions { tamper: Some(tamper), ..ImportOptions::read_only() });
+    assert!(pool.verify(&mut |_| ()).unwrap().is_clean());
+    pool.dsl().load_key("j_enc/ccm128", J_ENCRYPTED[1].1).unwrap();
+    let report = pool.verify(&mut |_| ()).unwrap();
+    assert!(!report.damaged.is_empty() && report.problems.is_empty(), "{report:?}");
+}
+
 /// What needs no key: snapshots, destruction, going back. OpenZFS finds nothing wrong with it.
 #[test]
 fn datasets_are_managed_without_keys() {

@@ -206,7 +206,7 @@ impl Zio {
         }
     }
 
-    fn digester(&self) -> Digester {
+    pub(super) fn digester(&self) -> Digester {
         Digester { salted: self.salted(), keys: Arc::clone(&self.keys), tamper: self.tamper.get().cloned() }
     }
 
@@ -280,13 +280,25 @@ fn worth_retrying(error: &Error) -> bool {
 }
 
 /// What checking and unpacking needs, also on other threads.
-struct Digester {
-    salted: Arc<Salted>,
+pub(super) struct Digester {
+    pub(super) salted: Arc<Salted>,
     keys: Arc<Keys>,
     tamper: Option<Tamper>,
 }
 
 impl Digester {
+    /// Whether the physical bytes of a block, whose checksum is good, are what was written with the key; `true` where there is none.
+    pub(super) fn is_authentic(&self, bp: &Blkptr, data: &[u8], at: Bookmark) -> bool {
+        if !bp.uses_crypt() {
+            return true;
+        }
+        let mut data = Bytes::copy_from_slice(data);
+        if let Some(tamper) = &self.tamper {
+            data = tamper.on_disk(bp, data);
+        }
+        matches!(reveal(&self.keys, bp, data, at), Ok(_) | Err(Error::KeyNotLoaded))
+    }
+
     /// Checks and unpacks what a device gave.
     fn digest(&self, bp: &Blkptr, raw: queue::Read, at: Bookmark) -> Result<Bytes> {
         let data = raw?;

@@ -2,7 +2,7 @@
 
 use super::Zio;
 use super::examine::{examine, judge_of};
-use super::read::{WINDOW, admit};
+use super::read::{Digester, WINDOW, admit};
 use crate::checksum::{Checksum, Salted};
 use crate::error::{Error, Result};
 use crate::ondisk::blkptr::{Blkptr, Dva};
@@ -51,11 +51,12 @@ const JOB: usize = 1 << 20;
 struct Copy {
     want: usize,
     bp: Blkptr,
+    at: Bookmark,
     dva: Dva,
 }
 
 impl Zio {
-    /// Reads and checks every copy of a block. `Err` if no copy is good.
+    /// Reads and checks every copy of a block, also by its MAC if its key is loaded. `Err` if no copy is good.
     pub fn verify(&self, bp: &Blkptr, at: Bookmark) -> Result<Verified> {
         self.verify_many(&[(*bp, at)]).pop().unwrap_or(Err(Error::Checksum { at }))
     }
@@ -74,7 +75,7 @@ impl Zio {
             match admitted {
                 Err(e) => results[want] = Err(e),
                 Ok(_) if bp.is_gang() => results[want] = self.verify_gang(bp, *at),
-                Ok(_) => self.list_copies(want, bp, &mut copies),
+                Ok(_) => self.list_copies(want, bp, *at, &mut copies),
             }
         }
         copies.sort_by_key(|c| (c.dva.vdev, c.dva.offset));
@@ -88,8 +89,8 @@ impl Zio {
         results
     }
 
-    fn list_copies(&self, want: usize, bp: &Blkptr, copies: &mut Vec<Copy>) {
-        copies.extend(bp.dvas().map(|dva| Copy { want, bp: *bp, dva }));
+    fn list_copies(&self, want: usize, bp: &Blkptr, at: Bookmark, copies: &mut Vec<Copy>) {
+        copies.extend(bp.dvas().map(|dva| Copy { want, bp: *bp, at, dva }));
     }
 
     fn verify_copies(&self, copies: Vec<Copy>, results: &mut [Result<Verified>]) {
@@ -136,10 +137,9 @@ impl Zio {
             }
             room = room.saturating_sub(len);
         }
-        let salted = self.salted();
+        let digester = self.digester();
         let checked = parallel::map(jobs, move |job| {
-            let check =
-                |(copy, survey): (Copy, Result<Survey>)| (copy.want, check(&salted, &copy.bp, survey));
+            let check = |(copy, survey): (Copy, Result<Survey>)| (copy.want, check(&digester, &copy, survey));
             job.into_iter().map(check).collect::<Vec<_>>()
         });
         for (want, found) in checked.into_iter().flatten() {
@@ -150,9 +150,10 @@ impl Zio {
     }
 }
 
-fn check(salted: &Salted, bp: &Blkptr, survey: Result<Survey>) -> Verified {
-    match judge_of(salted, bp) {
-        Ok(good) => {
+fn check(digester: &Digester, copy: &Copy, survey: Result<Survey>) -> Verified {
+    match judge_of(&digester.salted, &copy.bp) {
+        Ok(whole) => {
+            let good = |data: &[u8]| whole(data) && digester.is_authentic(&copy.bp, data, copy.at);
             let unread = survey.is_err();
             let mut verified = examine([survey].into(), &good).verified;
             verified.bad += u32::from(unread);
