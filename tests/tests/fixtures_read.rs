@@ -8,6 +8,7 @@ use platform::host::{OsRandom, SystemClock};
 use std::sync::Arc;
 use tests::fixtures;
 use tests::manifest::{ALL, Options, check_section, check_sections, mount, whole_hash};
+use zfs::ondisk::znode::flags;
 use zfs::spa::{ImportOptions, Pool};
 use zfs::zvol::Zvol;
 
@@ -130,6 +131,29 @@ fn v_properties() {
 #[test]
 fn x_gang_blocks() {
     check_pool("x-gang", ".files.jsonl", ALL);
+}
+
+/// Accounts, POSIX ACLs, projects, extended attributes in spill blocks; and files that cannot be changed.
+#[test]
+fn w_owners_and_flags() {
+    let name = "w-owners";
+    let pool = import(name);
+    check_sections(&pool, &fixtures::manifest(name, ".files.jsonl").unwrap(), ALL);
+    let fs = mount(&pool, "w_owners/flags");
+    for (file, flag) in [
+        (&b"immutable"[..], flags::IMMUTABLE),
+        (b"append", flags::APPENDONLY),
+        (b"nodump", flags::NODUMP),
+        (b"immdir", flags::IMMUTABLE),
+    ] {
+        let set = fs.getattr(fs.lookup(fs.root(), file).unwrap()).unwrap().flags & flags::SETTABLE;
+        assert_eq!(set & !flags::ARCHIVE, flag, "{}", String::from_utf8_lossy(file));
+    }
+    let fs = mount(&pool, "w_owners/fs");
+    for (directory, file, project) in [(&b"p7"[..], &b"b"[..], 7), (b"p8", b"c", 8), (b"u0", b"f1", 0)] {
+        let directory = fs.lookup(fs.root(), directory).unwrap();
+        assert_eq!(fs.getattr(fs.lookup(directory, file).unwrap()).unwrap().project, project);
+    }
 }
 
 #[test]

@@ -247,6 +247,12 @@ impl Pool {
     pub fn has_log_device(&self) -> bool {
         self.core.spa.zio.vdevs().tops().iter().flatten().any(|top| top.is_log)
     }
+    /// For tests: from now on every second block of more than `bytes` becomes a gang block, its members as well
+    /// (`metaslab_force_ganging`).
+    pub fn force_gangs(&self, bytes: u64) {
+        // What is one sector cannot be cut.
+        self.core.spa.space.force_gangs(bytes.max(self.core.spa.zio.vdevs().max_sector()));
+    }
     /// Frees a block as of `tx`'s txg: an intent-log block, say.
     pub fn free_block(&self, tx: &Tx, bp: &Blkptr) {
         self.core.spa.free_block(tx, bp);

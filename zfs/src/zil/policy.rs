@@ -40,10 +40,10 @@ impl LogPolicy {
         }
     }
 
-    /// Whether a write of `len` bytes to blocks of `block_size` goes to its place before it is logged, instead of into the log: with
+    /// Whether a write of `len` bytes goes to its place before it is logged, instead of into the log: with
     /// `logbias=throughput` always, else large ones in a pool without log devices.
-    pub fn in_place(&self, len: u64, has_log_device: bool) -> bool {
-        self.throughput.load(Ordering::Relaxed) || len >= IMMEDIATE_WRITE && !has_log_device
+    pub fn in_place(&self, len: u64, has_log_device: impl FnOnce() -> bool) -> bool {
+        self.throughput.load(Ordering::Relaxed) || len >= IMMEDIATE_WRITE && !has_log_device()
     }
 }
 
@@ -54,13 +54,10 @@ mod tests {
     #[test]
     fn large_writes_are_not_logged_twice() {
         let policy = LogPolicy::default();
-        assert!(
-            !policy.in_place(8 << 10, false)
-                && policy.in_place(64 << 10, false)
-                && !policy.in_place(64 << 10, true)
-        );
+        assert!(!policy.in_place(8 << 10, || false) && policy.in_place(64 << 10, || false));
+        assert!(!policy.in_place(64 << 10, || true));
         policy.apply(&|name| (name == "logbias").then_some(1));
-        assert!(policy.in_place(512, true));
+        assert!(policy.in_place(512, || true));
         assert_eq!(policy.sync_mode(), SyncMode::Standard);
     }
 }

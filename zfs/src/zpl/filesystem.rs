@@ -290,7 +290,7 @@ impl ReadForLog for Filesystem {
         len: u64,
     ) -> Result<Option<Vec<InPlace>>> {
         // Without a key its blocks cannot be written; with one the sync must choose how.
-        if self.os.root().uses_crypt() || !self.tunables.log.in_place(len, self.pool.has_log_device()) {
+        if !self.tunables.log.in_place(len, || self.pool.has_log_device()) || self.os.root().uses_crypt() {
             return Ok(None);
         }
         let Some(znode) = self.for_log(object, generation)? else { return Ok(Some(Vec::new())) };

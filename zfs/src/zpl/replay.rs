@@ -67,6 +67,12 @@ impl Filesystem {
                 self.set_sa_xattr(&znode, name, value.as_deref()).map(|_| ())
             }
             Record::Acl { object, count, aces, .. } => self.apply_acl(*object, *count, aces),
+            Record::Other(kind::ACL_V0) => {
+                Err(Error::unsupported("replay of TX_ACL_V0 (file systems below version 3)"))
+            }
+            Record::Other(kind::CLONE_RANGE) => {
+                Err(Error::unsupported("replay of TX_CLONE_RANGE (feature com.fudosecurity:block_cloning)"))
+            }
             Record::Other(other) => {
                 Err(Error::unsupported(alloc::format!("replay of log record type {other}")))
             }

@@ -224,7 +224,7 @@ impl ReadForLog for OpenZvol {
         len: u64,
     ) -> Result<Option<Vec<InPlace>>> {
         let os = self.data.objset();
-        if os.root().uses_crypt() || len == 0 || !self.policy.in_place(len, self.pool.has_log_device()) {
+        if os.root().uses_crypt() || len == 0 || !self.policy.in_place(len, || self.pool.has_log_device()) {
             return Ok(None);
         }
         let _range = self.ranges.shared(offset, offset.saturating_add(len));

@@ -158,6 +158,13 @@ fn quantity(number: u64, bytes: bool) -> String {
     if bytes { text } else { text.trim_end_matches('B').to_owned() }
 }
 
+/// Whether a property is one of a user, a group or a project.
+pub(super) fn is_property(name: &str) -> bool {
+    let kind = name.split_once('@').map_or("", |(kind, _)| kind);
+    let rest = ["user", "group", "project"].iter().find_map(|prefix| kind.strip_prefix(prefix));
+    rest.is_some_and(|rest| matches!(rest, "quota" | "objquota" | "used" | "objused"))
+}
+
 /// What a property like `userobjquota@1000` is about: users, groups or projects; objects; a limit, or what is used; the id.
 fn parse(property: &str) -> Result<(Accounted, bool, bool, u64)> {
     let unknown = || format!("{property}: there is no such property");

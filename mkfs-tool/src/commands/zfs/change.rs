@@ -13,7 +13,8 @@ pub(super) fn set(opened: &OpenPool, options: &Set) -> Result<()> {
     let datasets = &options.words[pairs.len()..];
     ensure!(!pairs.is_empty(), "{}: not PROPERTY=VALUE", options.words[0]);
     ensure!(!datasets.is_empty(), "name a dataset after the properties");
-    let (quotas, pairs): (Vec<_>, Vec<_>) = pairs.into_iter().partition(|(name, _)| name.contains("quota@"));
+    let (quotas, pairs): (Vec<_>, Vec<_>) =
+        pairs.into_iter().partition(|(name, _)| accounts::is_property(name));
     for name in datasets {
         let dataset = dataset(opened, name)?;
         accounts::set_quotas(&dataset, &quotas)

@@ -252,7 +252,9 @@ pub(super) fn get(opened: &OpenPool, options: &Get) -> Result<ExitCode> {
                 source: Source::None,
             };
             let found = match &item {
-                Item::Dataset(dataset) if property.contains('@') => accounts::property(dataset, property)?,
+                Item::Dataset(dataset) if accounts::is_property(property) => {
+                    accounts::property(dataset, property)?
+                }
                 _ => item.property(property)?,
             };
             rows.push(found.unwrap_or_else(missing));

@@ -14,6 +14,7 @@ use super::topology::Bias;
 use crate::dmu::{Allocate, Objset, Tx};
 use crate::error::{Error, Result};
 use crate::ondisk::blkptr::Dva;
+use crate::ondisk::gang::GANG_HEADER_SIZE;
 use crate::ondisk::object_type::ObjectType;
 use crate::ondisk::space_map::HISTOGRAM_SIZE;
 use crate::vdev::Geometry;
@@ -127,6 +128,9 @@ pub(crate) struct Metaslabs {
     inner: Mutex<Inner>,
     pins: Pins,
     synced_allocated: AtomicU64,
+    /// Every second request for more bytes is refused: [`Metaslabs::force_gangs`].
+    gangs_above: AtomicU64,
+    requests: AtomicU64,
 }
 
 impl Metaslabs {
@@ -138,9 +142,17 @@ impl Metaslabs {
             inner: Mutex::new(Inner { vdevs, rotors: [(0, 0); 4] }),
             pins: Pins::default(),
             synced_allocated: AtomicU64::new(0),
+            gangs_above: AtomicU64::new(u64::MAX),
+            requests: AtomicU64::new(0),
         };
         space.count_allocated();
         Ok(space)
+    }
+
+    /// From now on every second block of more than `bytes` finds no room and is made a gang (`metaslab_force_ganging`).
+    pub(crate) fn force_gangs(&self, bytes: u64) {
+        // A gang's header must find its place.
+        self.gangs_above.store(bytes.max(GANG_HEADER_SIZE as u64), Ordering::Relaxed);
     }
 
     /// One entry of a log of space map changes. Entries on vdevs that hold no blocks any more are left out.
@@ -501,6 +513,10 @@ impl VdevSpace {
 
 impl AllocateBlocks for Metaslabs {
     fn allocate(&self, txg: u64, psize: u64, copies: usize, class: Class) -> Result<Vec<Dva>> {
+        let forced = psize > self.gangs_above.load(Ordering::Relaxed) && class != Class::Log;
+        if forced && self.requests.fetch_add(1, Ordering::Relaxed).is_multiple_of(2) {
+            return Err(Error::NoSpace);
+        }
         let mut inner = self.inner.lock();
         let classes: &[Bias] = match class {
             Class::Normal => &[Bias::None],
