@@ -22,6 +22,8 @@ struct Node {
     place: Place,
     /// `None` of ghosts.
     data: Option<Bytes>,
+    /// Read ahead, and not used since.
+    prefetched: bool,
     len: usize,
     newer: Index,
     older: Index,
@@ -34,9 +36,12 @@ struct Ends {
     bytes: usize,
 }
 
+/// Nodes in pieces of this many: a slab that grew as one piece would need large runs of memory, where there may be none.
+const PIECE: usize = 128;
+
 /// The lists.
 pub(super) struct Lists {
-    nodes: Vec<Node>,
+    nodes: Vec<Vec<Node>>,
     free: Vec<Index>,
     ends: [Ends; 4],
 }
@@ -49,6 +54,14 @@ impl Default for Lists {
 }
 
 impl Lists {
+    fn node(&self, index: Index) -> &Node {
+        &self.nodes[index / PIECE][index % PIECE]
+    }
+
+    fn node_mut(&mut self, index: Index) -> &mut Node {
+        &mut self.nodes[index / PIECE][index % PIECE]
+    }
+
     /// Bytes of the blocks in a list; of ghosts, of those that they were.
     pub(super) fn size(&self, place: Place) -> usize {
         self.ends[place as usize].bytes
@@ -60,25 +73,38 @@ impl Lists {
     }
 
     pub(super) fn place(&self, index: Index) -> Place {
-        self.nodes[index].place
+        self.node(index).place
     }
 
     pub(super) fn data(&self, index: Index) -> Option<Bytes> {
-        self.nodes[index].data.clone()
+        self.node(index).data.clone()
+    }
+
+    pub(super) fn has_data(&self, index: Index) -> bool {
+        self.node(index).data.is_some()
+    }
+
+    /// Whether a block was read ahead and is used for the first time.
+    pub(super) fn take_prefetched(&mut self, index: Index) -> bool {
+        core::mem::take(&mut self.node_mut(index).prefetched)
     }
 
     /// Adds a block as the newest of a list.
-    pub(super) fn push(&mut self, key: Key, place: Place, data: Bytes) -> Index {
+    pub(super) fn push(&mut self, key: Key, place: Place, data: Bytes, prefetched: bool) -> Index {
         let len = data.len();
-        let node = Node { key, place, data: Some(data), len, newer: NONE, older: NONE };
+        let node = Node { key, place, data: Some(data), prefetched, len, newer: NONE, older: NONE };
         let index = match self.free.pop() {
             Some(index) => {
-                self.nodes[index] = node;
+                *self.node_mut(index) = node;
                 index
             }
             None => {
-                self.nodes.push(node);
-                self.nodes.len() - 1
+                if self.nodes.last().is_none_or(|piece| piece.len() == PIECE) {
+                    self.nodes.push(Vec::with_capacity(PIECE));
+                }
+                let last = self.nodes.len() - 1;
+                self.nodes[last].push(node);
+                last * PIECE + self.nodes[last].len() - 1
             }
         };
         self.link(index);
@@ -88,7 +114,7 @@ impl Lists {
     /// Makes a block the newest of a list.
     pub(super) fn shift(&mut self, index: Index, place: Place) {
         self.unlink(index);
-        self.nodes[index].place = place;
+        self.node_mut(index).place = place;
         self.link(index);
     }
 
@@ -98,7 +124,7 @@ impl Lists {
         if index == NONE {
             return None;
         }
-        self.nodes[index].data.take().map(|data| (index, data))
+        self.node_mut(index).data.take().map(|data| (index, data))
     }
 
     /// Removes the oldest block of a list.
@@ -107,7 +133,7 @@ impl Lists {
         if index == NONE {
             return None;
         }
-        let key = self.nodes[index].key;
+        let key = self.node(index).key;
         self.remove(index);
         Some(key)
     }
@@ -115,36 +141,41 @@ impl Lists {
     /// Removes a block.
     pub(super) fn remove(&mut self, index: Index) {
         self.unlink(index);
-        self.nodes[index].data = None;
+        self.node_mut(index).data = None;
         self.free.push(index);
     }
 
     fn link(&mut self, index: Index) {
-        let ends = &mut self.ends[self.nodes[index].place as usize];
-        ends.bytes += self.nodes[index].len;
-        self.nodes[index].newer = NONE;
-        self.nodes[index].older = ends.newest;
-        if ends.newest == NONE {
-            ends.oldest = index;
-        } else {
-            self.nodes[ends.newest].newer = index;
+        let (place, len) = (self.node(index).place as usize, self.node(index).len);
+        let newest = self.ends[place].newest;
+        let node = self.node_mut(index);
+        (node.newer, node.older) = (NONE, newest);
+        if newest != NONE {
+            self.node_mut(newest).newer = index;
         }
+        let ends = &mut self.ends[place];
+        ends.bytes += len;
         ends.newest = index;
+        if newest == NONE {
+            ends.oldest = index;
+        }
     }
 
     fn unlink(&mut self, index: Index) {
-        let (newer, older) = (self.nodes[index].newer, self.nodes[index].older);
-        let ends = &mut self.ends[self.nodes[index].place as usize];
-        ends.bytes -= self.nodes[index].len;
+        let Node { newer, older, place, len, .. } = *self.node(index);
+        if newer != NONE {
+            self.node_mut(newer).older = older;
+        }
+        if older != NONE {
+            self.node_mut(older).newer = newer;
+        }
+        let ends = &mut self.ends[place as usize];
+        ends.bytes -= len;
         if newer == NONE {
             ends.newest = older;
-        } else {
-            self.nodes[newer].older = older;
         }
         if older == NONE {
             ends.oldest = newer;
-        } else {
-            self.nodes[older].newer = newer;
         }
     }
 }

@@ -11,9 +11,13 @@
 //! # Locks
 //! One mutex around the lists; no I/O and no other lock is taken under it. A fill's own mutex is taken alone.
 
+mod index;
 mod list;
+mod stats;
 #[cfg(test)]
 mod tests;
+
+pub use stats::ArcStats;
 
 use crate::error::{Error, Result};
 use crate::ondisk::blkptr::Blkptr;
@@ -21,23 +25,48 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 use bytes::Bytes;
 use hashbrown::HashMap;
-use list::{Index, Lists, Place};
+use index::Keys;
+use list::{Lists, Place};
 use platform::block::BlockError;
 use platform::sync::{Condvar, Mutex};
 
-/// Figures of the cache.
+/// What of a dataset's blocks the cache keeps (property `primarycache`, `zfs_cache_type_t`).
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct ArcStats {
-    /// Bytes cached.
-    pub size: u64,
-    /// Limit in bytes.
-    pub max: u64,
-    /// Reads served from the cache.
-    pub hits: u64,
-    /// Reads that went to a device.
-    pub misses: u64,
-    /// Blocks pushed out.
-    pub evictions: u64,
+pub enum PrimaryCache {
+    /// Nothing.
+    None,
+    /// Metadata alone: indirect blocks, dnodes, directories.
+    Metadata,
+    /// Everything.
+    #[default]
+    All,
+}
+
+impl PrimaryCache {
+    /// The property's value from its number; what is not known keeps everything.
+    #[must_use]
+    pub fn from_raw(raw: u64) -> Self {
+        match raw {
+            0 => PrimaryCache::None,
+            1 => PrimaryCache::Metadata,
+            _ => PrimaryCache::All,
+        }
+    }
+
+    /// Whether a block is kept.
+    #[must_use]
+    pub fn keeps(self, is_metadata: bool) -> bool {
+        self == PrimaryCache::All || self == PrimaryCache::Metadata && is_metadata
+    }
+}
+
+/// Who reads a block.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reader {
+    /// Somebody waits for it.
+    Demand,
+    /// It is read ahead: its first use will not count as its second.
+    Prefetch,
 }
 
 /// What names a block: its first address and when it was written there.
@@ -81,6 +110,7 @@ pub struct Claim {
     cache: Arc<Cache>,
     key: Key,
     fill: Arc<Fill>,
+    reader: Reader,
     told: bool,
 }
 
@@ -96,7 +126,7 @@ pub enum Lookup {
 
 struct State {
     lists: Lists,
-    index: HashMap<Key, Index>,
+    index: Keys,
     fills: HashMap<Key, Arc<Fill>>,
     /// Target size of the MRU list in bytes.
     target: usize,
@@ -115,7 +145,7 @@ impl Cache {
     pub fn new(max: usize) -> Arc<Cache> {
         let state = State {
             lists: Lists::default(),
-            index: HashMap::new(),
+            index: Keys::default(),
             fills: HashMap::new(),
             target: max / 2,
             max,
@@ -156,7 +186,24 @@ impl Cache {
     #[must_use]
     pub fn stats(&self) -> ArcStats {
         let state = self.state.lock();
-        ArcStats { size: state.lists.data_size() as u64, max: state.max as u64, ..state.stats }
+        let size = |place| state.lists.size(place) as u64;
+        ArcStats {
+            size: state.lists.data_size() as u64,
+            max: state.max as u64,
+            target: state.target as u64,
+            mru_size: size(Place::Mru),
+            mfu_size: size(Place::Mfu),
+            mru_ghost_size: size(Place::MruGhost),
+            mfu_ghost_size: size(Place::MfuGhost),
+            ..state.stats
+        }
+    }
+
+    /// Whether the block is here or on its way; does not count as a use.
+    #[must_use]
+    pub fn knows(&self, key: &Key) -> bool {
+        let state = self.state.lock();
+        state.fills.contains_key(key) || state.index.get(key).is_some_and(|i| state.lists.has_data(i))
     }
 
     /// The block if it is cached; counts as a use.
@@ -166,20 +213,30 @@ impl Cache {
     }
 
     /// The block, or the one who reads it, or the duty to read it.
-    pub fn lookup(self: &Arc<Self>, key: Key) -> Lookup {
+    pub fn lookup(self: &Arc<Self>, key: Key, reader: Reader) -> Lookup {
         let mut state = self.state.lock();
-        if let Some(data) = state.hit(&key) {
+        let found = match reader {
+            Reader::Demand => state.hit(&key),
+            Reader::Prefetch => state.peek(&key),
+        };
+        if let Some(data) = found {
             return Lookup::Hit(data);
         }
         if let Some(fill) = state.fills.get(&key) {
             let fill = Arc::clone(fill);
-            state.stats.hits += 1;
+            if reader == Reader::Demand {
+                state.stats.hits += 1;
+                state.stats.waits += 1;
+            }
             return Lookup::Wait(fill);
         }
-        state.stats.misses += 1;
+        match reader {
+            Reader::Demand => state.stats.misses += 1,
+            Reader::Prefetch => state.stats.prefetches += 1,
+        }
         let fill = Arc::new(Fill { outcome: Mutex::new(None), done: Condvar::new() });
         state.fills.insert(key, Arc::clone(&fill));
-        Lookup::Mine(Claim { cache: Arc::clone(self), key, fill, told: false })
+        Lookup::Mine(Claim { cache: Arc::clone(self), key, fill, reader, told: false })
     }
 
     /// Puts a block in that was just written. A read of the same place that is under way will not replace it.
@@ -187,7 +244,7 @@ impl Cache {
         let freed = {
             let mut state = self.state.lock();
             state.fills.remove(&key);
-            state.insert(key, data)
+            state.insert(key, data, Reader::Demand)
         };
         drop(freed);
     }
@@ -217,15 +274,35 @@ impl Cache {
 
 impl State {
     fn hit(&mut self, key: &Key) -> Option<Bytes> {
-        let &index = self.index.get(key)?;
+        let index = self.index.get(key)?;
         let data = self.lists.data(index)?;
-        self.lists.shift(index, Place::Mfu);
+        let to = match self.lists.place(index) {
+            // What was read ahead is used for the first time now.
+            Place::Mru if self.lists.take_prefetched(index) => {
+                self.stats.prefetch_hits += 1;
+                Place::Mru
+            }
+            Place::Mru => {
+                self.stats.mru_hits += 1;
+                Place::Mfu
+            }
+            _ => {
+                self.stats.mfu_hits += 1;
+                Place::Mfu
+            }
+        };
+        self.lists.shift(index, to);
         self.stats.hits += 1;
         Some(data)
     }
 
+    /// The block, without counting that as a use.
+    fn peek(&self, key: &Key) -> Option<Bytes> {
+        self.index.get(key).and_then(|index| self.lists.data(index))
+    }
+
     /// Makes `data` the newest block; answers what was pushed out, to be freed outside the lock.
-    fn insert(&mut self, key: Key, data: Bytes) -> Vec<Bytes> {
+    fn insert(&mut self, key: Key, data: Bytes, reader: Reader) -> Vec<Bytes> {
         let len = data.len();
         let old = self.index.remove(&key);
         let place = match old.map(|index| (index, self.lists.place(index))) {
@@ -240,7 +317,7 @@ impl State {
             return Vec::new();
         }
         let mut freed = self.make_room(len);
-        let index = self.lists.push(key, place, data);
+        let index = self.lists.push(key, place, data, reader == Reader::Prefetch);
         self.index.insert(key, index);
         freed.extend(self.trim_ghosts());
         freed
@@ -251,10 +328,12 @@ impl State {
         let (recent, frequent) = (self.lists.size(Place::MruGhost), self.lists.size(Place::MfuGhost));
         match place {
             Place::MruGhost => {
+                self.stats.mru_ghost_hits += 1;
                 let step = len * (frequent / recent.max(1)).clamp(1, 10);
                 self.target = (self.target + step).min(self.max);
             }
             Place::MfuGhost => {
+                self.stats.mfu_ghost_hits += 1;
                 let step = len * (recent / frequent.max(1)).clamp(1, 10);
                 self.target = self.target.saturating_sub(step);
             }
@@ -311,7 +390,7 @@ impl Claim {
                 state.fills.remove(&self.key);
             }
             match &outcome {
-                Ok(data) if current && keep => state.insert(self.key, data.clone()),
+                Ok(data) if current && keep => state.insert(self.key, data.clone(), self.reader),
                 _ => Vec::new(),
             }
         };

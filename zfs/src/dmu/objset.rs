@@ -1,5 +1,6 @@
 //! Objsets: the arrays of objects. Source: `dmu_objset.c`, `dmu_object.c`.
 
+use crate::arc::PrimaryCache;
 use crate::checksum::Checksum;
 use crate::compress::Compression;
 use crate::dmu::accounting::{self, Accounting};
@@ -59,6 +60,8 @@ pub struct Settings {
     pub lz4: bool,
     /// Space by user and group is accounted for; `None` in pools that are too old for it.
     pub accounting: Option<Accounting>,
+    /// What the cache keeps of it (property `primarycache`).
+    pub primary_cache: PrimaryCache,
 }
 
 impl Settings {
@@ -75,6 +78,7 @@ impl Settings {
             hole_birth: true,
             lz4: true,
             accounting: None,
+            primary_cache: PrimaryCache::All,
         }
     }
 }
@@ -309,7 +313,13 @@ impl Objset {
 
     /// Changes how blocks are written, from the next sync on.
     pub fn set_settings(&self, settings: Settings) {
+        self.set_primary_cache(settings.primary_cache);
         *self.core.settings.lock() = settings;
+    }
+
+    /// Says what the cache keeps of it, from now on: for an objset that is only read, and has no settings.
+    pub fn set_primary_cache(&self, what: PrimaryCache) {
+        self.core.zio.set_primary_cache(self.core.id, what);
     }
 
     /// Installs the dataset's own space check (quota), asked by [`Objset::begin`].

@@ -6,6 +6,7 @@ use super::deadlist::Deadlist;
 use super::dir::{Delta, Dir, DirState};
 use super::host::SpaHost;
 use super::mos::{Mos, OBJECT_DIRECTORY};
+use crate::arc::PrimaryCache;
 use crate::checksum::Checksum;
 use crate::dmu::{Accounting, Objset, RedundantMetadata, Settings, SpaceCheck};
 use crate::error::{Error, Result};
@@ -446,6 +447,10 @@ impl DslPool {
     /// Gives a freshly opened objset the settings of its dataset's properties, and the quota.
     pub(crate) fn prepare_objset(&self, dataset: &Dataset, objset: &Arc<Objset>) -> Result<()> {
         if dataset.is_snapshot() {
+            // No reason not to read it, if the property cannot be.
+            let what =
+                self.number_of(dataset, "primarycache").map_or(PrimaryCache::All, PrimaryCache::from_raw);
+            objset.set_primary_cache(what);
             return Ok(());
         }
         objset.set_settings(self.settings_of(dataset)?);
@@ -474,6 +479,7 @@ impl DslPool {
             hole_birth: self.host().feature_active("com.delphix:hole_birth"),
             lz4,
             accounting: self.accounting(),
+            primary_cache: PrimaryCache::from_raw(number("primarycache")?),
         })
     }
 

@@ -21,19 +21,21 @@ mod zil;
 
 pub use tamper::Tamper;
 
-use crate::arc::{ArcStats, Cache, Key};
+use crate::arc::{ArcStats, Cache, Key, PrimaryCache, Reader};
 use crate::checksum::{Checksum, Salted};
 use crate::compress::{Buffers, Compression, Workspace};
 use crate::crypt::Keys;
 use crate::error::Result;
 use crate::ondisk::blkptr::{Blkptr, Dva};
 use crate::ondisk::bookmark::Bookmark;
+use crate::ondisk::object_type::ObjectType;
 use crate::vdev::VdevTree;
 use alloc::collections::{BTreeSet, VecDeque};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use bytes::Bytes;
 use core::sync::atomic::{AtomicBool, Ordering};
+use hashbrown::HashMap;
 use platform::sync::{Mutex, RwLock};
 
 pub use verify::Verified;
@@ -109,6 +111,8 @@ pub struct Zio {
     read_only: AtomicBool,
     cache: Arc<Cache>,
     keys: Arc<Keys>,
+    /// What is cached of the objsets of which not everything is.
+    cached_parts: RwLock<HashMap<u64, PrimaryCache>>,
     salted: RwLock<Arc<Salted>>,
     shared: Arc<Shared>,
     prefetches: Mutex<Prefetches>,
@@ -143,7 +147,7 @@ struct Prefetches {
 
 /// How many blocks may wait to be read ahead; more are forgotten.
 const PREFETCH_MAX: usize = 2048;
-/// How many of them are read at once.
+/// How many of them are taken up at once.
 const PREFETCH_BATCH: usize = 128;
 
 impl Zio {
@@ -156,6 +160,7 @@ impl Zio {
             read_only: AtomicBool::new(true),
             cache: Cache::new(arc_max),
             keys: Arc::default(),
+            cached_parts: RwLock::default(),
             salted: RwLock::new(Arc::new(Salted::new(&salt))),
             shared: Arc::default(),
             prefetches: Mutex::default(),
@@ -223,6 +228,22 @@ impl Zio {
         self.cache.shrink(bytes)
     }
 
+    /// Says what is cached of an objset's blocks, those that are written too (property `primarycache`).
+    pub fn set_primary_cache(&self, objset: u64, what: PrimaryCache) {
+        let mut parts = self.cached_parts.write();
+        match what {
+            PrimaryCache::All => parts.remove(&objset),
+            part => parts.insert(objset, part),
+        };
+    }
+
+    /// Whether a block enters the cache.
+    fn is_kept(&self, bp: &Blkptr, at: Bookmark) -> bool {
+        let parts = self.cached_parts.read();
+        let is_metadata = || bp.level() > 0 || ObjectType(bp.object_type()).is_metadata();
+        parts.is_empty() || parts.get(&at.objset).is_none_or(|part| part.keeps(is_metadata()))
+    }
+
     /// The cache's figures.
     #[must_use]
     pub fn stats(&self) -> ArcStats {
@@ -244,13 +265,15 @@ impl Zio {
 
     /// Starts reading blocks into the cache and does not wait. Errors are forgotten, and so is what exceeds a bound.
     pub fn prefetch(self: &Arc<Self>, wants: Vec<(Blkptr, Bookmark)>) {
+        let useful = |(bp, at): &(Blkptr, Bookmark)| {
+            let needs_device = !bp.is_hole() && !bp.is_embedded();
+            needs_device && self.is_kept(bp, *at) && !self.cache.knows(&Key::of(bp))
+        };
+        let wants: Vec<_> = wants.into_iter().filter(useful).collect();
         let start = {
             let mut prefetches = self.prefetches.lock();
-            for want in wants {
-                if prefetches.queue.len() < PREFETCH_MAX && !want.0.is_hole() && !want.0.is_embedded() {
-                    prefetches.queue.push_back(want);
-                }
-            }
+            let room = PREFETCH_MAX.saturating_sub(prefetches.queue.len());
+            prefetches.queue.extend(wants.into_iter().take(room));
             let start = !prefetches.running && !prefetches.queue.is_empty();
             prefetches.running |= start;
             start
@@ -272,7 +295,7 @@ impl Zio {
                 }
                 prefetches.queue.drain(..count).collect()
             };
-            drop(self.read_many(&batch));
+            drop(self.read_batch(&batch, Some(Reader::Prefetch)));
         }
     }
 }

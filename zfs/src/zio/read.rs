@@ -3,7 +3,7 @@
 use super::examine::{judge_of, lost};
 use super::verify::is_good;
 use super::{Tamper, Zio};
-use crate::arc::{Claim, Fill, Key, Lookup};
+use crate::arc::{Claim, Fill, Key, Lookup, Reader};
 use crate::checksum::{Checksum, Salted};
 use crate::compress;
 use crate::crypt::{Keys, check_indirect};
@@ -11,6 +11,7 @@ use crate::error::{Error, Result};
 use crate::ondisk::blkptr::{Blkptr, EMBEDDED_TYPE_DATA};
 use crate::ondisk::bookmark::Bookmark;
 use crate::vdev::queue::{self, ReadExtent};
+use alloc::collections::VecDeque;
 use alloc::format;
 use alloc::sync::Arc;
 use alloc::vec;
@@ -23,6 +24,19 @@ use platform::parallel;
 const PARALLEL_FROM: u64 = 128 << 10;
 /// Bytes of a batch that are in flight at once.
 pub(super) const WINDOW: u64 = 16 << 20;
+/// Windows of reads on demand: while one is checked and unpacked, the next is in flight.
+const DEMAND: Windows = Windows { bytes: WINDOW, flying: 2 };
+/// Windows of reads ahead: smaller, as somebody may already wait for their first block, and so more of them.
+const AHEAD: Windows = Windows { bytes: 1 << 20, flying: 8 };
+
+/// How a batch of reads is cut up.
+#[derive(Clone, Copy)]
+struct Windows {
+    /// Physical bytes of one, unless a single block has more.
+    bytes: u64,
+    /// How many are in flight at once, the one that is worked on included.
+    flying: usize,
+}
 
 /// A zero block for holes of usual sizes.
 static ZEROS: [u8; 128 << 10] = [0; 128 << 10];
@@ -81,19 +95,19 @@ impl Zio {
     /// The logical bytes of a block: a hole is zeros, an embedded block its payload; else from the cache, or read,
     /// verified and decompressed. Another copy is tried if one is bad.
     pub fn read(&self, bp: &Blkptr, at: Bookmark) -> Result<Bytes> {
-        let mut results = self.read_batch(&[(*bp, at)], true);
+        let mut results = self.read_batch(&[(*bp, at)], Some(Reader::Demand));
         results.pop().unwrap_or(Err(Error::Checksum { at }))
     }
 
     /// As [`Zio::read`], but the block does not enter the cache.
     pub fn read_uncached(&self, bp: &Blkptr, at: Bookmark) -> Result<Bytes> {
-        let mut results = self.read_batch(&[(*bp, at)], false);
+        let mut results = self.read_batch(&[(*bp, at)], None);
         results.pop().unwrap_or(Err(Error::Checksum { at }))
     }
 
     /// Many reads: all are issued, then waited for once; the answers in the order of `wants`.
     pub fn read_many(&self, wants: &[(Blkptr, Bookmark)]) -> Vec<Result<Bytes>> {
-        self.read_batch(wants, true)
+        self.read_batch(wants, Some(Reader::Demand))
     }
 
     /// The block if it is in the cache (or needs no device: holes and embedded blocks).
@@ -143,7 +157,12 @@ impl Zio {
         (bp.is_encrypted() && self.keys.of(at.objset).is_none()).then_some(Err(Error::KeyNotLoaded))
     }
 
-    fn read_batch(&self, wants: &[(Blkptr, Bookmark)], keep: bool) -> Vec<Result<Bytes>> {
+    /// Many reads: as a `reader` of the cache, or past it.
+    pub(super) fn read_batch(
+        &self,
+        wants: &[(Blkptr, Bookmark)],
+        reader: Option<Reader>,
+    ) -> Vec<Result<Bytes>> {
         let mut results: Vec<Option<Result<Bytes>>> = vec![None; wants.len()];
         let mut misses = Vec::new();
         let mut waits: Vec<(usize, Arc<Fill>)> = Vec::new();
@@ -152,8 +171,8 @@ impl Zio {
                 results[index] = Some(result);
                 continue;
             }
-            let claim = if keep {
-                match self.cache.lookup(Key::of(bp)) {
+            let claim = if let Some(reader) = reader {
+                match self.cache.lookup(Key::of(bp), reader) {
                     Lookup::Hit(data) => {
                         results[index] = Some(Ok(data));
                         continue;
@@ -172,7 +191,8 @@ impl Zio {
             };
             misses.push(Miss { index, bp: *bp, at: *at, claim });
         }
-        self.read_misses(misses, &mut results);
+        let windows = if reader == Some(Reader::Prefetch) { AHEAD } else { DEMAND };
+        self.read_misses(misses, windows, &mut results);
         // Only now: a fill of somebody else may itself wait for one of ours.
         for (index, fill) in waits {
             results[index] = Some(fill.wait());
@@ -181,28 +201,27 @@ impl Zio {
         results.into_iter().map(|r| r.unwrap_or_else(lost)).collect()
     }
 
-    /// Reads in windows: while one is checked and unpacked, the next is in flight.
-    fn read_misses(&self, misses: Vec<Miss>, results: &mut [Option<Result<Bytes>>]) {
+    /// Reads in windows: while one is checked and unpacked, the next ones are in flight.
+    fn read_misses(&self, misses: Vec<Miss>, windows: Windows, results: &mut [Option<Result<Bytes>>]) {
         let mut misses = misses.into_iter().peekable();
-        let mut flying: Option<(Vec<Miss>, queue::Reads)> = None;
+        let mut flying: VecDeque<(Vec<Miss>, queue::Reads)> = VecDeque::new();
         loop {
-            let mut window = Vec::new();
-            let mut bytes = 0;
-            while let Some(miss) = misses.next_if(|m| bytes == 0 || bytes + m.bp.psize() <= WINDOW) {
-                bytes += miss.bp.psize();
-                window.push(miss);
-            }
-            let next = (!window.is_empty()).then(|| {
+            while flying.len() < windows.flying {
+                let mut window = Vec::new();
+                let mut bytes = 0;
+                while let Some(miss) = misses.next_if(|m| bytes == 0 || bytes + m.bp.psize() <= windows.bytes)
+                {
+                    bytes += miss.bp.psize();
+                    window.push(miss);
+                }
+                if window.is_empty() {
+                    break;
+                }
                 let extents: Vec<_> = window.iter().map(|m| first_extent(&m.bp)).collect();
-                (window, queue::start_reads(&self.vdevs(), &extents))
-            });
-            let landed = core::mem::replace(&mut flying, next);
-            if let Some((window, reads)) = landed {
-                self.finish_window(window, reads.wait(), results);
+                flying.push_back((window, queue::start_reads(&self.vdevs(), &extents)));
             }
-            if flying.is_none() {
-                return;
-            }
+            let Some((window, reads)) = flying.pop_front() else { return };
+            self.finish_window(window, reads.wait(), results);
         }
     }
 
@@ -236,7 +255,7 @@ impl Zio {
                 None => result,
             };
             if let Some(claim) = miss.claim {
-                claim.tell(&result, true);
+                claim.tell(&result, self.is_kept(&miss.bp, miss.at));
             }
             results[miss.index] = Some(result);
         }

@@ -7,6 +7,7 @@ use crate::error::{Error, Result};
 use crate::ondisk::blkptr::{
     Blkptr, DVAS_PER_BP, Dva, EMBEDDED_PAYLOAD_SIZE, MAX_BLOCK_SIZE, MIN_BLOCK_SIZE,
 };
+use crate::ondisk::bookmark::Bookmark;
 use crate::ondisk::object_type::ObjectType;
 use crate::vdev::queue::{self, WriteExtent};
 use alloc::sync::Arc;
@@ -51,6 +52,7 @@ impl Zio {
         if !writes.iter().all(sizes_fit) {
             return Err(Error::Invalid("block size is no multiple of 512 up to 16 MiB"));
         }
+        let places: Vec<Bookmark> = writes.iter().map(|w| w.at).collect();
         let logical: Vec<(Bytes, Option<Blkptr>, WritePolicy)> =
             writes.iter().map(|w| (w.data.clone(), w.rewrite, w.policy)).collect();
         let prepared = self.prepare(txg, writes);
@@ -60,8 +62,8 @@ impl Zio {
         });
         match result {
             Ok(placed) => {
-                for (bp, (data, _, _)) in placed.iter().zip(logical) {
-                    if !bp.is_hole() && !bp.is_embedded() {
+                for ((bp, (data, _, _)), at) in placed.iter().zip(logical).zip(places) {
+                    if !bp.is_hole() && !bp.is_embedded() && self.is_kept(bp, at) {
                         self.cache.insert(Key::of(bp), data);
                     }
                 }
