@@ -30,6 +30,10 @@ pub trait Scheduler: Send + Sync {
     fn cpus(&self) -> usize;
     /// Nanoseconds since some fixed point, for timeouts.
     fn monotonic_ns(&self) -> u64;
+    /// See [`largest_piece`]. Only a machine without virtual memory of its own has something to say.
+    fn largest_piece(&self) -> usize {
+        usize::MAX
+    }
     /// See [`use_vectors`]. Only a machine that shares its registers with an application has something to do.
     fn use_vectors(&self) {}
 }
@@ -100,6 +104,11 @@ pub fn spawn(name: &str, main: impl FnOnce() + Send + 'static) {
 #[inline]
 pub fn use_vectors() {
     scheduler().use_vectors();
+}
+
+/// How many bytes an allocation can get in one piece now, about: for those who can do with several smaller ones.
+pub fn largest_piece() -> usize {
+    scheduler().largest_piece()
 }
 
 /// How many threads can really run at once.

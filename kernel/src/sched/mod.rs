@@ -21,6 +21,7 @@ pub use thread::Thread;
 
 use crate::arch::trap::TrapFrame;
 use crate::arch::{self, IrqGuard, cpu, fpu};
+use crate::mm::{frame, phys};
 use crate::time;
 use alloc::boxed::Box;
 use alloc::sync::Arc;
@@ -179,6 +180,9 @@ impl Scheduler for KernelScheduler {
     }
     fn monotonic_ns(&self) -> u64 {
         time::monotonic_ns()
+    }
+    fn largest_piece(&self) -> usize {
+        frame::largest() as usize * phys::FRAME_SIZE as usize
     }
     fn use_vectors(&self) {
         if is_running() {

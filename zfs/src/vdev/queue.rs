@@ -13,8 +13,10 @@ use alloc::vec::Vec;
 use bytes::Bytes;
 use platform::block::{Batch, BlockError, Op};
 
-/// The largest merged request, in bytes (`zfs_vdev_aggregation_limit`).
+/// The largest merged request, in bytes (`zfs_vdev_aggregation_limit`), …
 const MERGED_MAX: u64 = 1 << 20;
+/// … and what is merged even where memory is in small pieces.
+const MERGED_MIN: u64 = 64 << 10;
 /// Reads may be merged over a gap of that many bytes (`zfs_vdev_read_gap_limit`).
 const READ_GAP: u64 = 32 << 10;
 /// Parity is computed on several processors if there is that much of it to do, in bytes of data.
@@ -42,6 +44,11 @@ pub(crate) struct WriteExtent {
 
 /// What became of one extent.
 pub(crate) type Read = Result<Bytes>;
+
+/// How large a merged request may be now: its buffer is one piece of memory.
+fn merged_max() -> u64 {
+    MERGED_MAX.min(platform::thread::largest_piece() as u64 / 4).max(MERGED_MIN)
+}
 
 fn gone() -> Error {
     Error::Io { cause: BlockError::Gone, at: None }
@@ -87,7 +94,7 @@ impl LeafReads {
         let mut pieces = self.pieces;
         // By device; the address of a leaf says as much as its guid, and is never that of two.
         pieces.sort_by_key(|p| (Arc::as_ptr(&p.leaf).addr(), p.offset));
-        let batch = Batch::new();
+        let (batch, most) = (Batch::new(), merged_max());
         let mut groups: Vec<(u64, Vec<Piece>)> = Vec::new();
         let mut pieces = pieces.into_iter().peekable();
         while let Some(first) = pieces.next() {
@@ -97,7 +104,7 @@ impl LeafReads {
             let mut group = vec![first];
             while let Some(next) = pieces.next_if(|next| {
                 let far = (next.offset + next.span).max(end) - start;
-                Arc::ptr_eq(&next.leaf, &leaf) && next.offset <= end + READ_GAP && far <= MERGED_MAX
+                Arc::ptr_eq(&next.leaf, &leaf) && next.offset <= end + READ_GAP && far <= most
             }) {
                 end = end.max(next.offset + next.span);
                 group.push(next);
@@ -289,11 +296,12 @@ struct Pending {
 }
 
 impl Pending {
-    fn may_precede(&self, end: u64, next: &Pending) -> bool {
+    /// Whether `next` may follow in a merged request of at most `most` bytes.
+    fn may_precede(&self, end: u64, next: &Pending, most: u64) -> bool {
         let same = |(a, b): (&Arc<Leaf>, &Arc<Leaf>)| Arc::ptr_eq(a, b);
         next.group == self.group
             && next.offset == end
-            && next.offset + next.span - self.offset <= MERGED_MAX
+            && next.offset + next.span - self.offset <= most
             && next.targets.len() == self.targets.len()
             && self.targets.iter().zip(&next.targets).all(same)
     }
@@ -358,7 +366,7 @@ pub(crate) fn write(vdevs: &VdevTree, txg: u64, extents: Vec<WriteExtent>) -> Re
 fn issue_writes(txg: u64, mut pending: Vec<Pending>, parities: &[usize]) -> Result<()> {
     // Stable, so that of two writes to one place the later one of the call comes last, and is refused to merge.
     pending.sort_by_key(|p| (p.group, p.offset));
-    let batch = Batch::new();
+    let (batch, most) = (Batch::new(), merged_max());
     // For every request its run and its leaf; for every run the rows that it serves.
     let mut requests: Vec<(usize, Arc<Leaf>)> = Vec::new();
     let mut runs: Vec<Vec<usize>> = Vec::new();
@@ -367,7 +375,7 @@ fn issue_writes(txg: u64, mut pending: Vec<Pending>, parities: &[usize]) -> Resu
         let start = first.offset;
         let mut end = start + first.span;
         let mut run = vec![first];
-        while let Some(next) = pending.next_if(|next| run[0].may_precede(end, next)) {
+        while let Some(next) = pending.next_if(|next| run[0].may_precede(end, next, most)) {
             end += next.span;
             run.push(next);
         }
