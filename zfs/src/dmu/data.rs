@@ -12,11 +12,10 @@ use alloc::sync::Arc;
 use alloc::vec;
 use alloc::vec::Vec;
 use bytes::Bytes;
+use core::ops::Range;
 
 /// Largest read that is issued at once, in bytes.
 const READ_CHUNK: u64 = 16 << 20;
-/// How far a sequential reader is read ahead of, in bytes.
-const READ_AHEAD: u64 = 4 << 20;
 
 impl Dnode {
     /// Reads from `offset`. Holes are zeros; short only past the last block (`(maxblkid + 1) * block_size`): the
@@ -60,12 +59,12 @@ impl Dnode {
                     Source::Disk => on_disk.push((blkid, from, to, in_block)),
                 }
             }
-            let ahead = read_ahead(&mut state, offset, len as u64);
+            // Whoever reads only what was just written needs nothing read ahead.
+            let ahead =
+                if on_disk.is_empty() { Vec::new() } else { read_ahead(&mut state, offset, len as u64) };
             let tree = self.tree(&state);
             drop(state);
-            if let Some((from, len)) = ahead {
-                self.prefetch(from, len);
-            }
+            self.prefetch_ranges(&ahead, block_size);
             match self.read_pieces(&tree, &on_disk, out) {
                 Ok(()) => return Ok(len),
                 // Blocks of an old tree may have been reused while we read: only a tree that still stands is corrupt.
@@ -118,7 +117,7 @@ impl Dnode {
     /// The whole block, `block_size` bytes; past the end it is zeros. Shared with the cache, not copied.
     pub fn read_block(&self, blkid: u64) -> Result<Bytes> {
         loop {
-            let (tree, size) = {
+            let (tree, size, ahead) = {
                 let mut state = self.state.lock();
                 if state.freed {
                     return Err(Error::NotFound);
@@ -127,9 +126,12 @@ impl Dnode {
                 match state.source(blkid) {
                     Source::Dirty(buf) => return Ok(buf.share()),
                     Source::Zero => return Ok(zeros(size)),
-                    Source::Disk => (self.tree(&state), size),
+                    Source::Disk => {}
                 }
+                let ahead = read_ahead(&mut state, blkid.saturating_mul(size as u64), size as u64);
+                (self.tree(&state), size, ahead)
             };
+            self.prefetch_ranges(&ahead, size as u64);
             match self.read_disk_block(&tree, blkid, size) {
                 Ok(block) => return Ok(block),
                 Err(error) if self.tree(&self.state.lock()) == tree => return Err(error),
@@ -182,6 +184,12 @@ impl Dnode {
             }
         }
         Ok(f(&self.read_block(blkid)?))
+    }
+
+    fn prefetch_ranges(&self, ranges: &[Range<u64>], block_size: u64) {
+        for range in ranges {
+            self.prefetch(range.start * block_size, (range.end - range.start) * block_size);
+        }
     }
 
     /// Starts reading a range into the cache.
@@ -418,21 +426,17 @@ fn check_blkid(state: &State, blkid: u64) -> Result<()> {
     Ok(())
 }
 
-/// What to prefetch behind a read that goes on where the last one ended.
-fn read_ahead(state: &mut State, offset: u64, len: u64) -> Option<(u64, u64)> {
-    let end = offset + len;
-    let sequential = offset == state.read_end;
-    state.read_end = end;
-    if !sequential || state.maxblkid == 0 {
-        state.prefetched = end;
-        return None;
+/// Notes a read of bytes of the disk; the blocks to be read ahead.
+fn read_ahead(state: &mut State, offset: u64, len: u64) -> Vec<Range<u64>> {
+    let (block_size, mut ahead) = (u64::from(state.block_size), Vec::new());
+    if state.maxblkid == 0 {
+        return ahead;
     }
-    let from = state.prefetched.max(end);
-    if from > end + READ_AHEAD / 2 || from >= end_of_object(state) {
-        return None;
-    }
-    state.prefetched = end + READ_AHEAD;
-    Some((from, end + READ_AHEAD - from))
+    let blocks = offset / block_size..(offset + len).div_ceil(block_size);
+    let end = state.maxblkid.saturating_add(1);
+    let zfetch = state.zfetch.get_or_insert_default();
+    zfetch.note(blocks, end, block_size, &mut |range| ahead.push(range));
+    ahead
 }
 
 /// The parts of a range of bytes in blocks: block id, from and to in the range, offset in the block.

@@ -3,6 +3,7 @@
 use crate::dmu::place::Placed;
 use crate::dmu::range_set::RangeSet;
 use crate::dmu::tx::{TXG_SIZE, slot_of};
+use crate::dmu::zfetch::Zfetch;
 use crate::ondisk::dnode::DnodePhys;
 use crate::ondisk::object_type::ObjectType;
 use alloc::boxed::Box;
@@ -97,9 +98,8 @@ pub(crate) struct State {
     /// Newest txg with a slot.
     pub(crate) newest: u64,
     pub(crate) slots: [Option<Box<Slot>>; TXG_SIZE],
-    /// End of the last read and how far was prefetched, in bytes: sequential readers are read ahead of.
-    pub(crate) read_end: u64,
-    pub(crate) prefetched: u64,
+    /// Who reads it in order; most objects are of one block, and have nobody.
+    pub(crate) zfetch: Option<Box<Zfetch>>,
 }
 
 impl State {
@@ -116,8 +116,7 @@ impl State {
             seq: 0,
             newest: 0,
             slots: Default::default(),
-            read_end: u64::MAX,
-            prefetched: 0,
+            zfetch: None,
             phys,
         }
     }

@@ -30,15 +30,18 @@ mod syncnode;
 pub(crate) mod testing;
 #[cfg(test)]
 mod tests;
+pub mod throttle;
 pub mod traverse;
 mod tree;
 pub mod tx;
 pub mod unravel;
+mod zfetch;
 
 pub use accounting::{Accounted, Accounting, key_of as accounting_key};
 pub use dnode::{Dnode, DnodeInfo};
 pub use objset::{Allocate, Objset, RedundantMetadata, Settings, SyncHook};
 pub use range_lock::{Range, RangeLock};
+pub use throttle::{TxStats, TxgRecord};
 pub use traverse::{Traverse, Visit, traverse, traverse_object};
 pub use tx::{DirtyObjsets, Limits, Quiesced, SpaceCheck, Tx, Txgs};
 pub use unravel::{Position, Unraveled, unravel};

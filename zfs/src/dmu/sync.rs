@@ -141,11 +141,13 @@ impl Sync<'_> {
             return Ok(());
         }
         let Batch { writes, places, .. } = core::mem::take(batch);
+        let data = writes.iter().filter(|w| w.policy.level == 0).map(|w| w.data.len() as u64).sum();
         let offered: Vec<Option<Blkptr>> = writes.iter().map(|w| w.rewrite).collect();
         let bps = self.objset.core.zio.write(self.ctx.alloc, self.ctx.txg, writes)?;
         for ((&(node, place), bp), rewrite) in places.iter().zip(bps).zip(offered) {
             nodes[node].install(self, place, bp, rewrite)?;
         }
+        self.objset.core.txgs.wrote(self.ctx.txg, data);
         Ok(())
     }
 

@@ -454,3 +454,42 @@ fn placed_blocks_are_taken_over_unless_they_changed() {
     drop(tx);
     pool.sync();
 }
+
+#[test]
+fn primarycache_says_what_enters_the_cache() {
+    use crate::arc::PrimaryCache;
+    let pool = TestPool::new(64 << 20);
+    let os = objset(&pool);
+    let mut data = vec![0; 40 * 4096];
+    Seeded::new(3).fill(&mut data);
+    let tx = pool.txgs.begin(0).unwrap();
+    let object = os.allocate(&tx, &file(4096)).unwrap().object();
+    os.hold(object).unwrap().write(&tx, 0, &data).unwrap();
+    drop(tx);
+    pool.sync();
+    for (what, keeps_data, keeps_metadata) in [
+        (PrimaryCache::All, true, true),
+        (PrimaryCache::Metadata, false, true),
+        (PrimaryCache::None, false, false),
+    ] {
+        let back = reopen(&pool, &os);
+        back.set_primary_cache(what);
+        let dnode = back.hold(object).unwrap();
+        let mut found = vec![0; 3 * 4096];
+        assert_eq!(dnode.read(0, &mut found).unwrap(), found.len());
+        assert_eq!(found, data[..found.len()]);
+        let cached = |bp| back.zio().cached(&bp).is_some();
+        assert_eq!(cached(dnode.block_pointer(0, 1).unwrap()), keeps_data, "{what:?}");
+        assert_eq!(cached(dnode.block_pointer(1, 0).unwrap()), keeps_metadata, "{what:?}");
+        assert_eq!(cached(back.meta_dnode().block_pointer(0, 0).unwrap()), keeps_metadata, "{what:?}");
+    }
+    // What is written does not enter it either.
+    os.set_primary_cache(PrimaryCache::Metadata);
+    let tx = pool.txgs.begin(0).unwrap();
+    let dnode = os.hold(object).unwrap();
+    dnode.write(&tx, 0, &data).unwrap();
+    drop(tx);
+    pool.sync();
+    let cached = |level| pool.zio.cached(&dnode.block_pointer(level, 0).unwrap()).is_some();
+    assert_eq!((cached(0), cached(1)), (false, true));
+}

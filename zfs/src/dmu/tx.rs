@@ -7,8 +7,10 @@
 //! - `synced < open`, and at most two txgs lie between them: three slots are in use, never four.
 //! - A txg closes only in [`Txgs::begin`] (size) or in [`Txgs::quiesce`] (request, timer): with the timer off, txg
 //!   boundaries depend only on the order of calls.
+//! - With the timer on, writers never wait for a whole txg: see [`super::throttle`].
 
 use crate::dmu::Objset;
+use crate::dmu::throttle::{self, DIRTY_TXGS, History, Throttle, TxStats, TxgRecord, TxgTimes};
 use crate::error::{Error, Result};
 use crate::ondisk::blkptr::MIN_BLOCK_SIZE;
 use alloc::boxed::Box;
@@ -31,7 +33,8 @@ pub(crate) fn slot_of(txg: u64) -> usize {
 /// Limits of the transaction machinery.
 #[derive(Debug, Clone, Copy)]
 pub struct Limits {
-    /// Bytes of dirty data at which the open txg closes.
+    /// Bytes of dirty data at which the open txg closes. With the timer on, [`throttle::DIRTY_TXGS`] times as many bytes may be
+    /// dirty in all txgs together (`zfs_dirty_data_max`); with the timer off a txg never gets larger.
     pub dirty_max: u64,
     /// Nanoseconds after which a dirty open txg closes by itself; `None`: only by size or request.
     pub timeout_ns: Option<u64>,
@@ -59,6 +62,9 @@ pub struct Quiesced {
 struct Group {
     holds: u64,
     dirty: u64,
+    /// What of `dirty` is on disk already.
+    written: u64,
+    times: TxgTimes,
     objsets: BTreeMap<u64, Arc<Objset>>,
 }
 
@@ -75,6 +81,8 @@ struct State {
     failed: Option<Error>,
     shut_down: bool,
     limits: Limits,
+    throttle: Throttle,
+    history: History,
 }
 
 impl State {
@@ -85,8 +93,16 @@ impl State {
     }
 
     fn close(&mut self) {
+        let now = scheduler().monotonic_ns();
+        self.groups[slot_of(self.open)].times.closed = now;
         self.open += 1;
+        self.groups[slot_of(self.open)].times.opened = now;
         self.dirty_since = None;
+    }
+
+    /// Bytes that are dirty and not yet on disk, in all txgs.
+    fn unwritten(&self) -> u64 {
+        self.groups.iter().map(|g| g.dirty.saturating_sub(g.written)).sum()
     }
 
     fn pending(&self) -> u64 {
@@ -122,6 +138,8 @@ impl Txgs {
                 failed: None,
                 shut_down: false,
                 limits,
+                throttle: Throttle::default(),
+                history: History::default(),
             }),
             work: Condvar::new(),
             done: Condvar::new(),
@@ -172,20 +190,45 @@ impl Txgs {
             check.check(reserve, self.pending_bytes(), net_free)?;
         }
         let mut state = self.state.lock();
+        let mut delayed = false;
         loop {
             if let Some(error) = &state.failed {
                 return Err(error.clone());
             }
-            if state.groups[slot_of(state.open)].dirty < state.limits.dirty_max {
-                break;
-            }
-            if state.waiting().is_some() {
-                state = self.done.wait(state);
-            } else {
+            let full = state.groups[slot_of(state.open)].dirty >= state.limits.dirty_max;
+            if full && state.waiting().is_none() {
                 state.close();
                 self.work.notify_all();
+                continue;
+            }
+            if state.limits.timeout_ns.is_none() {
+                if !full {
+                    break;
+                }
+                state = self.done.wait(state);
+                continue;
+            }
+            // The intent log reserves nothing: who waits for it must not wait for a txg as well.
+            if net_free && reserve == 0 {
+                break;
+            }
+            let (dirty, max) = (state.unwritten(), state.limits.dirty_max.saturating_mul(DIRTY_TXGS));
+            if dirty >= max {
+                state.throttle.stats.dirty_over_max += 1;
+                state = self.done.wait(state);
+                continue;
+            }
+            match state.throttle.delay(dirty, max, scheduler().monotonic_ns()) {
+                Some(until) if !delayed => {
+                    drop(state);
+                    throttle::sleep_until(until);
+                    delayed = true;
+                    state = self.state.lock();
+                }
+                _ => break,
             }
         }
+        state.throttle.stats.assigned += 1;
         let txg = state.open;
         state.groups[slot_of(txg)].holds += 1;
         state.reserved += reserve;
@@ -250,6 +293,7 @@ impl Txgs {
                 let group = &mut state.groups[slot_of(txg)];
                 if group.holds == 0 {
                     let dirty_objsets = core::mem::take(&mut group.objsets).into_values().collect();
+                    state.groups[slot_of(txg)].times.taken = scheduler().monotonic_ns();
                     state.syncing = Some(txg);
                     // Those that wait to close the next txg can do so now.
                     self.done.notify_all();
@@ -292,7 +336,8 @@ impl Txgs {
         assert_eq!(state.syncing, Some(txg), "only the syncing txg can become synced");
         state.syncing = None;
         state.synced = txg;
-        state.groups[slot_of(txg)] = Group::default();
+        let group = core::mem::take(&mut state.groups[slot_of(txg)]);
+        state.history.push(txg, group.dirty, group.times, scheduler().monotonic_ns());
         drop(state);
         self.done.notify_all();
     }
@@ -320,6 +365,30 @@ impl Txgs {
     #[must_use]
     pub fn pending_bytes(&self) -> u64 {
         self.state.lock().pending()
+    }
+
+    /// Of the dirty data of `txg`, `bytes` bytes are on disk now.
+    pub(crate) fn wrote(&self, txg: u64, bytes: u64) {
+        let mut state = self.state.lock();
+        let group = &mut state.groups[slot_of(txg)];
+        group.written = group.written.saturating_add(bytes).min(group.dirty);
+        let throttled = state.limits.timeout_ns.is_some();
+        drop(state);
+        if throttled {
+            self.done.notify_all();
+        }
+    }
+
+    /// How transactions fared so far.
+    #[must_use]
+    pub fn tx_stats(&self) -> TxStats {
+        self.state.lock().throttle.stats
+    }
+
+    /// The last txgs that were synced, oldest first.
+    #[must_use]
+    pub fn history(&self) -> Vec<TxgRecord> {
+        self.state.lock().history.records()
     }
 
     /// Counts a new dirty block of `size` bytes.
@@ -417,6 +486,32 @@ mod tests {
         txgs.synced(11);
         assert_eq!((txgs.synced_txg(), txgs.pending_bytes()), (11, 0));
         assert!(txgs.wait_synced(11).is_ok());
+    }
+
+    #[test]
+    fn with_the_timer_on_a_writer_goes_on_beside_a_full_txg_and_waits_only_for_blocks() {
+        let txgs = Txgs::new(0, Limits { timeout_ns: Some(1 << 60), ..LIMITS });
+        txgs.add_dirty(1, 1000);
+        assert_eq!(txgs.begin(0).unwrap().txg(), 2);
+        // Txg 1 waits for the sync thread; with the timer off, this would wait for it.
+        txgs.add_dirty(2, 1500);
+        assert_eq!(txgs.begin(0).unwrap().txg(), 2);
+        assert_eq!(txgs.quiesce().unwrap().txg, 1);
+        txgs.add_dirty(2, 500);
+        let waiter = {
+            let txgs = Arc::clone(&txgs);
+            std::thread::spawn(move || txgs.begin(0).unwrap().txg())
+        };
+        while txgs.tx_stats().dirty_over_max == 0 {
+            std::thread::yield_now();
+        }
+        assert_eq!(txgs.begin_net_free(0).unwrap().txg(), 3, "the intent log does not wait");
+        txgs.wrote(1, 400);
+        assert_eq!(waiter.join().unwrap(), 3);
+        txgs.synced(1);
+        assert!(txgs.tx_stats().delayed >= 1);
+        let history = txgs.history();
+        assert_eq!((history.len(), history[0].txg, history[0].dirty), (1, 1, 1000));
     }
 
     #[test]
