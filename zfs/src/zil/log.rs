@@ -17,6 +17,7 @@ use alloc::vec;
 use alloc::vec::Vec;
 use bytes::Bytes;
 use platform::sync::{Condvar, Mutex, MutexGuard};
+use platform::thread::scheduler;
 
 /// What the log needs of the pool.
 pub trait LogHost: Send + Sync {
@@ -97,6 +98,11 @@ struct State {
     queued: u64,
     durable: u64,
     issuing: bool,
+    /// Threads whose commit no batch has served yet, and how many of them the next batch may hope for.
+    committers: usize,
+    expected: usize,
+    /// How long the last batch took, in nanoseconds.
+    batch_ns: u64,
     lwbs: VecDeque<Lwb>,
     record_seq: u64,
     header: Header,
@@ -114,6 +120,8 @@ struct State {
 }
 
 const RECENT: usize = 8;
+/// The longest that a batch waits for others to join, in nanoseconds.
+const GATHER_MAX_NS: u64 = 1_000_000;
 
 /// The log of one open objset.
 pub struct Log {
@@ -122,6 +130,8 @@ pub struct Log {
     reader: Mutex<Option<Weak<dyn ReadForLog>>>,
     state: Mutex<State>,
     changed: Condvar,
+    /// For the one who is about to write a batch.
+    gathered: Condvar,
 }
 
 /// The block size for so many bytes of records (`zil_block_buckets`): sizes that leave room for a power of two and headers.
@@ -146,6 +156,7 @@ impl Log {
             reader: Mutex::new(None),
             state: Mutex::new(state),
             changed: Condvar::new(),
+            gathered: Condvar::new(),
         });
         log.os.set_sync_hook(Some(Arc::<Log>::clone(&log)));
         log
@@ -279,19 +290,62 @@ impl Log {
             }
         }
         let target = state.queued;
+        if state.durable < target {
+            state.committers += 1;
+            if state.committers >= state.expected {
+                self.gathered.notify_all();
+            }
+        }
+        self.reach(state, target)
+    }
+
+    /// Makes durable what was queued up to `target`, or waits for the one who does.
+    fn reach<'a>(&'a self, mut state: MutexGuard<'a, State>, target: u64) -> Result<()> {
         while state.durable < target {
             if state.issuing {
                 state = self.changed.wait(state);
                 continue;
             }
+            state.issuing = true;
+            state = self.gather(state);
             state.purge(self.os.txgs().synced_txg());
             if state.ordered.is_empty() {
                 state.durable = state.queued;
+                state.issuing = false;
+                state.committers = 0;
+                self.changed.notify_all();
                 break;
             }
-            state = self.issue(state)?;
+            let (start, served) = (scheduler().monotonic_ns(), state.committers);
+            let result;
+            (state, result) = self.issue(state);
+            state.batch_ns = scheduler().monotonic_ns().saturating_sub(start);
+            // Those who came meanwhile, and those who are served and will soon be back.
+            state.expected = state.committers;
+            if result.is_err() {
+                state.committers -= 1;
+                return result;
+            }
+            state.committers -= served;
         }
         Ok(())
+    }
+
+    /// Waits a little for the threads that took part in the last batch and are about to commit again: one batch for all of
+    /// them costs no more than one for those who are here, and without that they would take turns in two halves.
+    fn gather<'a>(&'a self, mut state: MutexGuard<'a, State>) -> MutexGuard<'a, State> {
+        let patience = (state.batch_ns / 2).min(GATHER_MAX_NS);
+        let deadline = scheduler().monotonic_ns().saturating_add(patience);
+        while state.committers < state.expected {
+            let left = deadline.saturating_sub(scheduler().monotonic_ns());
+            if left == 0 {
+                // They do something else now.
+                state.expected = state.committers;
+                break;
+            }
+            state = self.gathered.wait_timeout(state, left).0;
+        }
+        state
     }
 
     /// Commits everything, empties the log on disk and lets go of the objset.
@@ -335,9 +389,9 @@ impl Log {
         self.sync_txg(txg)
     }
 
-    /// Writes everything that is ordered, or syncs the txg where that cannot be. Called with `state.issuing` unset.
-    fn issue<'a>(&'a self, mut state: MutexGuard<'a, State>) -> Result<MutexGuard<'a, State>> {
-        state.issuing = true;
+    /// Writes everything that is ordered, or syncs the txg where that cannot be. Called with `state.issuing` set, which
+    /// is over then.
+    fn issue<'a>(&'a self, mut state: MutexGuard<'a, State>) -> (MutexGuard<'a, State>, Result<()>) {
         let batch: Vec<Itx> = state.ordered.drain(..).collect();
         let upto = state.queued;
         let by_log = !state.closed
@@ -366,7 +420,7 @@ impl Log {
             }
         }
         self.changed.notify_all();
-        result.map(|()| state)
+        (state, result)
     }
 
     /// Makes everything durable by syncing the open txg; starts a chain for later commits on the way.
