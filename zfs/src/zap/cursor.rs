@@ -6,7 +6,7 @@
 use crate::dmu::Dnode;
 use crate::error::Result;
 use crate::zap::hash::hash_bits;
-use crate::zap::micro::{self, Micro};
+use crate::zap::micro::Micro;
 use crate::zap::{COOKIE_END, COOKIE_START, Entry, Form, fat, with_form};
 use alloc::collections::VecDeque;
 use alloc::sync::Arc;
@@ -49,8 +49,8 @@ impl Iter {
             // The position behind an entry: the same hash, the next cd.
             let cookie = |hash: u64, cd: u32| hash >> (64 - bits) | (u64::from(cd) + 1) << bits;
             match form {
-                Form::Micro(_) => {
-                    let entries = zap.with_block(0, |b| micro::entries_from(&Micro(b), hash, cd, cookie))?;
+                Form::Micro(index) => {
+                    let entries = zap.with_block(0, |b| index.entries_from(&Micro(b), hash, cd, cookie))?;
                     Ok((entries, None))
                 }
                 Form::Fat(header) => fat::entries_from(zap, header, hash, cd, cookie),

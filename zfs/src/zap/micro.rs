@@ -100,6 +100,23 @@ impl Index {
             .map(|(&(_, cd), &i)| (cd, i))
     }
 
+    /// The entries from a position on, in the order of hash and cd.
+    pub(crate) fn entries_from(
+        &self,
+        micro: &Micro<'_>,
+        hash: u64,
+        cd: u32,
+        cookie: impl Fn(u64, u32) -> u64,
+    ) -> Vec<Entry> {
+        let from = ((hash >> 32) as u32, cd);
+        let entry = |(&(hash, cd), &i): (&(u32, u32), &u16)| Entry {
+            name: micro.name(usize::from(i)).to_vec(),
+            value: Value::words(&[micro.value(usize::from(i))]),
+            cookie: cookie(u64::from(hash) << 32, cd),
+        };
+        self.tree.range(from..).map(entry).collect()
+    }
+
     pub(crate) fn is_full(&self) -> bool {
         self.tree.len() >= usize::from(self.slots)
     }
@@ -155,24 +172,4 @@ pub(crate) fn init(block: &mut [u8], salt: u64, normalization: u64) {
 /// Whether a micro ZAP can hold this entry.
 pub(crate) fn fits(query: &Query, value: &Value) -> bool {
     query.int_size == 1 && query.stored.len() <= NAME_LEN && value.int_size == 8 && value.ints.len() == 1
-}
-
-/// The entries from a position on, in the order of hash and cd.
-pub(crate) fn entries_from(
-    micro: &Micro<'_>,
-    hash: u64,
-    cd: u32,
-    cookie: impl Fn(u64, u32) -> u64,
-) -> Vec<Entry> {
-    let index = micro.index();
-    let from = ((hash >> 32) as u32, cd);
-    index
-        .tree
-        .range(from..)
-        .map(|(&(hash, cd), &i)| Entry {
-            name: micro.name(usize::from(i)).to_vec(),
-            value: Value::words(&[micro.value(usize::from(i))]),
-            cookie: cookie(u64::from(hash) << 32, cd),
-        })
-        .collect()
 }
