@@ -184,12 +184,15 @@ impl Vfs {
             Err(Errno::EEXIST) => return Err(Errno::EISDIR),
             last => last?,
         };
-        let found = self.tree.finish(&last, false)?;
-        if last.slash && found.inode.file_type() != FileType::Directory {
-            return Err(Errno::ENOTDIR);
-        }
-        if self.covered(&last, &found) {
-            return Err(Errno::EBUSY);
+        // Let go of before it is removed: what is in use is not (a snapshot by its directory).
+        if directory || last.slash {
+            let found = self.tree.finish(&last, false)?;
+            if last.slash && found.inode.file_type() != FileType::Directory {
+                return Err(Errno::ENOTDIR);
+            }
+            if self.covered(&last, &found) {
+                return Err(Errno::EBUSY);
+            }
         }
         if directory { last.dir.inode.rmdir(&last.name) } else { last.dir.inode.unlink(&last.name) }
     }

@@ -8,7 +8,6 @@
 use crate::errno::{Errno, Result};
 use crate::inode::{FileSystem, Inode};
 use crate::types::{FileType, NAME_MAX, PATH_MAX};
-use alloc::collections::VecDeque;
 use alloc::string::String;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
@@ -80,11 +79,6 @@ pub struct Tree {
     root: Arc<Place>,
 }
 
-enum Step {
-    Name(Vec<u8>),
-    Up,
-}
-
 impl Tree {
     /// A tree whose root is the root of `fs`.
     #[must_use]
@@ -153,8 +147,9 @@ impl Tree {
 
     /// The file at `path`, seen from `base`. A symbolic link at the end is followed if `follow`.
     pub fn resolve(&self, base: &Arc<Place>, path: &[u8], follow: bool) -> Result<Arc<Place>> {
-        let (start, mut steps, slash) = self.split(base, path)?;
-        let place = self.walk(start, &mut steps, follow || slash, 0)?;
+        let start = self.start(base, path)?;
+        let slash = ends_as_directory(path);
+        let place = self.walk(start, path, follow || slash, &mut 0)?;
         if slash && place.inode.file_type() != FileType::Directory {
             return Err(Errno::ENOTDIR);
         }
@@ -164,23 +159,24 @@ impl Tree {
     /// The directory that `path`'s last name is to be looked for in, without looking for it.
     /// [`Errno::EEXIST`] if the path has no last name (`/`, `.`, `a/..`).
     pub fn resolve_last(&self, base: &Arc<Place>, path: &[u8]) -> Result<Last> {
-        let (start, mut steps, slash) = self.split(base, path)?;
-        match steps.pop_back() {
-            Some(Step::Name(name)) => {
-                let dir = self.walk(start, &mut steps, true, 0)?;
-                if dir.inode.file_type() != FileType::Directory {
-                    return Err(Errno::ENOTDIR);
-                }
-                Ok(Last { dir, name, slash })
-            }
-            _ => Err(Errno::EEXIST),
+        let start = self.start(base, path)?;
+        let (before, name) = split_last(path);
+        if name.is_empty() || name == b".." {
+            return Err(Errno::EEXIST);
         }
+        if name.len() > NAME_MAX {
+            return Err(Errno::ENAMETOOLONG);
+        }
+        let dir = self.walk(start, before, true, &mut 0)?;
+        if dir.inode.file_type() != FileType::Directory {
+            return Err(Errno::ENOTDIR);
+        }
+        Ok(Last { dir, name: name.to_vec(), slash: ends_as_directory(path) })
     }
 
     /// The file that `last` names, following a link at the end if `follow`.
     pub fn finish(&self, last: &Last, follow: bool) -> Result<Arc<Place>> {
-        let mut steps = VecDeque::from([Step::Name(last.name.clone())]);
-        self.walk(Arc::clone(&last.dir), &mut steps, follow, 0)
+        self.walk(Arc::clone(&last.dir), &last.name, follow, &mut 0)
     }
 
     /// Where a link at `last`, if it is one, leads: the last name of its target, for creating through a dangling link.
@@ -189,57 +185,39 @@ impl Tree {
         self.resolve_last(&last.dir, &target)
     }
 
-    fn split(&self, base: &Arc<Place>, path: &[u8]) -> Result<(Arc<Place>, VecDeque<Step>, bool)> {
-        if path.is_empty() {
-            return Err(Errno::ENOENT);
+    /// Where the walk along `path` begins.
+    fn start(&self, base: &Arc<Place>, path: &[u8]) -> Result<Arc<Place>> {
+        match path {
+            [] => Err(Errno::ENOENT),
+            _ if path.len() >= PATH_MAX => Err(Errno::ENAMETOOLONG),
+            [b'/', ..] => Ok(self.root()),
+            _ => Ok(Arc::clone(base)),
         }
-        if path.len() >= PATH_MAX {
-            return Err(Errno::ENAMETOOLONG);
-        }
-        let start = if path[0] == b'/' { self.root() } else { Arc::clone(base) };
-        let mut steps = VecDeque::new();
-        push_steps(&mut steps, path)?;
-        let tail = path.rsplit(|b| *b == b'/').next().unwrap_or_default();
-        Ok((start, steps, tail.is_empty() || tail == b"."))
     }
 
-    fn walk(
-        &self,
-        start: Arc<Place>,
-        steps: &mut VecDeque<Step>,
-        follow: bool,
-        mut links: usize,
-    ) -> Result<Arc<Place>> {
-        let mut at = start;
-        while let Some(step) = steps.pop_front() {
-            let name = match step {
-                Step::Up => {
-                    at = at.up();
-                    continue;
-                }
-                Step::Name(name) => name,
-            };
-            let next = self.child(&at, &name)?;
+    /// Walks the names of `path` from `at`. `links` counts the symbolic links that were followed: so deep it calls itself, too.
+    fn walk(&self, mut at: Arc<Place>, path: &[u8], follow: bool, links: &mut usize) -> Result<Arc<Place>> {
+        let mut names = path.split(|b| *b == b'/').filter(|name| !matches!(name, [] | [b'.'])).peekable();
+        while let Some(name) = names.next() {
+            if name == b".." {
+                at = at.up();
+                continue;
+            }
+            if name.len() > NAME_MAX {
+                return Err(Errno::ENAMETOOLONG);
+            }
+            let next = self.child(&at, name)?;
             let is_link = next.inode.file_type() == FileType::Symlink;
-            if !is_link || steps.is_empty() && !follow {
+            if !is_link || names.peek().is_none() && !follow {
                 at = next;
                 continue;
             }
-            links += 1;
-            if links > MAX_LINKS {
+            *links += 1;
+            if *links > MAX_LINKS {
                 return Err(Errno::ELOOP);
             }
             let target = next.inode.readlink()?;
-            if target.is_empty() {
-                return Err(Errno::ENOENT);
-            }
-            if target[0] == b'/' {
-                at = self.root();
-            }
-            let mut ahead = VecDeque::new();
-            push_steps(&mut ahead, &target)?;
-            ahead.append(steps);
-            *steps = ahead;
+            at = self.walk(self.start(&at, &target)?, &target, true, links)?;
         }
         Ok(at)
     }
@@ -258,16 +236,25 @@ impl Tree {
     }
 }
 
-fn push_steps(steps: &mut VecDeque<Step>, path: &[u8]) -> Result<()> {
-    for name in path.split(|b| *b == b'/') {
-        match name {
-            b"" | b"." => {}
-            b".." => steps.push_back(Step::Up),
-            _ if name.len() > NAME_MAX => return Err(Errno::ENAMETOOLONG),
-            _ => steps.push_back(Step::Name(name.to_vec())),
-        }
+/// Whether only a directory can be meant: the path ends in `/` or `.`.
+fn ends_as_directory(path: &[u8]) -> bool {
+    let tail = path.rsplit(|b| *b == b'/').next().unwrap_or_default();
+    tail.is_empty() || tail == b"."
+}
+
+/// The last name of a path, and what is before it. Empty if there is none.
+fn split_last(path: &[u8]) -> (&[u8], &[u8]) {
+    let mut rest = path;
+    loop {
+        rest = match rest {
+            [before @ .., b'/'] => before,
+            [b'.'] => &[],
+            [before @ .., b'/', b'.'] => before,
+            _ => break,
+        };
     }
-    Ok(())
+    let at = rest.iter().rposition(|b| *b == b'/').map_or(0, |i| i + 1);
+    rest.split_at(at)
 }
 
 #[cfg(test)]

@@ -76,6 +76,23 @@ fn last_names() {
 }
 
 #[test]
+fn last_names_are_cut_off_whatever_follows_them() {
+    for (path, before, name) in [
+        ("a/b", "a/", "b"),
+        ("a/b/./", "a/", "b"),
+        ("a/./b//", "a/./", "b"),
+        ("x.", "", "x."),
+        ("a/..", "a/", ".."),
+        ("/", "", ""),
+        ("./.", "", ""),
+    ] {
+        assert_eq!(split_last(path.as_bytes()), (before.as_bytes(), name.as_bytes()), "{path}");
+    }
+    let t = tree();
+    assert_eq!(t.resolve_last(&t.root(), &[b'x'; 256]).err(), Some(Errno::ENAMETOOLONG));
+}
+
+#[test]
 fn mounts_cover_and_dotdot_leaves_them() {
     let t = tree();
     let other = tmpfs(2);

@@ -96,12 +96,30 @@ fn racing(folder: &Path) -> Result<(), String> {
     })
 }
 
+/// Snapshots by their directories: what is in one stays, and goes with it.
+fn snapshots(folder: &Path) -> Result<(), String> {
+    let snapshot = Path::new("/.zfs/snapshot/names");
+    let (file, before) = (folder.join("kept"), snapshot.join("data/names/kept"));
+    say(fs::write(&file, "12"), "write")?;
+    for _ in 0..2 {
+        say(fs::create_dir(snapshot), "taking a snapshot")?;
+        say(fs::write(&file, "123"), "write")?;
+        expect(&before, Some(2), "in a snapshot")?;
+        expect(&file, Some(3), "after a snapshot")?;
+        say(fs::write(&file, "12"), "write")?;
+        say(fs::remove_dir(snapshot), "destroying a snapshot")?;
+        expect(&before, None, "in a destroyed snapshot")?;
+    }
+    say(fs::remove_file(&file), "unlink")
+}
+
 /// The check.
 pub fn run() -> Result<String, String> {
     let folder = Path::new("/data/names");
     say(fs::create_dir(folder), "mkdir")?;
     changes(folder)?;
     racing(folder)?;
+    snapshots(folder)?;
     say(fs::remove_dir(folder), "rmdir")?;
     Ok(format!("{ROUNDS} rounds"))
 }
