@@ -56,8 +56,11 @@ const PROCESS_FILES: &[&str] = &[
     "status",
 ];
 const PROCESS_LINKS: &[&str] = &["cwd", "exe", "root"];
-/// Paths below `/proc/sys`; directories are implied.
+/// Paths in further folders; directories are implied.
 const SYS_FILES: &[&str] = &[
+    "spl/kstat/zfs/arcstats",
+    "spl/kstat/zfs/dmu_tx",
+    "spl/kstat/zfs/txgs",
     "sys/fs/file-max",
     "sys/fs/nr_open",
     "sys/fs/pipe-max-size",
@@ -112,7 +115,7 @@ impl FileSystem for Procfs {
 #[derive(Clone, PartialEq, Eq)]
 enum Kind {
     Root,
-    /// A directory below `/proc/sys`, by its path.
+    /// A directory of [`SYS_FILES`], by its path.
     Sys(String),
     System(&'static str),
     SelfLink(&'static str),
@@ -149,7 +152,7 @@ impl Node {
             Kind::Root => match name {
                 "self" => Some(Kind::SelfLink("self")),
                 "thread-self" => Some(Kind::SelfLink("thread-self")),
-                "sys" => Some(Kind::Sys("sys".into())),
+                "spl" | "sys" => Some(Kind::Sys(name.into())),
                 _ if name.parse() == Ok(source.pid()) => Some(Kind::Process),
                 _ => find(SYSTEM_FILES, name).map(Kind::System),
             },
@@ -182,7 +185,7 @@ impl Node {
         let own = |list: &[&str]| list.iter().map(|n| String::from(*n)).collect::<Vec<_>>();
         match &self.kind {
             Kind::Root => {
-                let mut names = own(&["self", "thread-self", "sys"]);
+                let mut names = own(&["self", "thread-self", "spl", "sys"]);
                 names.push(format!("{}", source.pid()));
                 names.extend(own(SYSTEM_FILES));
                 names

@@ -172,8 +172,12 @@ fn mount_pool(dataset: Option<&str>) -> Result<(Arc<dyn FileSystem>, RootHints),
         host_name: super::info::HOSTNAME.into(),
         ..ImportOptions::default()
     };
+    let start = crate::time::monotonic_ns();
     let pool = Pool::import(crate::drivers::block_devices(), env(), options)
         .map_err(|e| alloc::format!("the pool cannot be imported: {e}"))?;
+    let took = (crate::time::monotonic_ns() - start) / 1000;
+    log!(Info, "pool {} imported in {}.{:03} ms", pool.name(), took / 1000, took % 1000);
+    super::kstat::set_pool(&pool);
     let zio = Arc::clone(pool.zio());
     let name = match dataset {
         Some(name) => String::from(name),

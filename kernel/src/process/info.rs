@@ -110,6 +110,9 @@ fn system_file(name: &str) -> Option<String> {
         }
         "version" => format!("Linux version {RELEASE} ({VERSION})\n"),
         "vmstat" => format!("nr_free_pages {}\n", frame::free_count()),
+        "spl/kstat/zfs/arcstats" => super::kstat::arc()?,
+        "spl/kstat/zfs/dmu_tx" => super::kstat::dmu_tx()?,
+        "spl/kstat/zfs/txgs" => super::kstat::txgs()?,
         "sys/fs/file-max" => "1048576\n".into(),
         "sys/fs/nr_open" => format!("{}\n", super::NOFILE.1),
         "sys/fs/pipe-max-size" => "65536\n".into(),

@@ -10,6 +10,7 @@ mod commands;
 pub mod console;
 pub mod crash;
 pub mod info;
+mod kstat;
 pub mod signals;
 
 use crate::arch::fpu;
