@@ -192,6 +192,9 @@ pub struct Run {
     /// Memory of the machine
     #[arg(short, long, default_value = "512M", value_parser = size)]
     pub memory: u64,
+    /// Limit of the guest's cache of blocks (half of its memory if not given)
+    #[arg(long, value_name = "SIZE", value_parser = size)]
+    pub arc_max: Option<u64>,
     /// Processors of the machine
     #[arg(short, long, default_value_t = 2, value_parser = clap::value_parser!(u32).range(1..=255))]
     pub cpus: u32,
@@ -268,7 +271,7 @@ pub struct Inspect {
     /// Read and check every copy of every block, and compare with the space maps
     #[arg(long)]
     pub verify: bool,
-    /// More detail; with an object, its block pointers
+    /// More detail; with an object, its block pointers; twice: what the cache did, too
     #[arg(short, long, action = clap::ArgAction::Count)]
     pub verbose: u8,
 }

@@ -98,6 +98,7 @@ fn command_line(options: &Run) -> Result<String> {
     if options.verbose {
         line.push("tarn.log=info".into());
     }
+    line.extend(options.arc_max.map(|bytes| format!("tarn.arc_max={bytes}")));
     line.extend(options.append.iter().cloned());
     for word in &line {
         ensure!(word != "--", "the guest's command is given after --, not with --append");
@@ -173,6 +174,7 @@ mod tests {
         assert_eq!(command_line(&run).unwrap(), want);
         assert_eq!(command_line(&options(&[])).unwrap(), "");
         assert_eq!(command_line(&options(&["--verbose"])).unwrap(), "tarn.log=info");
+        assert_eq!(command_line(&options(&["--arc-max", "64M"])).unwrap(), "tarn.arc_max=67108864");
         assert!(command_line(&options(&["--append=--"])).is_err());
         assert!(command_line(&options(&["--", &"x".repeat(3990)])).is_ok());
         assert!(command_line(&options(&["--", &" ".repeat(1400)])).is_err());

@@ -11,6 +11,7 @@ use crate::image::{Access, Images};
 use anyhow::{Context, Result};
 use std::io::{BufWriter, Write};
 use std::process::ExitCode;
+use zfs::arc::ArcStats;
 use zfs::ondisk::nvlist::{NvList, Show};
 
 /// Shows what was asked for; without a wish, an overview.
@@ -61,13 +62,19 @@ pub(crate) fn run(options: &Inspect) -> Result<ExitCode> {
     }
     out.flush()?;
     drop(out);
-    if options.verify {
-        let report = verify(&opened, false)?;
-        if !report.is_clean() {
-            return Ok(ExitCode::FAILURE);
-        }
+    let clean = !options.verify || verify(&opened, false)?.is_clean();
+    if options.verbose > 1 {
+        println!("{}", cache(&opened.pool.zio().stats()));
     }
-    Ok(ExitCode::SUCCESS)
+    Ok(if clean { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// What the cache did meanwhile.
+fn cache(s: &ArcStats) -> String {
+    format!(
+        "ARC: {} of {} bytes ({} seen once, {} more often), {} hits, {} misses, {} read ahead of which {} were used, {} evictions",
+        s.size, s.max, s.mru_size, s.mfu_size, s.hits, s.misses, s.prefetches, s.prefetch_hits, s.evictions
+    )
 }
 
 /// A list in zdb's wording, from a column on.
