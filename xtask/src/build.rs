@@ -2,7 +2,7 @@
 
 use crate::machine::{cargo, root, run, target};
 use anyhow::{Context, Result};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// Builds the kernel on its own (its features must not be unified with the host tool's) and returns its path; `TARN_KERNEL`
 /// names one that is built already.
@@ -25,6 +25,24 @@ pub(crate) fn kernel() -> Result<PathBuf> {
         std::fs::write(&elf, kernel)?;
     }
     Ok(elf)
+}
+
+/// How the tool's build strips a kernel and adds its symbols.
+mod symbols {
+    include!("../../kernel/tools/symbols.rs");
+
+    /// The kernel as `tarn` carries it.
+    pub(super) fn embedded(elf: &[u8]) -> Result<Vec<u8>, String> {
+        add_symbols(elf)
+    }
+}
+
+/// Size of a kernel as `tarn` carries it, in MiB: without line tables, with the functions' names for backtraces.
+pub(crate) fn embedded_size(kernel: &Path) -> Result<f64> {
+    let elf = std::fs::read(kernel).with_context(|| kernel.display().to_string())?;
+    // A kernel that was stripped already has no sections left to do it by.
+    let size = symbols::embedded(&elf).map_or(elf.len(), |embedded| embedded.len());
+    Ok(size as f64 / f64::from(1 << 20))
 }
 
 /// Builds `tarn` in release mode with the kernel inside and returns its path; `TARN_BIN` names one that is built already.

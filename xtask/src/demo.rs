@@ -43,8 +43,8 @@ pub(crate) fn run_demo() -> Result<()> {
     let mut summary = Summary(Vec::new());
     let tarn = summary.step("build the tool with the kernel inside", || {
         let tarn = build::tarn()?;
-        let kernel = build::kernel()?.metadata()?.len();
-        Ok((format!("built tarn; the kernel inside is {:.1} MiB", kernel as f64 / f64::from(1 << 20)), tarn))
+        let size = build::embedded_size(&build::kernel()?)?;
+        Ok((format!("built tarn; the kernel inside is {size:.1} MiB"), tarn))
     })?;
     let folder = target().join("demo");
     if folder.exists() {

@@ -20,6 +20,12 @@ const PROGRAMS: [Program; 4] = [
     Program { name: "busybox", package: "busybox-static", optional: true },
 ];
 
+/// What is only measured beside us.
+const PEERS: [Program; 2] = [
+    Program { name: "mke2fs", package: "e2fsprogs", optional: true },
+    Program { name: "mksquashfs", package: "squashfs-tools", optional: true },
+];
+
 /// `cargo` in the repository's root.
 pub(crate) fn cargo() -> Command {
     let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
@@ -29,7 +35,16 @@ pub(crate) fn cargo() -> Command {
 
 /// Installs what is missing: Debian packages when root, else says what to install. Optional programs may stay missing.
 pub(crate) fn install_all() -> Result<()> {
-    let missing: Vec<&Program> = PROGRAMS.iter().filter(|p| find(p.name).is_none()).collect();
+    install(&PROGRAMS)
+}
+
+/// The same for the programs that benchmarks are taken beside.
+pub(crate) fn install_peers() -> Result<()> {
+    install(&PEERS)
+}
+
+fn install(programs: &[Program]) -> Result<()> {
+    let missing: Vec<&Program> = programs.iter().filter(|p| find(p.name).is_none()).collect();
     if missing.is_empty() {
         return Ok(());
     }

@@ -1,6 +1,7 @@
 //! The guest's boot: time to the application's first instruction and to its exit, kernel size, least memory.
 
 use super::{Bench, Best, ROUNDS};
+use crate::build::embedded_size;
 use crate::machine::output;
 use anyhow::{Context, Result, ensure};
 use std::fmt::Write as _;
@@ -38,10 +39,12 @@ impl Bench {
         }
         let fits = |memory: &&u32| self.run(&image, "q35", **memory, &arguments).is_ok();
         let least = MEMORY.iter().take_while(fits).last().context("it boots with no size of memory")?;
-        let size = self.kernel.metadata()?.len() as f64 / f64::from(1 << 20);
+        let (whole, embedded) =
+            (self.kernel.metadata()?.len() as f64 / f64::from(1 << 20), embedded_size(&self.kernel)?);
         writeln!(
             text,
-            "\nKernel `tarn.elf` with symbols: {size:.2} MiB. Least memory that boots it: {least} MiB."
+            "\nKernel inside `tarn`, with the functions' names: {embedded:.2} MiB (as linked, with line tables: {whole:.2} MiB). Least \
+             memory that boots it: {least} MiB."
         )?;
         Ok(text)
     }

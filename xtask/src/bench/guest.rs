@@ -1,13 +1,15 @@
 //! File-system workloads in a guest of Tarn and in one of Linux with OpenZFS: the same QEMU, the same memory and processors, the
-//! same static program (`tests/workloads/guest-bench`), turn by turn.
+//! same static program (`tests/workloads/guest-bench`), turn by turn, on copies of the same image, which `tarn create` built.
+//!
+//! All of it is done twice: on a pool with a tenth of a real tree in it, and on one with all of the tree.
 
-use super::{Bench, ROUNDS};
+use super::{Bench, copy_some, measure};
 use crate::interop::Oracle;
-use crate::machine::output;
+use crate::machine::{output, run};
 use anyhow::{Context, Result, ensure};
 use std::collections::BTreeMap;
 use std::fmt::Write;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use testkit::rootfs;
 
@@ -16,9 +18,33 @@ const CPUS: &str = "2";
 /// Seconds for each figure of the workload that runs for a while.
 const SECONDS: &str = "4";
 const PROGRAM: &str = "guest-bench";
+const POOL: &str = "bench";
+/// Turns of each guest.
+const ROUNDS: usize = 2;
+/// Seconds after which one run of a guest is given up.
+const PATIENCE: &str = "1200";
+/// Bytes of the tree that are used at most.
+const TREE_MAX: u64 = 600_000_000;
 
-/// What each workload did, by its name: operations (or MB) per second, and the unit.
+/// What is done in one boot after the other, and the record size of what is written in it.
+const BOOTS: [(&str, &[&str]); 3] =
+    [("128K", &["sequential", "files", "snapshots", "leave"]), ("128K", &["cold"]), ("8K", &["random"])];
+
+/// What each workload did, by its name: operations (or MB) per second or milliseconds, and the unit.
 type Figures = BTreeMap<String, (f64, String)>;
+
+/// Whether less is better.
+fn is_time(unit: &str) -> bool {
+    unit == "ms"
+}
+
+fn note(into: &mut Figures, order: &mut Vec<String>, name: &str, figure: f64, unit: &str) {
+    if !order.iter().any(|n| n == name) {
+        order.push(name.to_owned());
+    }
+    let best = into.entry(name.to_owned()).or_insert((figure, unit.to_owned()));
+    best.0 = if is_time(unit) { best.0.min(figure) } else { best.0.max(figure) };
+}
 
 /// The lines `NAME<tab>FIGURE<tab>UNIT` of a run, the better of each and what is known already.
 fn collect(text: &str, into: &mut Figures, order: &mut Vec<String>) -> Result<()> {
@@ -28,76 +54,168 @@ fn collect(text: &str, into: &mut Figures, order: &mut Vec<String>) -> Result<()
         let (Some(name), Some(figure), Some(unit)) = (fields.next(), fields.next(), fields.next()) else {
             continue;
         };
-        let figure: f64 = figure.parse().with_context(|| line.to_owned())?;
-        if !order.iter().any(|n| n == name) {
-            order.push(name.to_owned());
-        }
-        let best = into.entry(name.to_owned()).or_insert((0.0, unit.to_owned()));
-        best.0 = best.0.max(figure);
+        note(into, order, name, figure.parse().with_context(|| line.to_owned())?, unit);
         found += 1;
     }
     ensure!(found > 0, "the guest printed no figure:\n{text}");
     Ok(())
 }
 
+/// Milliseconds that Tarn's kernel says it took: «tarn: pool bench imported in 12.3 ms».
+fn import_time(said: &str) -> Option<f64> {
+    said.lines().find_map(|l| l.split(" imported in ").nth(1)?.split(' ').next()?.parse().ok())
+}
+
 impl Bench {
-    pub(super) fn guest(&self) -> Result<String> {
+    pub(super) fn guest(&self, tree: &Path) -> Result<String> {
         let oracle = Oracle::prepare()?;
-        let root = self.folder.join("guest-root");
-        for folder in ["usr/bin", "data/8k", "dev", "proc", "tmp"] {
-            std::fs::create_dir_all(root.join(folder))?;
-        }
         let program = rootfs::workload(PROGRAM)?;
-        std::fs::copy(&program, root.join("usr/bin").join(PROGRAM))?;
         let share = self.folder.join("share");
         std::fs::create_dir_all(&share)?;
         std::fs::copy(&program, share.join(PROGRAM))?;
-        let (mut ours, mut theirs, mut order) = (Figures::new(), Figures::new(), Vec::new());
-        for round in 0..ROUNDS {
-            println!("== guests, round {} of {ROUNDS}", round + 1);
-            for (record, parts) in [("128K", &["sequential", "files"][..]), ("8K", &["random"])] {
-                collect(&self.in_tarn(&root, record, parts)?, &mut ours, &mut order)?;
+        let all = measure(tree)?.1.min(TREE_MAX);
+        let (mut sizes, mut order) = (Vec::new(), Vec::new());
+        for budget in [all / 10, all] {
+            println!("== guests on a pool with {} MB in it", budget / 1_000_000);
+            let image = self.image(tree, budget, &program)?;
+            let (mut ours, mut theirs) = (Figures::new(), Figures::new());
+            for round in 0..ROUNDS {
+                println!("== round {} of {ROUNDS}", round + 1);
+                let copy = self.copy(&image)?;
+                for (record, parts) in BOOTS {
+                    self.set_record(&copy, record)?;
+                    collect(&self.in_tarn(&copy, parts)?, &mut ours, &mut order)?;
+                }
+                let copy = self.copy(&image)?;
+                collect(&self.in_linux(&oracle, &share, &copy)?, &mut theirs, &mut order)?;
             }
-            collect(&self.in_linux(&oracle, &share)?, &mut theirs, &mut order)?;
+            sizes.push((budget, ours, theirs));
         }
-        Ok(table(&ours, &theirs, &order))
+        self.many_snapshots(&oracle, &share, &mut sizes, &mut order)?;
+        Ok(table(&sizes, &order))
     }
 
-    fn in_tarn(&self, root: &Path, record: &str, parts: &[&str]) -> Result<String> {
+    /// Builds the image that both start from.
+    fn image(&self, tree: &Path, budget: u64, program: &Path) -> Result<PathBuf> {
+        let root = self.folder.join("guest-root");
+        if root.exists() {
+            std::fs::remove_dir_all(&root)?;
+        }
+        for folder in ["usr/bin", "data", "dev", "proc", "tmp"] {
+            std::fs::create_dir_all(root.join(folder))?;
+        }
+        std::fs::copy(program, root.join("usr/bin").join(PROGRAM))?;
+        copy_some(tree, &root.join("tree"), budget)?;
         let image = self.folder.join("guest.img");
         let mut create = Command::new(&self.tarn);
-        create.arg("create").arg(&image).arg("--force").arg("--from").arg(root).args(["--size", "1G", "-q"]);
-        create.args(["-O", "compression=off", "-O", "atime=off", "-O", &format!("recordsize={record}")]);
-        output(&mut create)?;
-        let mut run = Command::new(&self.tarn);
-        run.arg("run").arg(&image).args(["--memory", &format!("{MEMORY}M"), "--cpus", CPUS, "--"]);
-        run.args([&format!("/usr/bin/{PROGRAM}"), "/data", SECONDS]).args(parts);
-        output(run.stdin(Stdio::null()))
+        create.arg("create").arg(&image).arg("--force").arg("--from").arg(&root).args(["--size", "3G", "-q"]);
+        output(create.args(["--pool", POOL, "-O", "compression=off", "-O", "atime=off"]))?;
+        std::fs::remove_dir_all(&root)?;
+        Ok(image)
     }
 
-    fn in_linux(&self, oracle: &Oracle, share: &Path) -> Result<String> {
-        let image = self.folder.join("linux.img");
-        std::fs::File::create(&image)?.set_len(1 << 30)?;
+    fn copy(&self, image: &Path) -> Result<PathBuf> {
+        let copy = self.folder.join("guest-copy.img");
+        run(Command::new("cp").args(["--sparse=always", "--reflink=auto"]).arg(image).arg(&copy))?;
+        Ok(copy)
+    }
+
+    fn set_record(&self, image: &Path, record: &str) -> Result<()> {
+        let mut set = Command::new(&self.tarn);
+        set.arg("zfs").arg("--disk").arg(image).args(["set", &format!("recordsize={record}"), "bench/root"]);
+        run(set.stdout(Stdio::null()))
+    }
+
+    fn in_tarn(&self, image: &Path, parts: &[&str]) -> Result<String> {
+        let mut boot = Command::new(&self.tarn);
+        boot.arg("run").arg(image).args(["--memory", &format!("{MEMORY}M"), "--cpus", CPUS, "--verbose"]);
+        boot.args(["--timeout", PATIENCE, "--", &format!("/usr/bin/{PROGRAM}"), "/data", SECONDS])
+            .args(parts);
+        output(boot.stdin(Stdio::null()))
+    }
+
+    /// What Linux does before the program runs: the pool is imported and mounted at `/bench`.
+    fn linux_script(&self, body: &str) -> String {
+        format!(
+            ". lib.sh\nset -e\ncp /share/{PROGRAM} /{PROGRAM}\n\
+             up() {{ zpool import -f -N -d $D {POOL}; zfs set mountpoint=/bench {POOL}/root; \
+             zfs mount {POOL}/root 2>/dev/null || mountpoint -q /bench; }}\nup\n{body}\nzpool export {POOL}\n"
+        )
+    }
+
+    fn linux(&self, oracle: &Oracle, share: &Path, image: &Path, body: &str) -> Result<String> {
         let script = share.join("bench.sh");
-        let text = format!(
-            ". lib.sh\nset -e\nzpool create -O atime=off -O compression=off bench $D/vda\n\
-             zfs create -o recordsize=8K bench/random\ncp /share/{PROGRAM} /{PROGRAM}\n\
-             /{PROGRAM} /bench {SECONDS} sequential files\n/{PROGRAM} /bench/random {SECONDS} random\nzpool destroy bench\n"
-        );
-        std::fs::write(&script, text)?;
-        oracle.run(&["-m", MEMORY, "-c", CPUS, "-C", "writeback"], share, &script, &image)
+        std::fs::write(&script, self.linux_script(body))?;
+        let options =
+            ["-m", MEMORY, "-c", CPUS, "-C", "writeback", "-t", PATIENCE, "-z", "zfs_admin_snapshot=1"];
+        oracle.run(&options, share, &script, image)
+    }
+
+    fn in_linux(&self, oracle: &Oracle, share: &Path, image: &Path) -> Result<String> {
+        let boots = BOOTS.map(|(record, parts)| {
+            format!(
+                "zfs set recordsize={record} {POOL}/root\n/{PROGRAM} /bench/data {SECONDS} {}",
+                parts.join(" ")
+            )
+        });
+        self.linux(oracle, share, image, &boots.join(&format!("\nzpool export {POOL}\nup\n")))
+    }
+
+    /// Import of a pool with 10,000 snapshots, beside the import of one without.
+    fn many_snapshots(
+        &self,
+        oracle: &Oracle,
+        share: &Path,
+        sizes: &mut [(u64, Figures, Figures)],
+        order: &mut Vec<String>,
+    ) -> Result<()> {
+        println!("== import of a pool with 10,000 snapshots");
+        let image = self.folder.join("guest.img");
+        let Some((_, ours, theirs)) = sizes.last_mut() else { return Ok(()) };
+        for name in ["import", "import with 10,000 snapshots"] {
+            if name != "import" {
+                self.in_tarn(&image, &["leave-snapshots"])?;
+            }
+            for _ in 0..ROUNDS {
+                let said = self.in_tarn(&image, &[])?;
+                note(
+                    ours,
+                    order,
+                    name,
+                    import_time(&said).context("the kernel did not say how long it took")?,
+                    "ms",
+                );
+                let copy = self.copy(&image)?;
+                let clock = "$(awk '{print int($1 * 1000)}' /proc/uptime)";
+                let body = format!(
+                    "zpool export {POOL}\na={clock}\nzpool import -f -N -d $D {POOL}\nzfs mount {POOL}/root\n\
+                     printf '{name}\\t%d\\tms\\n' $(({clock} - a))"
+                );
+                collect(&self.linux(oracle, share, &copy, &body)?, theirs, order)?;
+            }
+        }
+        Ok(())
     }
 }
 
-fn table(ours: &Figures, theirs: &Figures, order: &[String]) -> String {
+fn table(sizes: &[(u64, Figures, Figures)], order: &[String]) -> String {
     let mut text = format!(
-        "| in a guest ({CPUS} processors, {MEMORY} MiB, compression off) | unit | Tarn | Linux + OpenZFS | ratio |\n|---|---|--:|--:|--:|\n"
+        "## File systems in a guest: {CPUS} processors, {MEMORY} MiB, TCG, compression off\n\n\
+         A ratio above 1: Tarn is faster. 8 KiB workloads use 8 KiB records, everything else the default of 128 KiB.\n"
     );
-    for name in order {
-        let (Some((a, unit)), Some((b, _))) = (ours.get(name), theirs.get(name)) else { continue };
-        let _ = writeln!(text, "| {name} | {unit} | {a:.0} | {b:.0} | {:.2} |", a / b);
+    for (bytes, ours, theirs) in sizes {
+        let _ = write!(
+            text,
+            "\n### On a pool that holds {} MB of files\n\n| workload | unit | Tarn | Linux + OpenZFS | ratio |\n|---|---|--:|--:|--:|\n",
+            bytes / 1_000_000
+        );
+        for name in order {
+            let (Some((a, unit)), Some((b, _))) = (ours.get(name), theirs.get(name)) else { continue };
+            let ratio = if is_time(unit) { b / a } else { a / b };
+            let _ = writeln!(text, "| {name} | {unit} | {a:.0} | {b:.0} | {ratio:.2} |");
+        }
     }
-    text + "\n8 KiB workloads use 8 KiB records; everything else the default of 128 KiB.\n"
+    text
 }
 
 #[cfg(test)]
@@ -107,13 +225,22 @@ mod tests {
     #[test]
     fn the_best_of_each_is_kept_in_the_order_of_the_program() {
         let (mut figures, mut order) = (Figures::new(), Vec::new());
-        for text in ["noise\nwrite\t10.5\tMB/s\nstat\t3\top/s\n", "stat\t4.0\top/s\r\nwrite\t9\tMB/s\n"] {
+        for text in ["noise\nwrite\t10.5\tMB/s\nimport\t30\tms\n", "import\t20.0\tms\r\nwrite\t9\tMB/s\n"] {
             collect(text, &mut figures, &mut order).unwrap();
         }
-        assert_eq!(order, ["write", "stat"]);
-        assert_eq!((figures["write"].0, figures["stat"].0), (10.5, 4.0));
-        let text = table(&figures, &figures, &order);
-        assert!(text.contains("| stat | op/s | 4 | 4 | 1.00 |"), "{text}");
+        assert_eq!(order, ["write", "import"]);
+        assert_eq!((figures["write"].0, figures["import"].0), (10.5, 20.0));
+        let slow = Figures::from([("import".to_owned(), (10.0, "ms".to_owned()))]);
+        let text = table(
+            &[(5_000_000, figures.clone(), figures.clone()), (50_000_000, figures.clone(), slow)],
+            &order,
+        );
+        assert!(
+            text.contains("| write | MB/s | 10 | 10 | 1.00 |")
+                && text.contains("| import | ms | 20 | 10 | 0.50 |"),
+            "{text}"
+        );
         assert!(collect("nothing", &mut figures, &mut order).is_err());
+        assert_eq!(import_time("x\n[info] pool bench imported in 12.5 ms\n"), Some(12.5));
     }
 }

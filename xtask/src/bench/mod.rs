@@ -5,12 +5,13 @@
 //! replaces only the sections that it took.
 
 mod boot;
+mod cachefile;
 mod guest;
 mod host;
 
 use crate::build;
-use crate::machine::{install_all, output, root, run, target};
-use anyhow::{Result, bail};
+use crate::machine::{install_all, install_peers, output, root, run, target};
+use anyhow::{Context, Result, bail};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Instant;
@@ -46,6 +47,7 @@ pub(crate) fn run_bench(rest: &[String]) -> Result<()> {
     // The guests need a Linux with OpenZFS, which takes 10 minutes to build: only when asked for.
     let all = !host && !boot && !guest;
     install_all()?;
+    install_peers()?;
     let kernel = build::kernel()?;
     let tarn = build::tarn()?;
     let folder = target().join("bench");
@@ -63,10 +65,7 @@ pub(crate) fn run_bench(rest: &[String]) -> Result<()> {
         publish("boot", &bench.boot()?)?;
     }
     if guest {
-        publish("guest", &(provenance()? + &bench.guest()?))?;
-    }
-    if guest {
-        publish("guest", &(provenance()? + &bench.guest()?))?;
+        publish("guest", &bench.guest(&tree)?)?;
     }
     std::fs::remove_dir_all(&bench.folder)?;
     Ok(())
@@ -114,6 +113,34 @@ fn provenance() -> Result<String> {
         "\nTaken at commit {} on {cores} cores ({model}); each figure is the best of {ROUNDS} runs.\n",
         commit.trim()
     ))
+}
+
+/// Regular files of a tree and their bytes.
+fn measure(tree: &Path) -> Result<(u64, u64)> {
+    let list = output(Command::new("find").arg(tree).args(["-xdev", "-type", "f", "-printf", "%s\\n"]))?;
+    let sizes = list.lines().map(|l| l.parse::<u64>().context("find's answer"));
+    sizes.into_iter().try_fold((0, 0), |(n, sum), size| Ok((n + 1, sum + size?)))
+}
+
+/// Copies files of `from` to `to`, one after the other as `find` lists them, until there are `budget` bytes; how many there are.
+fn copy_some(from: &Path, to: &Path, budget: u64) -> Result<u64> {
+    std::fs::create_dir_all(to)?;
+    let list = output(Command::new("find").arg(from).args(["-xdev", "-type", "f", "-printf", "%s %P\\0"]))?;
+    let (mut names, mut bytes) = (Vec::new(), 0);
+    for entry in list.split('\0').filter(|e| !e.is_empty()) {
+        let (size, name) = entry.split_once(' ').context("find's answer")?;
+        bytes += size.parse::<u64>().context("find's answer")?;
+        names.push(name);
+        if bytes >= budget {
+            break;
+        }
+    }
+    let list = to.join(".list");
+    std::fs::write(&list, names.join("\0"))?;
+    let script = "cd \"$1\" && xargs -0 cp -a --parents --reflink=auto -t \"$2\" < \"$3\"";
+    run(Command::new("sh").args(["-c", script, "sh"]).arg(from).arg(to).arg(&list))?;
+    std::fs::remove_file(list)?;
+    Ok(bytes)
 }
 
 /// Puts a section into the page, in the place of its predecessor: at once, so that a failure costs no figures.

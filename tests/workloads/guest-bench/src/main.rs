@@ -1,11 +1,14 @@
 //! `guest-bench FOLDER SECONDS PART…`: times file-system workloads in FOLDER and prints one line for each: its name, a figure,
-//! its unit. The same static program runs in a guest of Tarn and in one of Linux with OpenZFS. Parts: `sequential` and
-//! `files`, and `random`, which takes SECONDS for each of its figures and wants a dataset of 8 KiB records.
+//! its unit. The same static program runs in a guest of Tarn and in one of Linux with OpenZFS. Parts:
+//! - `sequential`, `files`, `snapshots`;
+//! - `random`, which takes SECONDS for each of its figures and wants a dataset of 8 KiB records;
+//! - `leave`, which leaves a file behind, and `cold`, which reads it: to be run after another import of the pool;
+//! - `leave-snapshots`, which leaves 10,000 snapshots behind.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::FileExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
@@ -14,6 +17,8 @@ const RANDOM: u64 = 64 << 20;
 const CHUNK: usize = 128 << 10;
 const SMALL: usize = 8 << 10;
 const FILES: usize = 20_000;
+const SNAPSHOTS: usize = 1_000;
+const MANY_SNAPSHOTS: usize = 10_000;
 
 /// Numbers that compress no better than data of a database: half of each block is random.
 struct Noise(u64);
@@ -142,10 +147,54 @@ fn files(folder: &Path) -> io::Result<()> {
     fs::remove_dir(folder)
 }
 
+/// The control directory of the dataset that `folder` lies in.
+fn snapshot_folder(folder: &Path) -> io::Result<PathBuf> {
+    let control = |up: &Path| Some(up.join(".zfs/snapshot")).filter(|path| path.is_dir());
+    folder.ancestors().find_map(control).ok_or_else(|| io::Error::other("no .zfs/snapshot above the folder"))
+}
+
+fn snapshots(folder: &Path) -> io::Result<()> {
+    let control = snapshot_folder(folder)?;
+    let name = |i: usize| control.join(format!("bench-{i:05}"));
+    let start = Instant::now();
+    (0..SNAPSHOTS).try_for_each(|i| fs::create_dir(name(i)))?;
+    rate("snapshot", SNAPSHOTS, start);
+    let start = Instant::now();
+    (0..SNAPSHOTS).try_for_each(|i| fs::remove_dir(name(i)))?;
+    rate("destroy a snapshot", SNAPSHOTS, start);
+    Ok(())
+}
+
+fn leave_snapshots(folder: &Path) -> io::Result<()> {
+    let control = snapshot_folder(folder)?;
+    (0..MANY_SNAPSHOTS).try_for_each(|i| fs::create_dir(control.join(format!("many-{i:05}"))))
+}
+
+fn leave(folder: &Path) -> io::Result<()> {
+    let mut block = vec![0; CHUNK];
+    let mut noise = Noise(3);
+    let mut file = File::create(folder.join("left"))?;
+    for _ in 0..SEQUENTIAL / CHUNK {
+        noise.fill(&mut block);
+        file.write_all(&block)?;
+    }
+    file.sync_all()
+}
+
+fn cold(folder: &Path) -> io::Result<()> {
+    let path = folder.join("left");
+    let mut block = vec![0; CHUNK];
+    let start = Instant::now();
+    let mut file = File::open(&path)?;
+    while file.read(&mut block)? > 0 {}
+    throughput("sequential read (not cached)", SEQUENTIAL, start);
+    fs::remove_file(path)
+}
+
 fn main() -> io::Result<()> {
     let args: Vec<String> = std::env::args().skip(1).collect();
     let [folder, seconds, parts @ ..] = args.as_slice() else {
-        return Err(io::Error::other("usage: guest-bench FOLDER SECONDS sequential|random|files…"));
+        return Err(io::Error::other("usage: guest-bench FOLDER SECONDS PART…"));
     };
     let (folder, seconds) = (Path::new(folder), seconds.parse().map_err(io::Error::other)?);
     for part in parts {
@@ -153,6 +202,10 @@ fn main() -> io::Result<()> {
             "sequential" => sequential(folder)?,
             "random" => random(folder, seconds)?,
             "files" => files(folder)?,
+            "snapshots" => snapshots(folder)?,
+            "leave" => leave(folder)?,
+            "cold" => cold(folder)?,
+            "leave-snapshots" => leave_snapshots(folder)?,
             other => return Err(io::Error::other(format!("no part is called {other}"))),
         }
     }
