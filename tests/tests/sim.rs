@@ -15,6 +15,20 @@ fn no_promise_is_broken_by_a_power_cut() {
     }
 }
 
+/// Disks change places all the time, one step after the other: every moment of it is cut.
+#[test]
+fn devices_change_places_under_power_cuts() {
+    let seed = seed();
+    for layout in [Layout::Single, Layout::Mirror, Layout::Raidz1] {
+        let plan = Plan { swap: true, ..Plan::new(seed, layout, 40) };
+        let run = Run::record(&plan).unwrap_or_else(|e| panic!("seed {seed}, {}: {e:#}", layout.name()));
+        match run.check(30, seed) {
+            Ok(cuts) => println!("{}: {cuts} cuts", layout.name()),
+            Err(failure) => panic!("{failure}"),
+        }
+    }
+}
+
 /// The same seed gives the same writes.
 #[test]
 fn a_run_can_be_repeated() {

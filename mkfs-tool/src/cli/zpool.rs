@@ -35,6 +35,22 @@ pub enum Verb {
     Status(Status),
     /// Read and check every copy of every block, and write good copies over bad ones
     Scrub(Scrub),
+    /// Bring devices what they lack: new ones everything, others what they missed
+    Resilver(Resilver),
+    /// Put a device beside another, as a side of a mirror
+    Attach(Attach),
+    /// Take a device out of a mirror, or end a replacement
+    Detach(Detach),
+    /// Put a device, or a hot spare, in the place of another
+    Replace(Replace),
+    /// Take devices out of service: they miss what is written from now on
+    Offline(Offline),
+    /// Put devices into service again
+    Online(Online),
+    /// Add vdevs, hot spares or cache devices
+    Add(Add),
+    /// Take hot spares, cache devices or log vdevs out of the pool
+    Remove(Remove),
     /// Forget the errors on record
     Clear(Clear),
     /// What was done to the pool, and when
@@ -144,6 +160,144 @@ pub struct Scrub {
     pub quiet: bool,
     /// Only this pool
     pub pool: Option<String>,
+}
+
+/// `zpool resilver`.
+#[derive(Debug, Args)]
+pub struct Resilver {
+    /// Show no progress bar
+    #[arg(short, long)]
+    pub quiet: bool,
+    /// Only this pool
+    pub pool: Option<String>,
+}
+
+/// How a new device is brought its data.
+#[derive(Debug, Args)]
+pub struct NewDevice {
+    /// Also if the new device belongs to another pool; with --size, replace a file that exists
+    #[arg(short)]
+    pub force: bool,
+    /// Make the new device: a sparse file of this size
+    #[arg(long, value_parser = super::size)]
+    pub size: Option<u64>,
+    /// Leave the resilver to zpool resilver
+    #[arg(long)]
+    pub later: bool,
+    /// Wait for the end of the resilver, as it always does
+    #[arg(short = 'w', hide = true)]
+    pub wait: bool,
+    /// Show no progress bar
+    #[arg(short, long)]
+    pub quiet: bool,
+}
+
+/// `zpool attach`.
+#[derive(Debug, Args)]
+#[command(after_help = "Example:\n  tarn zpool --disk a.img attach tank a.img b.img --size 2G")]
+pub struct Attach {
+    /// How the new one gets its data.
+    #[command(flatten)]
+    pub new: NewDevice,
+    /// The pool
+    pub pool: String,
+    /// The device, by the name that status shows or by its guid
+    pub device: OsString,
+    /// The new one beside it
+    #[arg(value_hint = ValueHint::FilePath)]
+    pub new_device: OsString,
+}
+
+/// `zpool add`.
+#[derive(Debug, Args)]
+#[command(after_help = format!("{VDEVS}\n\nExample:\n  tarn zpool --disk folder/ add --size 1G tank mirror c.img d.img"))]
+pub struct Add {
+    /// Also if devices belong to another pool, or differ in size or redundancy; with --size, replace files that exist
+    #[arg(short)]
+    pub force: bool,
+    /// Only show what would be added
+    #[arg(short = 'n')]
+    pub dry_run: bool,
+    /// ashift=9 to 16, if not that of the pool's vdevs
+    #[arg(short = 'o', value_name = "PROPERTY=VALUE", value_parser = pair)]
+    pub properties: Vec<(String, String)>,
+    /// Make the devices: sparse files of this size
+    #[arg(long, value_parser = super::size)]
+    pub size: Option<u64>,
+    /// The pool
+    pub pool: String,
+    /// What is added
+    #[arg(value_name = "VDEV", value_hint = ValueHint::AnyPath, required = true)]
+    pub vdevs: Vec<OsString>,
+}
+
+/// `zpool remove`.
+#[derive(Debug, Args)]
+pub struct Remove {
+    /// The pool
+    pub pool: String,
+    /// Spares, cache devices and log vdevs, by the names that status shows or by their guids
+    #[arg(required = true)]
+    pub devices: Vec<OsString>,
+}
+
+/// `zpool detach`.
+#[derive(Debug, Args)]
+pub struct Detach {
+    /// The pool
+    pub pool: String,
+    /// The device, by the name that status shows or by its guid
+    pub device: OsString,
+}
+
+/// `zpool replace`.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  \
+    tarn zpool --disk a.img --disk b.img replace tank c.img d.img --size 2G\n  \
+    tarn zpool --disk folder/ replace tank c.img spare.img")]
+pub struct Replace {
+    /// How the new one gets its data.
+    #[command(flatten)]
+    pub new: NewDevice,
+    /// The pool
+    pub pool: String,
+    /// The device, by the name that status shows or by its guid
+    pub device: OsString,
+    /// What takes its place: a device or one of the pool's hot spares; without it, what is found now where the old one was
+    #[arg(value_hint = ValueHint::FilePath)]
+    pub new_device: Option<OsString>,
+}
+
+/// `zpool offline`.
+#[derive(Debug, Args)]
+pub struct Offline {
+    /// Until the pool is exported: refused, as the pool is exported at the end of the command
+    #[arg(short = 't')]
+    pub temporary: bool,
+    /// The pool
+    pub pool: String,
+    /// Devices, by the names that status shows or by their guids
+    #[arg(required = true)]
+    pub devices: Vec<OsString>,
+}
+
+/// `zpool online`.
+#[derive(Debug, Args)]
+pub struct Online {
+    /// Make vdevs as large as their devices allow
+    #[arg(short = 'e')]
+    pub expand: bool,
+    /// Leave the resilver to zpool resilver
+    #[arg(long)]
+    pub later: bool,
+    /// Show no progress bar
+    #[arg(short, long)]
+    pub quiet: bool,
+    /// The pool
+    pub pool: String,
+    /// Devices, by the names that status shows or by their guids
+    #[arg(required = true)]
+    pub devices: Vec<OsString>,
 }
 
 /// `zpool clear`.

@@ -4,6 +4,7 @@
 //! A run is drawn from its seed: operation `i` has a generator of its own, so that an operation can be left out without changing
 //! what the others draw. That is how a failing case is made smaller ([`shrink`]).
 
+mod devices;
 mod judge;
 
 pub use judge::{Mark, zdb};
@@ -41,13 +42,19 @@ pub struct Plan {
     pub skip: BTreeSet<u64>,
     /// The disks answer late and in another order.
     pub reorder: bool,
+    /// There is an idle disk more, and now and then disks change places.
+    pub swap: bool,
 }
 
 impl Plan {
     /// A run with nothing left out.
     #[must_use]
     pub fn new(seed: u64, layout: Layout, operations: u64) -> Self {
-        Plan { seed, layout, operations, skip: BTreeSet::new(), reorder: seed % 4 == 3 }
+        Plan { seed, layout, operations, skip: BTreeSet::new(), reorder: seed % 4 == 3, swap: seed % 3 == 2 }
+    }
+
+    fn disks(&self) -> usize {
+        self.layout.disks() + usize::from(self.swap)
     }
 
     fn rng(&self, operation: u64) -> Rng {
@@ -102,10 +109,10 @@ impl Run {
     /// Lives through the plan's operations.
     pub fn record(plan: &Plan) -> Result<Run> {
         let log = if plan.reorder { SimLog::reordering(plan.seed) } else { SimLog::new() };
-        let images = vec![Image::new(DISK_SIZE); plan.layout.disks()];
+        let images = vec![Image::new(DISK_SIZE); plan.disks()];
         let disks = devices(&log, &images);
         guarded(|| {
-            let pool = plan.layout.create(handles(&disks, &BTreeSet::new()), POOL)?;
+            let pool = plan.layout.create(handles(&disks[..plan.layout.disks()], &BTreeSet::new()), POOL)?;
             let mut world = World::new(pool, LIMITS);
             for i in 0..WARM_UP {
                 world.step(&mut plan.rng(u64::MAX - i)).with_context(|| format!("warm-up {i}"))?;
@@ -117,8 +124,13 @@ impl Run {
                 Mark { at: 0, promise: Promise::Pool, state: world.state().clone(), story: String::new() };
             let mut marks = vec![first];
             for i in (0..plan.operations).filter(|i| !plan.skip.contains(i)) {
-                let (promise, story) =
-                    world.step(&mut plan.rng(i)).with_context(|| format!("operation {i}"))?;
+                let mut rng = plan.rng(i);
+                let (promise, story) = if plan.swap && rng.below(8) == 0 {
+                    let story = devices::step(world.pool(), &disks, &mut rng);
+                    (Promise::Pool, story.with_context(|| format!("operation {i}"))?)
+                } else {
+                    world.step(&mut rng).with_context(|| format!("operation {i}"))?
+                };
                 let story = format!("{i}: {story}");
                 marks.push(Mark { at: log.now(), promise, state: world.state().clone(), story });
             }
@@ -167,7 +179,7 @@ impl Run {
         let (layout, mut lost) = (self.plan.layout, BTreeSet::new());
         if rng.below(4) == 0 {
             for _ in 0..layout.tolerance() {
-                lost.insert(rng.below(layout.disks() as u64) as usize);
+                lost.insert(rng.below(self.plan.disks() as u64) as usize);
             }
         }
         lost
@@ -248,6 +260,9 @@ fn live_on(
         world.step(rng).with_context(|| format!("step {i}"))?;
     }
     world.unmount_all()?;
+    if rng.below(2) == 0 {
+        devices::resilver(world.pool())?;
+    }
     world.pool().export()?;
     let (state, next): (State, u64) = (world.state().clone(), world.next());
     drop(world);
@@ -343,12 +358,13 @@ impl core::fmt::Display for Failure {
         let plan = &self.plan;
         writeln!(
             f,
-            "seed {}, layout {}, {} operations without {:?}, reordering {}: cut {:?}, lost disks {:?}: {:#}",
+            "seed {}, layout {}, {} operations without {:?}, reordering {}, swapping {}: cut {:?}, lost disks {:?}: {:#}",
             plan.seed,
             plan.layout.name(),
             plan.operations,
             plan.skip,
             plan.reorder,
+            plan.swap,
             self.cut,
             self.lost,
             self.error

@@ -28,7 +28,8 @@ pub const RUN2_MAX: u64 = 1 << 36;
 
 const DEBUG_PREFIX: u64 = 2;
 const TWO_WORD_PREFIX: u64 = 3;
-const NO_VDEV: u64 = (1 << 24) - 1;
+/// Stands for no vdev in two-word entries (`SM_NO_VDEVID`).
+pub const NO_VDEV: u32 = (1 << 24) - 1;
 
 /// The header of a space map: the bonus buffer of its object.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -127,7 +128,7 @@ pub fn decode(log: &[u8], mut visit: impl FnMut(Entry) -> Result<()>) -> Result<
             },
             TWO_WORD_PREFIX => {
                 let second = words.next().ok_or(Error::corrupt("space map: half a two-word entry", None))?;
-                let vdev = word & NO_VDEV;
+                let vdev = word & u64::from(NO_VDEV);
                 Entry::Range {
                     free: second >> 63 == 1,
                     offset: second & (u64::MAX >> 1),

@@ -8,7 +8,7 @@ use crate::dmu::{Allocate, Objset, Tx};
 use crate::error::{Error, Result};
 use crate::ondisk::nvlist::{NvList, Value};
 use crate::ondisk::object_type::ObjectType;
-use crate::vdev::Geometry;
+use crate::vdev::{Geometry, TEMPORARILY_OFFLINE};
 use crate::zap;
 use alloc::collections::BTreeMap;
 use alloc::string::{String, ToString};
@@ -27,9 +27,14 @@ pub(crate) const STATE_DESTROYED: u64 = 2;
 const BLOCK_SIZE: u32 = 16 << 10;
 /// No packed configuration is larger than that, in bytes.
 const SIZE_MAX: u64 = 16 << 20;
-/// What only the MOS's copy of a vdev's list holds.
-const MOS_ONLY: [&str; 3] =
-    ["com.delphix:vdev_zap_leaf", "com.delphix:vdev_zap_top", "com.klarasystems:vdev_zap_root"];
+/// What the labels' copy of a vdev's list does not hold.
+const NOT_IN_LABELS: [&str; 5] = [
+    "com.delphix:vdev_zap_leaf",
+    "com.delphix:vdev_zap_top",
+    "com.klarasystems:vdev_zap_root",
+    "com.datto:resilver_defer",
+    TEMPORARILY_OFFLINE,
+];
 
 /// The configuration of a pool.
 #[derive(Debug, Clone, PartialEq)]
@@ -82,7 +87,7 @@ impl Config {
 
     /// Reads the MOS's list.
     pub(crate) fn parse(list: &NvList) -> Result<Self> {
-        const NAMED: [&str; 12] = [
+        const NAMED: [&str; 13] = [
             "version",
             "name",
             "state",
@@ -95,6 +100,7 @@ impl Config {
             "com.delphix:has_per_vdev_zaps",
             "vdev_children",
             "vdev_tree",
+            "hole_array",
         ];
         let root = list.nvlist("vdev_tree")?.clone();
         let kept = |name: &str| !NAMED.contains(&name) && name != "features_for_read";
@@ -123,7 +129,7 @@ impl Config {
     /// Sum of all vdevs' guids, the root's included (`vdev_guid_sum`).
     pub(crate) fn guid_sum(&self) -> u64 {
         fn sum(list: &NvList, depth: u32) -> u64 {
-            let children = if depth > 20 { &[] } else { list.get_nvlists("children").unwrap_or(&[]) };
+            let children = if depth > DEPTH_MAX { &[] } else { list.get_nvlists("children").unwrap_or(&[]) };
             let own = list.get_u64("guid").unwrap_or(0);
             children.iter().fold(own, |all, child| all.wrapping_add(sum(child, depth + 1)))
         }
@@ -189,6 +195,22 @@ impl Config {
         Ok(layouts)
     }
 
+    /// Lets `edit` change the list of the vdev of that guid; whether there is one.
+    pub(crate) fn edit_vdev(&mut self, guid: u64, edit: &mut dyn FnMut(&mut NvList)) -> bool {
+        edit_below(&mut self.root, guid, edit, 0)
+    }
+
+    /// Changes what the root has as children; holes at the end do not count (`vdev_compact_children`).
+    pub(crate) fn set_tops(&mut self, tops: Vec<NvList>) {
+        self.children = tops.len() as u64;
+        replace(&mut self.root, "children", tops.into());
+    }
+
+    /// What a new top-level vdev is for.
+    pub(super) fn set_bias(&mut self, id: u32, bias: Bias) {
+        self.biases.insert(id, bias);
+    }
+
     /// Takes over which objects list the metaslabs.
     pub(crate) fn set_layouts(&mut self, layouts: &[VdevLayout]) {
         let mut tops = self.tops().to_vec();
@@ -219,6 +241,11 @@ impl Config {
     }
 
     fn tail(&self, mut list: NvList, tree: NvList, features: &[&str]) -> NvList {
+        let hole = |top: &&NvList| top.get_str("type") == Some("hole");
+        let holes: Vec<u64> = self.tops().iter().filter(hole).filter_map(|top| top.get_u64("id")).collect();
+        if !holes.is_empty() {
+            list.insert("hole_array", holes);
+        }
         list.insert("vdev_children", self.children);
         list.insert("vdev_tree", tree);
         let features = features.iter().fold(NvList::new(), |all, guid| all.with(guid, ()));
@@ -234,7 +261,7 @@ impl Config {
         if self.per_vdev_zaps {
             list.insert("com.delphix:has_per_vdev_zaps", ());
         }
-        self.tail(list, self.root.clone(), features)
+        self.tail(list, without(&self.root, &[TEMPORARILY_OFFLINE]), features)
     }
 
     /// The label of the leaf `guid` below the top-level vdev `top_guid`, as of `txg`.
@@ -244,12 +271,30 @@ impl Config {
         if top.and_then(|t| t.get_u64("is_log")) == Some(1) {
             list.insert("is_log", 1);
         }
-        self.tail(list, top.map(without_mos_only).unwrap_or_default(), features)
+        self.tail(list, top.map(|top| without(top, &NOT_IN_LABELS)).unwrap_or_default(), features)
     }
 }
 
+/// Deeper than any vdev tree is.
+const DEPTH_MAX: u32 = 20;
+
+fn edit_below(list: &mut NvList, guid: u64, edit: &mut dyn FnMut(&mut NvList), depth: u32) -> bool {
+    let mut children = list.get_nvlists("children").unwrap_or(&[]).to_vec();
+    for child in &mut children {
+        let own = child.get_u64("guid") == Some(guid);
+        if own {
+            edit(child);
+        }
+        if own || (depth < DEPTH_MAX && edit_below(child, guid, edit, depth + 1)) {
+            replace(list, "children", children.into());
+            return true;
+        }
+    }
+    false
+}
+
 /// Changes a value where it stands; [`NvList::insert`] would move it to the end.
-fn replace(list: &mut NvList, name: &str, value: Value) {
+pub(crate) fn replace(list: &mut NvList, name: &str, value: Value) {
     let mut out = NvList::new();
     for (n, v) in list.iter() {
         out.insert(n, if n == name { value.clone() } else { v.clone() });
@@ -257,12 +302,13 @@ fn replace(list: &mut NvList, name: &str, value: Value) {
     *list = out;
 }
 
-fn without_mos_only(vdev: &NvList) -> NvList {
+/// A vdev's list and those below it without the pairs of these names.
+fn without(vdev: &NvList, names: &[&str]) -> NvList {
     let mut out = NvList::new();
-    for (name, value) in vdev.iter().filter(|(n, _)| !MOS_ONLY.contains(n)) {
+    for (name, value) in vdev.iter().filter(|(n, _)| !names.contains(n)) {
         match value {
             Value::NvListArray(children) => {
-                out.insert(name, children.iter().map(without_mos_only).collect::<Vec<_>>());
+                out.insert(name, children.iter().map(|child| without(child, names)).collect::<Vec<_>>());
             }
             value => out.insert(name, value.clone()),
         }

@@ -4,6 +4,7 @@
 
 use super::checkpoint::Checkpoint;
 use super::config::Config;
+use super::dtl::Dtls;
 use super::features::Features;
 use super::history;
 use super::log_space_map::Logs;
@@ -16,6 +17,7 @@ use crate::ondisk::blkptr::Blkptr;
 use crate::ondisk::bookmark::Bookmark;
 use crate::ondisk::nvlist::NvList;
 use crate::ondisk::uberblock::Uberblock;
+use crate::vdev::Member;
 use crate::zio::Zio;
 use alloc::boxed::Box;
 use alloc::string::String;
@@ -54,6 +56,8 @@ pub(super) struct State {
     pub(super) deferred_done: bool,
     /// Logs of space map changes that the first txg flushes.
     pub(super) logs: Option<Logs>,
+    /// Every device that was given or found, in service or not; spares and cache devices, too.
+    pub(super) members: Vec<Member>,
 }
 
 /// The pool without its datasets.
@@ -70,6 +74,10 @@ pub(crate) struct Spa {
     /// The last scrub or resilver, and the one that goes on.
     pub(super) scan: Scan,
     pub(super) checkpoint: Checkpoint,
+    /// The dirty time logs of the leaves as they are on disk.
+    pub(super) dtls: Dtls,
+    /// Somebody changes what the pool is made of.
+    pub(super) changing_devices: AtomicBool,
     /// The pool is being created: internal history is not written.
     pub(super) initializing: AtomicBool,
     frees: Mutex<[Vec<Blkptr>; SLOTS]>,
@@ -96,12 +104,24 @@ pub(super) struct Parts {
     pub(super) config: Config,
     pub(super) config_object: u64,
     pub(super) uberblock: Uberblock,
+    pub(super) members: Vec<Member>,
 }
 
 impl Spa {
     pub(super) fn new(parts: Parts) -> Arc<Spa> {
-        let Parts { env, zio, txgs, mos, space, features, read_only, config, config_object, uberblock } =
-            parts;
+        let Parts {
+            env,
+            zio,
+            txgs,
+            mos,
+            space,
+            features,
+            read_only,
+            config,
+            config_object,
+            uberblock,
+            members,
+        } = parts;
         let state = State {
             config,
             config_object,
@@ -111,6 +131,7 @@ impl Spa {
             wrote: false,
             deferred_done: false,
             logs: None,
+            members,
         };
         let spa = Arc::new_cyclic(|me| Spa {
             me: Weak::clone(me),
@@ -124,6 +145,8 @@ impl Spa {
             state: Mutex::new(state),
             scan: Scan::default(),
             checkpoint: Checkpoint::default(),
+            dtls: Dtls::default(),
+            changing_devices: AtomicBool::new(false),
             initializing: AtomicBool::new(false),
             frees: Mutex::default(),
             tasks: Mutex::default(),

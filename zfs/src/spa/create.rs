@@ -21,7 +21,7 @@ use crate::ondisk::nvlist::NvList;
 use crate::ondisk::object_type::ObjectType;
 use crate::ondisk::objset::ObjsetKind;
 use crate::ondisk::uberblock::Uberblock;
-use crate::vdev::{VdevTree, label};
+use crate::vdev::{Leaf, VdevTree, label};
 use crate::zap;
 use crate::zio::Zio;
 use alloc::sync::Arc;
@@ -86,10 +86,12 @@ pub(super) fn create(topology: &Topology, env: Env, options: CreateOptions) -> R
         ashift: options.ashift,
         paths: &options.device_paths,
         txg: TXG_INITIAL,
+        holes: Vec::new(),
         first_id: 0,
     };
     let built = builder.build(topology)?;
-    let needed = needed_features(&built, &wanted)?;
+    let is_wanted = |guid: &str| wanted.iter().any(|feature| feature.guid == guid);
+    let needed = needed_features(&built, &is_wanted)?;
     let mut config = Config::new(&options.name, pool_guid, built.tops.clone(), TXG_INITIAL);
     config.host_id = options.host_id;
     config.host_name.clone_from(&options.host_name);
@@ -126,13 +128,15 @@ pub(super) fn create(topology: &Topology, env: Env, options: CreateOptions) -> R
     let space = Metaslabs::open(Arc::clone(&mos), &config.layouts()?)?;
     let uberblock = first_uberblock();
     let read_only = false;
-    let spa =
-        Spa::new(Parts { env, zio, txgs, mos, space, features, read_only, config, config_object, uberblock });
+    let members = [built.members, built.spare_members, built.cache_members].concat();
+    let parts =
+        Parts { env, zio, txgs, mos, space, features, read_only, config, config_object, uberblock, members };
+    let spa = Spa::new(parts);
     fill(&spa, &tx, options, quiesced)
 }
 
-/// Features that the vdevs make active, once for each user. They must be among those that are `wanted`.
-fn needed_features(built: &Built, wanted: &[&Feature]) -> Result<Vec<&'static str>> {
+/// Features that the vdevs make active, once for each user. Each must be one that `is_enabled` knows.
+pub(super) fn needed_features(built: &Built, is_enabled: &dyn Fn(&str) -> bool) -> Result<Vec<&'static str>> {
     let classes = built.biases.iter().filter(|bias| matches!(bias, Bias::Special | Bias::Dedup));
     let draids = built.tops.iter().filter(|top| top.get_str("type") == Some("draid"));
     let needed: Vec<&str> = classes
@@ -140,7 +144,7 @@ fn needed_features(built: &Built, wanted: &[&Feature]) -> Result<Vec<&'static st
         .chain(draids.map(|_| "org.openzfs:draid"))
         .collect();
     for guid in &needed {
-        if !wanted.iter().any(|feature| feature.guid == *guid) {
+        if !is_enabled(guid) {
             return Err(Error::unsupported(alloc::format!("such a vdev without feature {guid}")));
         }
     }
@@ -148,8 +152,9 @@ fn needed_features(built: &Built, wanted: &[&Feature]) -> Result<Vec<&'static st
 }
 
 /// Labels without an uberblock: what was on the devices before cannot be mistaken for this pool.
-fn init_labels(config: &Config, vdevs: &VdevTree, built: &Built) -> Result<()> {
-    for leaf in vdevs.leaves() {
+pub(super) fn init_labels(config: &Config, vdevs: &VdevTree, built: &Built) -> Result<()> {
+    let is_new = |leaf: &&&Arc<Leaf>| built.members.iter().any(|(guid, _)| *guid == leaf.guid);
+    for leaf in vdevs.leaves().iter().filter(is_new) {
         if let Some(device) = &leaf.device {
             label::create(&**device, &config.for_label(leaf.top_guid, leaf.guid, 0, &[]))?;
         }
@@ -180,30 +185,42 @@ fn create_vdev_zaps(mos: &Arc<Objset>, tx: &Tx, config: &mut Config, biases: &[B
         mos.hold(directory::create_zap(mos, tx, "com.delphix:vdev_zap_map", ObjectType::OTN_ZAP_METADATA)?)?;
     let mut tops = config.tops().to_vec();
     for (top, bias) in tops.iter_mut().zip(biases) {
-        if top.get_nvlists("children").is_none() {
-            vdev_zap(mos, tx, &list, top, "com.delphix:vdev_zap_leaf")?;
-        }
-        let zap = vdev_zap(mos, tx, &list, top, "com.delphix:vdev_zap_top")?;
-        if let Some(name) = bias.name() {
-            let text: Vec<u8> = name.bytes().chain([0]).collect();
-            zap::add(&zap, tx, ALLOCATION_BIAS, &zap::Value::bytes(&text))?;
-        }
-        if let Some(children) = top.get_nvlists("children") {
-            let mut children = children.to_vec();
-            for child in &mut children {
-                vdev_zap(mos, tx, &list, child, "com.delphix:vdev_zap_leaf")?;
-            }
-            // Last, as OpenZFS has it.
-            top.remove("children");
-            top.insert("children", children);
-        }
+        zaps_of_top(mos, tx, &list, top, *bias)?;
     }
     config.root.insert("children", tops);
     Ok(())
 }
 
+/// The ZAPs of a new top-level vdev and of its leaves.
+pub(super) fn zaps_of_top(
+    mos: &Arc<Objset>,
+    tx: &Tx,
+    list: &Arc<Dnode>,
+    top: &mut NvList,
+    bias: Bias,
+) -> Result<()> {
+    if top.get_nvlists("children").is_none() {
+        vdev_zap(mos, tx, list, top, "com.delphix:vdev_zap_leaf")?;
+    }
+    let zap = vdev_zap(mos, tx, list, top, "com.delphix:vdev_zap_top")?;
+    if let Some(name) = bias.name() {
+        let text: Vec<u8> = name.bytes().chain([0]).collect();
+        zap::add(&zap, tx, ALLOCATION_BIAS, &zap::Value::bytes(&text))?;
+    }
+    if let Some(children) = top.get_nvlists("children") {
+        let mut children = children.to_vec();
+        for child in &mut children {
+            vdev_zap(mos, tx, list, child, "com.delphix:vdev_zap_leaf")?;
+        }
+        // Last, as OpenZFS has it.
+        top.remove("children");
+        top.insert("children", children);
+    }
+    Ok(())
+}
+
 /// Makes a ZAP of a vdev, listed in `list` and named in the vdev's own.
-fn vdev_zap(
+pub(super) fn vdev_zap(
     mos: &Arc<Objset>,
     tx: &Tx,
     list: &Arc<Dnode>,

@@ -10,6 +10,7 @@ use super::checkpoint;
 use super::config::{self, Config, STATE_ACTIVE, STATE_DESTROYED, STATE_EXPORTED};
 use super::core::{Core, Parts, Spa};
 use super::directory;
+use super::dtl;
 use super::features::{self, Features};
 use super::indirect;
 use super::log_space_map::Logs;
@@ -88,14 +89,19 @@ fn find(devices: &[Arc<dyn BlockDevice>], guid: Option<u64>) -> Result<Found> {
         label.config.get_u64("pool_guid").filter(|_| in_pool)
     };
     let guid = guid.or_else(|| found.iter().find_map(|(label, _)| pool_of(label))).ok_or(failure)?;
-    found.retain(|(label, _)| pool_of(label) == Some(guid));
+    let (mut found, others): (Vec<_>, Vec<_>) =
+        found.into_iter().partition(|(label, _)| pool_of(label) == Some(guid));
     let mut uberblocks: Vec<Uberblock> =
         found.iter().flat_map(|(label, _)| label.uberblocks.clone()).collect();
     uberblocks.sort_by_key(|u| core::cmp::Reverse(u.rank()));
     uberblocks.dedup();
     let uberblock = uberblocks.first().cloned().ok_or(Error::NoPool)?;
+    found.iter_mut().for_each(|(label, _)| label.choose(uberblock.txg));
+    // Spares and cache devices name no pool: what the MOS lists among them is this one's.
+    let auxiliary = others.iter().filter(|(label, _)| !label.config.contains("pool_guid"));
     let members = found
         .iter()
+        .chain(auxiliary)
         .map(|(label, device)| Ok((label.guid()?, Arc::clone(device))))
         .collect::<Result<Vec<Member>>>()?;
     let labels = found.into_iter().map(|(label, _)| label).collect();
@@ -171,7 +177,9 @@ fn load(found: &Found, uberblock: &Uberblock, env: Env, options: &ImportOptions)
     }
     // The MOS knows better than the labels: of devices that are missing, were replaced or removed.
     let reopen = |old: &VdevTree| VdevTree::reopen(&config.root, &found.members, Some(old));
-    zio.set_vdevs(reopen(&zio.vdevs())?);
+    let vdevs = reopen(&zio.vdevs())?;
+    dtl::load(&mos, &config, &vdevs)?;
+    zio.set_vdevs(vdevs);
     indirect::load(&mos, &zio, &config, &reopen)?;
     config.load_biases(&mos)?;
     if !options.read_only && zio.vdevs().read_only() {
@@ -199,9 +207,12 @@ fn load(found: &Found, uberblock: &Uberblock, env: Env, options: &ImportOptions)
     };
     let config_object = config_object(&mos)?;
     let read_only = options.read_only;
-    let spa =
-        Spa::new(Parts { env, zio, txgs, mos, space, features, read_only, config, config_object, uberblock });
+    let members = found.members.clone();
+    let parts =
+        Parts { env, zio, txgs, mos, space, features, read_only, config, config_object, uberblock, members };
+    let spa = Spa::new(parts);
     spa.state.lock().logs = logs;
+    spa.load_dtls()?;
     spa.load_scan()?;
     spa.load_checkpoint()?;
     let host: Arc<dyn SpaHost> = Arc::<Spa>::clone(&spa);

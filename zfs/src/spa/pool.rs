@@ -4,10 +4,11 @@ use super::aux_devices::{self, Aux};
 use super::checkpoint::CheckpointStatus;
 use super::config::STATE_EXPORTED;
 use super::core::Core;
+use super::devices::Replacement;
 use super::options::{CreateOptions, ImportOptions};
 use super::report::{DamagedFile, HistoryRecord, Progress, VerifyReport};
 use super::scan::{ScanControl, ScanReport};
-use super::topology::Topology;
+use super::topology::{NewDevice, Topology};
 use super::{create, history, import, props};
 use crate::dmu::{Objset, Tx, Txgs};
 use crate::dsl::{DslPool, Slop, SpaHost};
@@ -15,7 +16,8 @@ use crate::error::{Error, Result};
 use crate::ondisk::blkptr::Blkptr;
 use crate::ondisk::features::FEATURES;
 use crate::ondisk::nvlist::NvList;
-use crate::ondisk::scan::{ScanFunc, ScanPhys};
+use crate::ondisk::scan::{ScanFunc, ScanPhys, ScanState};
+use crate::vdev::LeafState;
 use crate::zil::LogHost;
 use crate::zio::{AllocateBlocks, Zio};
 use alloc::string::{String, ToString};
@@ -181,7 +183,13 @@ impl Pool {
     }
     /// Whether it works.
     pub fn state(&self) -> PoolState {
-        if self.core.spa.txgs.failure().is_some() { PoolState::Suspended } else { PoolState::Online }
+        if self.core.spa.txgs.failure().is_some() {
+            PoolState::Suspended
+        } else if self.core.spa.zio.vdevs().is_degraded() {
+            PoolState::Degraded
+        } else {
+            PoolState::Online
+        }
     }
     /// Whether nothing may be written.
     #[must_use]
@@ -320,6 +328,79 @@ impl Pool {
     /// is being scanned cannot stay in place).
     pub fn scrub(&self, control: &mut dyn FnMut(Progress) -> ScanControl) -> Result<ScanReport> {
         self.core.scan(ScanFunc::Scrub, control)
+    }
+    /// Brings devices what they lack: new ones everything, others what they missed. Goes on with a resilver that was cut off, or that
+    /// OpenZFS began. Devices that were replaced leave the pool at the end. `None` if nothing was lacking.
+    ///
+    /// # Errors
+    /// As [`Pool::scrub`].
+    pub fn resilver(&self, control: &mut dyn FnMut(Progress) -> ScanControl) -> Result<Option<ScanReport>> {
+        self.core.resilver(control)
+    }
+    /// Whether a device lacks something, so that [`Pool::resilver`] has work.
+    #[must_use]
+    pub fn needs_resilver(&self) -> bool {
+        let unfinished =
+            |scan: &ScanPhys| scan.func == ScanFunc::Resilver && scan.state == ScanState::Scanning;
+        self.core.spa.resilver_needed().is_some() || self.scan_status().as_ref().is_some_and(unfinished)
+    }
+    /// Puts another device beside one of a single disk or mirror (`zpool attach`): its guid. Everything on it is lost. It has the pool's
+    /// data after [`Pool::resilver`].
+    ///
+    /// # Errors
+    /// [`crate::Error::NotFound`] (no such device), [`crate::Error::Invalid`] (it cannot be there, or is too small), [`crate::Error::Busy`].
+    pub fn attach(&self, guid: u64, new: NewDevice) -> Result<u64> {
+        self.core.attach(guid, Replacement::Device(new), false)
+    }
+    /// Replaces a device, be it there or not (`zpool replace`): the guid of the other one. The old one leaves the pool when
+    /// [`Pool::resilver`] is done; a hot spare stands beside it until then and longer.
+    ///
+    /// # Errors
+    /// As [`Pool::attach`].
+    pub fn replace(&self, guid: u64, with: Replacement) -> Result<u64> {
+        self.core.attach(guid, with, true)
+    }
+    /// Takes a device out of a mirror, or ends a replacement (`zpool detach`): its labels are cleared, a hot spare is free again.
+    ///
+    /// # Errors
+    /// [`crate::Error::NotFound`], [`crate::Error::Invalid`] (it has no companion), [`crate::Error::Busy`] (nobody else has its data).
+    pub fn detach(&self, guid: u64) -> Result<()> {
+        self.core.detach(guid)
+    }
+    /// Adds vdevs, spares and cache devices (`zpool add`). Everything on the devices is lost. `ashift` is that of the pool's data
+    /// vdevs, if it is not given.
+    ///
+    /// # Errors
+    /// [`crate::Error::Invalid`] (an impossible shape), [`crate::Error::Unsupported`] (a feature that is not enabled), [`crate::Error::Busy`].
+    pub fn add(&self, topology: impl Into<Topology>, ashift: Option<u8>) -> Result<()> {
+        self.core.add(&topology.into(), ashift)
+    }
+    /// Takes a hot spare, a cache device or a log vdev out of the pool (`zpool remove`), by its guid: labels are cleared.
+    ///
+    /// # Errors
+    /// [`crate::Error::NotFound`], [`crate::Error::Busy`] (the spare is in use, or the log holds records that were not replayed),
+    /// [`crate::Error::Unsupported`] (a vdev with data).
+    pub fn remove(&self, guid: u64) -> Result<()> {
+        self.core.remove(guid)
+    }
+    /// Takes a device out of service (`zpool offline`), `temporary` until the pool is exported.
+    ///
+    /// # Errors
+    /// [`crate::Error::NotFound`], [`crate::Error::Busy`] (nobody else has its data).
+    pub fn offline(&self, guid: u64, temporary: bool) -> Result<()> {
+        self.core.offline(guid, temporary)
+    }
+    /// Puts a device into service again (`zpool online`); how it stands then. It gets what it missed by [`Pool::resilver`]. With `expand`
+    /// its vdev becomes as large as its devices allow.
+    ///
+    /// # Errors
+    /// [`crate::Error::NotFound`], [`crate::Error::Busy`].
+    pub fn online(&self, guid: u64, expand: bool) -> Result<LeafState> {
+        self.core.online(guid, expand)
+    }
+    /// Makes vdevs as large as their devices allow, if the property `autoexpand` is on.
+    pub fn autoexpand(&self) -> Result<()> {
+        self.core.autoexpand()
     }
     /// Asks the scrub that is going on, or that is on record as unfinished, to pause or to stop.
     pub fn control_scrub(&self, wish: ScanControl) -> Result<()> {

@@ -108,6 +108,7 @@ impl Core {
             spa.free_blocks(tx)?;
             spa.space.sync(tx, pass, &spa.rules(), &mut || spa.space_map_created(tx))?;
             spa.sync_checkpoint(tx, pass, &spa.rules())?;
+            spa.sync_dtls(tx, pass)?;
             if let Some(config) = spa.sync_config(tx)? {
                 label = Some(config);
             }

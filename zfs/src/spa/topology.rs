@@ -222,7 +222,9 @@ pub(super) struct Builder<'a> {
     pub(super) paths: &'a [String],
     /// The txg in which the vdevs are made.
     pub(super) txg: u64,
-    /// The index of the first top-level vdev.
+    /// Indices for top-level vdevs that are used before those from `first_id` on: holes in the numbering.
+    pub(super) holes: Vec<u64>,
+    /// The index of the first top-level vdev after these.
     pub(super) first_id: u64,
 }
 
@@ -301,7 +303,9 @@ impl Builder<'_> {
         devices.iter().try_for_each(Self::check_device)?;
         let smallest = devices.iter().map(|d| allocatable(&*d.device)).min().unwrap_or(0);
         let ashift = self.ashift(devices)?;
-        let id = self.first_id + built.tops.len() as u64;
+        let index = built.tops.len();
+        let next = self.first_id + index.saturating_sub(self.holes.len()) as u64;
+        let id = self.holes.get(index).copied().unwrap_or(next);
         let guid = new_guid(self.random);
         let count = devices.len() as u64;
         let (list, asize) = match vdev {

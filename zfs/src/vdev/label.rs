@@ -23,8 +23,10 @@ const CREATE_OFFSET: u64 = crate::ondisk::label::BOOT_ENV_OFFSET;
 /// What the labels of one device say.
 #[derive(Debug, Clone)]
 pub struct Label {
-    /// The newest configuration.
+    /// The newest configuration, or the one that [`Label::choose`] found.
     pub config: NvList,
+    /// All valid configurations.
+    configs: Vec<NvList>,
     /// The best uberblock of all rings.
     pub uberblock: Option<Uberblock>,
     /// All valid uberblocks, best first, each once.
@@ -37,6 +39,15 @@ impl Label {
     /// The guid of the device's leaf vdev.
     pub fn guid(&self) -> Result<u64> {
         self.config.u64("guid")
+    }
+
+    /// Takes the configuration that belongs to the uberblock of `txg`: the newest that is not newer. Of a txg that was cut off
+    /// there may be a newer one, which knows of devices and guids that never were (`vdev_label_read_config`).
+    pub fn choose(&mut self, txg: u64) {
+        let age = |config: &&NvList| config.get_u64("txg").unwrap_or(0);
+        if let Some(config) = self.configs.iter().filter(|config| age(config) <= txg).max_by_key(age) {
+            self.config = config.clone();
+        }
     }
 }
 
@@ -114,9 +125,10 @@ pub fn read(device: &dyn BlockDevice) -> Result<Label> {
     uberblocks.dedup();
     let uberblock = uberblocks.first().cloned();
     // Of labels of one age the first, as later ones are written later.
-    let configs = copies.into_iter().rev().filter_map(|c| c.config);
-    let config = configs.max_by_key(|c| c.get_u64("txg").unwrap_or(0)).ok_or(Error::NoPool)?;
-    Ok(Label { config, uberblock, uberblocks, valid })
+    let configs: Vec<NvList> = copies.into_iter().rev().filter_map(|c| c.config).collect();
+    let newest = configs.iter().max_by_key(|c| c.get_u64("txg").unwrap_or(0)).cloned();
+    let config = newest.ok_or(Error::NoPool)?;
+    Ok(Label { config, configs, uberblock, uberblocks, valid })
 }
 
 /// The configuration block of a label that lies at `offset` on its device.

@@ -6,6 +6,60 @@
 use super::Leaf;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
+use core::ops::Deref;
+
+/// A leaf that holds a column.
+#[derive(Clone)]
+pub struct Target {
+    leaf: Arc<Leaf>,
+    /// The distributed spare that the leaf serves here: what that one missed is not there either.
+    through: Option<Arc<Leaf>>,
+}
+
+impl Target {
+    pub(super) fn new(leaf: &Arc<Leaf>, through: Option<&Arc<Leaf>>) -> Self {
+        Target { leaf: Arc::clone(leaf), through: through.map(Arc::clone) }
+    }
+
+    /// The device.
+    #[must_use]
+    pub fn leaf(&self) -> &Arc<Leaf> {
+        &self.leaf
+    }
+
+    /// Whether it is there and should hold what was written in txg `birth`.
+    pub(crate) fn has(&self, birth: u64) -> bool {
+        self.leaf.has(birth) && self.through.as_ref().is_none_or(|spare| !spare.missing().contains(birth))
+    }
+
+    /// A write of this txg did not reach it.
+    pub(crate) fn note_missing(&self, txg: u64) {
+        self.both().for_each(|leaf| leaf.note_missing(txg));
+    }
+
+    /// A scan could not write a block of that birth.
+    pub(crate) fn note_unrepaired(&self, birth: u64) {
+        self.both().for_each(|leaf| leaf.note_unrepaired(birth));
+    }
+
+    fn both(&self) -> impl Iterator<Item = &Arc<Leaf>> {
+        [&self.leaf].into_iter().chain(&self.through)
+    }
+
+    /// Whether it is the same place.
+    pub(super) fn is(&self, other: &Target) -> bool {
+        let spare = |target: &Target| target.through.as_ref().map(|leaf| leaf.guid);
+        Arc::ptr_eq(&self.leaf, &other.leaf) && spare(self) == spare(other)
+    }
+}
+
+impl Deref for Target {
+    type Target = Leaf;
+
+    fn deref(&self) -> &Leaf {
+        &self.leaf
+    }
+}
 
 /// A stretch of one child.
 pub struct Column {
@@ -18,7 +72,7 @@ pub struct Column {
     /// Bytes of the block among them, at the front; 0 for parity.
     pub data_len: usize,
     /// The leaves that each hold all of it: several if the child is a mirror, or being replaced.
-    pub targets: Vec<Arc<Leaf>>,
+    pub targets: Vec<Target>,
 }
 
 /// Columns of which `parity` may be lost.

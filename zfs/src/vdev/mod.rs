@@ -22,11 +22,14 @@ mod raidz;
 pub(crate) mod survey;
 #[cfg(test)]
 mod tests;
+mod txgs;
 
 pub use geometry::Geometry;
 pub use indirect::{Mapping, Segment};
-pub use leaf::{ErrorCounts, Leaf, LeafState, TxgRanges};
-pub use map::{Column, Map, Row};
+pub use leaf::{ErrorCounts, Leaf, LeafState};
+pub use map::{Column, Map, Row, Target};
+pub(crate) use open::TEMPORARILY_OFFLINE;
+pub use txgs::TxgRanges;
 
 use crate::error::{Error, Result};
 use crate::ondisk::blkptr::{Dva, LABEL_START_SIZE};
@@ -50,8 +53,9 @@ enum Vdev {
     Leaf(Arc<Leaf>),
     /// A mirror, or a vdev that is being replaced, by another or by a spare: all children hold the same.
     Mirror(Vec<Vdev>),
-    /// A distributed spare of the draid vdev above: its bytes lie on other children, by permutation.
-    Spare(u64),
+    /// A distributed spare of the draid vdev above: its bytes lie on other children, by permutation. The leaf has no device, but
+    /// missed txgs of its own.
+    Spare(u64, Arc<Leaf>),
 }
 
 impl Vdev {
@@ -59,7 +63,28 @@ impl Vdev {
         match self {
             Vdev::Leaf(leaf) => f(leaf),
             Vdev::Mirror(children) => children.iter().for_each(|child| child.for_each_leaf(f)),
-            Vdev::Spare(_) => {}
+            Vdev::Spare(..) => {}
+        }
+    }
+
+    /// All that can miss a txg: devices and distributed spares.
+    fn for_each_dtl<'a>(&'a self, f: &mut impl FnMut(&'a Arc<Leaf>)) {
+        match self {
+            Vdev::Leaf(leaf) | Vdev::Spare(_, leaf) => f(leaf),
+            Vdev::Mirror(children) => children.iter().for_each(|child| child.for_each_dtl(f)),
+        }
+    }
+
+    /// Births of blocks that it could not give if the leaf `without` were gone (`DTL_OUTAGE`).
+    fn outage(&self, without: u64) -> TxgRanges {
+        match self {
+            Vdev::Leaf(leaf) if leaf.guid == without || leaf.device.is_none() => TxgRanges::all(),
+            Vdev::Spare(_, leaf) if leaf.guid == without => TxgRanges::all(),
+            Vdev::Leaf(leaf) | Vdev::Spare(_, leaf) => leaf.missing(),
+            Vdev::Mirror(children) => {
+                let outages: Vec<TxgRanges> = children.iter().map(|child| child.outage(without)).collect();
+                TxgRanges::in_at_least(&outages, children.len())
+            }
         }
     }
 }
@@ -133,20 +158,42 @@ impl TopVdev {
         leaves
     }
 
+    /// Its leaves, and the distributed spares that are in use: all that can miss a txg.
+    #[must_use]
+    pub fn dtl_leaves(&self) -> Vec<&Arc<Leaf>> {
+        let mut leaves = Vec::new();
+        self.children().iter().for_each(|child| child.for_each_dtl(&mut |leaf| leaves.push(leaf)));
+        leaves
+    }
+
+    /// Whether some data could not be read without the leaf of that guid (`vdev_dtl_required`).
+    #[must_use]
+    pub fn requires(&self, guid: u64) -> bool {
+        let outages: Vec<TxgRanges> = self.children().iter().map(|child| child.outage(guid)).collect();
+        !TxgRanges::in_at_least(&outages, self.geometry.parity() + 1).is_empty()
+    }
+
     /// The leaves that hold a child's bytes at `offset` of it.
-    fn targets(&self, child: &Vdev, offset: u64, depth: usize, out: &mut Vec<Arc<Leaf>>) {
+    fn targets(
+        &self,
+        child: &Vdev,
+        offset: u64,
+        depth: usize,
+        through: Option<&Arc<Leaf>>,
+        out: &mut Vec<Target>,
+    ) {
         match child {
-            Vdev::Leaf(leaf) => out.push(Arc::clone(leaf)),
+            Vdev::Leaf(leaf) => out.push(Target::new(leaf, through)),
             Vdev::Mirror(children) => {
-                children.iter().for_each(|child| self.targets(child, offset, depth, out));
+                children.iter().for_each(|child| self.targets(child, offset, depth, through, out));
             }
-            Vdev::Spare(spare) => {
+            Vdev::Spare(spare, own) => {
                 // Spares may stand in for children that hold other spares; a broken configuration must not go round for ever.
                 if let Layout::Draid(draid, children) = &self.layout
                     && let Some(child) = children.get(draid.spare_child(*spare, offset))
                     && depth < children.len()
                 {
-                    self.targets(child, offset, depth + 1, out);
+                    self.targets(child, offset, depth + 1, Some(own), out);
                 }
             }
         }
@@ -155,7 +202,7 @@ impl TopVdev {
     fn column(&self, index: usize, place: raidz::Place, data_len: u64) -> Column {
         let mut targets = Vec::with_capacity(1);
         if let Some(child) = self.children().get(index) {
-            self.targets(child, place.offset, 0, &mut targets);
+            self.targets(child, place.offset, 0, None, &mut targets);
         }
         targets.dedup_by_key(|leaf| leaf.guid);
         Column {
@@ -204,7 +251,7 @@ impl TopVdev {
                 Vdev::Leaf(leaf) => usable(leaf),
                 Vdev::Mirror(children) => children.iter().any(|child| alive(child, usable)),
                 // As good as the children that its bytes lie on, which are counted themselves.
-                Vdev::Spare(_) => true,
+                Vdev::Spare(..) => true,
             }
         }
         let lost = self.children().iter().filter(|child| !alive(child, usable)).count();
@@ -234,6 +281,23 @@ impl VdevTree {
     #[must_use]
     pub fn leaves(&self) -> Vec<&Arc<Leaf>> {
         self.tops.iter().flatten().flat_map(TopVdev::leaves).collect()
+    }
+
+    /// All leaves and the distributed spares that are in use: all that can miss a txg.
+    #[must_use]
+    pub fn dtl_leaves(&self) -> Vec<&Arc<Leaf>> {
+        self.tops.iter().flatten().flat_map(TopVdev::dtl_leaves).collect()
+    }
+
+    /// Whether a leaf that could have the block lacks it (`dsl_scan_need_resilver`). Gang blocks are always looked at: their members may
+    /// lie anywhere.
+    #[must_use]
+    pub fn lacks(&self, dva: &Dva, psize: u64, birth: u64) -> bool {
+        let lacks = |target: &Target| target.device.is_some() && !target.has(birth);
+        dva.gang
+            || self.resolve(dva, psize).is_ok_and(|map| {
+                map.rows.iter().flat_map(|row| &row.columns).flat_map(|column| &column.targets).any(lacks)
+            })
     }
 
     /// The leaf of that guid.

@@ -18,6 +18,9 @@ const MAX_DEPTH: usize = 6;
 /// `ASHIFT_MIN` and `ASHIFT_MAX`.
 const ASHIFT_RANGE: core::ops::RangeInclusive<u64> = 9..=16;
 
+/// A flag of leaves that is in memory alone: out of service until the pool is exported (`vdev_tmpoffline`).
+pub(crate) const TEMPORARILY_OFFLINE: &str = "tmp_offline";
+
 /// What a tree is opened with.
 struct Opener<'a> {
     devices: &'a [Member],
@@ -78,7 +81,9 @@ impl Opener<'_> {
         }
         let guid = config.get_u64("guid").unwrap_or(0);
         let ashift = match kind {
-            "hole" | "missing" | "indirect" => config.get_u64("ashift").unwrap_or(9),
+            // Nothing lies on them; OpenZFS writes 0.
+            "hole" | "missing" => 9,
+            "indirect" => config.get_u64("ashift").unwrap_or(9),
             _ => config.u64("ashift")?,
         };
         if !ASHIFT_RANGE.contains(&ashift) {
@@ -149,7 +154,11 @@ impl Opener<'_> {
             "mirror" | "replacing" | "spare" if depth < MAX_DEPTH => {
                 Ok(Vdev::Mirror(self.children(config, depth)?))
             }
-            "dspare" if depth > 0 => Ok(Vdev::Spare(config.u64("spare_id")?)),
+            "dspare" if depth > 0 => {
+                let mut leaf = Leaf::new(config.u64("guid")?, None, LeafState::Online);
+                self.known(&mut leaf, config);
+                Ok(Vdev::Spare(config.u64("spare_id")?, Arc::new(leaf)))
+            }
             kind => Err(Error::unsupported(format!("vdev type {kind}"))),
         }
     }
@@ -159,17 +168,23 @@ impl Opener<'_> {
         let device = self.devices.iter().find(|(g, _)| *g == guid).map(|(_, device)| Arc::clone(device));
         let is = |flag: &str| config.get_u64(flag) == Some(1);
         let (device, state) = match device {
-            _ if is("offline") => (None, LeafState::Offline),
+            _ if is("offline") || is(TEMPORARILY_OFFLINE) => (None, LeafState::Offline),
             _ if is("faulted") => (None, LeafState::Faulted),
             Some(device) => (Some(device), LeafState::Online),
             None => (None, LeafState::Missing),
         };
         let mut leaf = Leaf::new(guid, device, state);
+        self.known(&mut leaf, config);
+        Ok(leaf)
+    }
+
+    /// What is known of a leaf beside its device.
+    fn known(&self, leaf: &mut Leaf, config: &NvList) {
         (leaf.top, leaf.top_guid, leaf.ashift) = self.top;
         leaf.path = config.get_str("path").map(Into::into);
-        if let Some(old) = self.old.and_then(|old| old.leaf(guid)) {
+        let old = self.old.and_then(|old| old.dtl_leaves().into_iter().find(|old| old.guid == leaf.guid));
+        if let Some(old) = old {
             leaf.inherit(old);
         }
-        Ok(leaf)
     }
 }

@@ -1,7 +1,7 @@
 //! The I/O queue of a call: many extents, merged where they are neighbours, issued together, waited for once.
 //! Source: `vdev_queue.c` (aggregation), `vdev_mirror.c`, `vdev_raidz.c`.
 
-use super::map::{Column, Map, Row};
+use super::map::{Column, Map, Row, Target};
 use super::parity;
 use super::{Leaf, VdevTree};
 use crate::error::{Error, Result};
@@ -178,7 +178,7 @@ pub(crate) struct Reads {
 }
 
 /// The leaf of a column that is asked: the one that the address prefers, or another that has the data.
-fn choose(column: &Column, birth: u64, hint: usize) -> Option<&Arc<Leaf>> {
+fn choose(column: &Column, birth: u64, hint: usize) -> Option<&Target> {
     let count = column.targets.len();
     let mut in_turn = (0..count).map(|i| &column.targets[(hint + i) % count]);
     in_turn.find(|leaf| leaf.has(birth))
@@ -200,7 +200,7 @@ fn plan(row: Row, birth: u64, hint: usize, reads: &mut LeafReads) -> Result<RowR
         if len > 0
             && let Some(leaf) = choose(column, birth, hint)
         {
-            *answer = Some(reads.add(leaf, column.offset, len));
+            *answer = Some(reads.add(leaf.leaf(), column.offset, len));
         }
     }
     if rebuild {
@@ -210,7 +210,7 @@ fn plan(row: Row, birth: u64, hint: usize, reads: &mut LeafReads) -> Result<RowR
             if found < lost
                 && let Some(leaf) = choose(column, birth, hint)
             {
-                *answer = Some(reads.add(leaf, column.offset, column.size));
+                *answer = Some(reads.add(leaf.leaf(), column.offset, column.size));
                 found += 1;
             }
         }
@@ -290,7 +290,7 @@ struct Pending {
     /// Bytes on the device.
     span: u64,
     data: Bytes,
-    targets: Vec<Arc<Leaf>>,
+    targets: Vec<Target>,
     /// Which row it belongs to, counted over all extents.
     row: usize,
 }
@@ -298,7 +298,7 @@ struct Pending {
 impl Pending {
     /// Whether `next` may follow in a merged request of at most `most` bytes.
     fn may_precede(&self, end: u64, next: &Pending, most: u64) -> bool {
-        let same = |(a, b): (&Arc<Leaf>, &Arc<Leaf>)| Arc::ptr_eq(a, b);
+        let same = |(a, b): (&Target, &Target)| a.is(b);
         next.group == self.group
             && next.offset == end
             && next.offset + next.span - self.offset <= most
@@ -368,7 +368,7 @@ fn issue_writes(txg: u64, mut pending: Vec<Pending>, parities: &[usize]) -> Resu
     pending.sort_by_key(|p| (p.group, p.offset));
     let (batch, most) = (Batch::new(), merged_max());
     // For every request its run and its leaf; for every run the rows that it serves.
-    let mut requests: Vec<(usize, Arc<Leaf>)> = Vec::new();
+    let mut requests: Vec<(usize, Target)> = Vec::new();
     let mut runs: Vec<Vec<usize>> = Vec::new();
     let mut pending = pending.into_iter().peekable();
     while let Some(first) = pending.next() {

@@ -1,14 +1,13 @@
 //! All that there is of an extent: every column, parity included, from every leaf that holds it. From that the data is found if it can be,
 //! and what is wrong on which leaf. Source: `vdev_raidz_io_done`, `raidz_reconstruct` (`vdev_raidz.c`), `vdev_mirror_io_done`.
 
-use super::map::{Map, Row};
+use super::VdevTree;
+use super::map::{Map, Row, Target};
 use super::parity;
 use super::queue::{Flying, LeafReads, Read};
-use super::{Leaf, VdevTree};
 use crate::error::{Error, Result};
 use crate::ondisk::blkptr::Dva;
 use alloc::collections::BTreeSet;
-use alloc::sync::Arc;
 use alloc::vec::Vec;
 use bytes::Bytes;
 use platform::block::{Batch, BlockError, Op};
@@ -18,7 +17,7 @@ const ATTEMPTS_MAX: usize = 20_000;
 
 /// One leaf's bytes of a column.
 struct Copy {
-    leaf: Arc<Leaf>,
+    leaf: Target,
     /// The leaf missed the txg in which the block was written.
     stale: bool,
     read: Read,
@@ -26,7 +25,9 @@ struct Copy {
 
 /// What is wrong on a leaf.
 pub(crate) struct BadCopy {
-    pub(crate) leaf: Arc<Leaf>,
+    pub(crate) leaf: Target,
+    /// When the block was written.
+    pub(crate) birth: u64,
     /// Where, in bytes on the device.
     pub(crate) offset: u64,
     /// What should be there.
@@ -40,6 +41,7 @@ pub(crate) struct BadCopy {
 /// All that there is of one extent.
 pub(crate) struct Survey {
     len: usize,
+    birth: u64,
     rows: Vec<(Row, Vec<Vec<Copy>>)>,
 }
 
@@ -57,7 +59,7 @@ pub(crate) fn start(vdevs: &VdevTree, extents: &[(Dva, u64, u64)]) -> Surveys {
         let map = vdevs.resolve(dva, *len);
         for column in map.iter().flat_map(|map| &map.rows).flat_map(|row| &row.columns) {
             for leaf in column.targets.iter().filter(|leaf| leaf.device.is_some()) {
-                reads.add(leaf, column.offset, column.size);
+                reads.add(leaf.leaf(), column.offset, column.size);
             }
         }
         maps.push(map.map(|map| (map, *birth)));
@@ -76,8 +78,8 @@ impl Surveys {
             for row in map.rows {
                 let copies = row.columns.iter().map(|column| {
                     let present = column.targets.iter().filter(|leaf| leaf.device.is_some());
-                    let copy = |leaf: &Arc<Leaf>| Copy {
-                        leaf: Arc::clone(leaf),
+                    let copy = |leaf: &Target| Copy {
+                        leaf: leaf.clone(),
                         stale: !leaf.has(birth),
                         read: answers.next().unwrap_or_else(gone),
                     };
@@ -86,7 +88,7 @@ impl Surveys {
                 let copies: Vec<Vec<Copy>> = copies.collect();
                 rows.push((row, copies));
             }
-            Ok(Survey { len: map.len, rows })
+            Ok(Survey { len: map.len, birth, rows })
         };
         self.maps.into_iter().map(survey).collect()
     }
@@ -255,7 +257,8 @@ impl Survey {
                 whole.resize(column.size, 0);
                 let right = Bytes::from(whole);
                 bad.extend(wrong.into_iter().map(|copy| BadCopy {
-                    leaf: Arc::clone(&copy.leaf),
+                    leaf: copy.leaf.clone(),
+                    birth: self.birth,
                     offset: column.offset,
                     right: right.clone(),
                     mismatch: copy.read.is_ok() && !copy.stale,
@@ -310,24 +313,25 @@ fn next_combination(combination: &mut [usize], n: usize) -> bool {
     false
 }
 
-/// Writes what should be where it is not; how many were written. Leaves are charged with what they gave wrong.
-pub(crate) fn repair(bad: &[BadCopy]) -> u32 {
+/// Writes what should be where it is not; whether each was written. Leaves are charged with what failed.
+pub(crate) fn repair(bad: &[BadCopy]) -> Vec<bool> {
     let batch = Batch::new();
     let mut asked = Vec::new();
-    for copy in bad {
+    for (index, copy) in bad.iter().enumerate() {
         if let Some(device) = &copy.leaf.device {
             batch.submit(&**device, Op::Write { offset: copy.offset, data: copy.right.clone() });
-            asked.push(&copy.leaf);
+            asked.push(index);
         }
     }
-    let mut repaired = 0;
-    for (outcome, leaf) in batch.wait().into_iter().zip(asked) {
-        match outcome {
-            Ok(_) => repaired += 1,
-            Err(_) => leaf.count_write_error(),
+    let mut written = alloc::vec![false; bad.len()];
+    for (outcome, index) in batch.wait().into_iter().zip(asked) {
+        written[index] = outcome.is_ok();
+        if !written[index] {
+            bad[index].leaf.count_write_error();
+            bad[index].leaf.note_unrepaired(bad[index].birth);
         }
     }
-    repaired
+    written
 }
 
 /// Charges leaves with what they gave wrong.

@@ -161,7 +161,7 @@ fn wrong_bytes_are_found_blamed_and_mended() {
                 assert_eq!(found.as_ref(), Some(want), "{kind}, {spoilt:?} spoilt: {dva:?}");
                 let bad = survey.judge(want);
                 survey::blame(&bad);
-                assert_eq!(survey::repair(&bad) as usize, bad.len());
+                assert!(survey::repair(&bad).iter().all(|written| *written));
             }
             let blamed: Vec<usize> = (0..bench.disks.len())
                 .filter(|n| tree.leaf(bench.disks[*n].0).unwrap().errors().checksum > 0)

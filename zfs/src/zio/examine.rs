@@ -21,7 +21,7 @@ pub(super) struct Examined {
     /// What can be mended.
     pub(super) bad: Vec<BadCopy>,
     /// Surveys that gave nothing good.
-    hopeless: Vec<Survey>,
+    pub(super) hopeless: Vec<Survey>,
     /// Why there is no data: the last device error, if there was one.
     pub(super) failure: Option<Error>,
 }
@@ -53,6 +53,7 @@ pub(super) fn examine(surveys: Vec<Result<Survey>>, good: &dyn Fn(&[u8]) -> bool
         };
         let bad = survey.judge(data);
         let wrong = bad.iter().filter(|copy| copy.counts).count() as u32;
+        examined.verified.stale += bad.len() as u32 - wrong;
         examined.verified.bad += if good { wrong } else { wrong.max(1) };
         examined.verified.good += count.saturating_sub(wrong);
         examined.bad.extend(bad);
@@ -78,7 +79,8 @@ impl Zio {
         survey::blame(&examined.bad);
         examined.hopeless.iter().for_each(Survey::blame_all);
         if !self.read_only.load(Ordering::Acquire) && !examined.bad.is_empty() {
-            examined.verified.repaired = survey::repair(&examined.bad);
+            let written = survey::repair(&examined.bad);
+            examined.verified.repaired = written.iter().filter(|written| **written).count() as u32;
         }
     }
 

@@ -7,9 +7,10 @@ use crate::checksum::{Checksum, Salted};
 use crate::error::{Error, Result};
 use crate::ondisk::blkptr::{Blkptr, Dva};
 use crate::ondisk::bookmark::Bookmark;
-use crate::vdev::survey::{self, Survey, Surveys};
+use crate::vdev::survey::{self, BadCopy, Survey, Surveys};
 use alloc::vec;
 use alloc::vec::Vec;
+use core::sync::atomic::Ordering;
 use platform::parallel;
 
 /// Outcome of looking at every copy of a block.
@@ -21,6 +22,8 @@ pub struct Verified {
     pub good: u32,
     /// Copies that could not be read or fail their checksum. On raidz each column counts by itself, parity included.
     pub bad: u32,
+    /// Copies on devices that missed the block, and are not as they should be.
+    pub stale: u32,
     /// Copies that were written anew.
     pub repaired: u32,
 }
@@ -64,6 +67,24 @@ impl Zio {
     /// [`Zio::verify`] of many blocks: large reads, several in flight, checksums on all processors. Blocks near each
     /// other on the device in one call are read fastest. The answers stand in the order of `wants`.
     pub fn verify_many(&self, wants: &[(Blkptr, Bookmark)]) -> Vec<Result<Verified>> {
+        self.look_at_many(wants, false)
+    }
+
+    /// [`Zio::repair`] of many blocks, as fast as [`Zio::verify_many`].
+    pub fn repair_many(&self, wants: &[(Blkptr, Bookmark)]) -> Vec<Result<Verified>> {
+        let mut results = self.look_at_many(wants, true);
+        for (result, (bp, at)) in results.iter_mut().zip(wants) {
+            // What one of its addresses alone does not give, all of them together may.
+            let whole = result.as_ref().is_ok_and(|v| v.bad + v.stale <= v.repaired);
+            if !whole && !matches!(result, Err(Error::Unsupported { .. })) && !bp.is_gang() {
+                let before = result.as_ref().map_or(0, |v| v.repaired);
+                *result = self.repair(bp, *at).map(|v| Verified { repaired: v.repaired + before, ..v });
+            }
+        }
+        results
+    }
+
+    fn look_at_many(&self, wants: &[(Blkptr, Bookmark)], mend: bool) -> Vec<Result<Verified>> {
         let mut results: Vec<Result<Verified>> = vec![Ok(Verified::default()); wants.len()];
         let mut copies = Vec::new();
         for (want, (bp, at)) in wants.iter().enumerate() {
@@ -74,12 +95,13 @@ impl Zio {
             }
             match admitted {
                 Err(e) => results[want] = Err(e),
+                Ok(_) if bp.is_gang() && mend => results[want] = self.repair(bp, *at),
                 Ok(_) if bp.is_gang() => results[want] = self.verify_gang(bp, *at),
                 Ok(_) => self.list_copies(want, bp, *at, &mut copies),
             }
         }
         copies.sort_by_key(|c| (c.dva.vdev, c.dva.offset));
-        self.verify_copies(copies, &mut results);
+        self.verify_copies(copies, mend, &mut results);
         for (result, (bp, at)) in results.iter_mut().zip(wants) {
             let needs_one = !bp.is_hole() && !bp.is_embedded();
             if result.as_ref().is_ok_and(|v| needs_one && v.good == 0) {
@@ -93,7 +115,7 @@ impl Zio {
         copies.extend(bp.dvas().map(|dva| Copy { want, bp: *bp, at, dva }));
     }
 
-    fn verify_copies(&self, copies: Vec<Copy>, results: &mut [Result<Verified>]) {
+    fn verify_copies(&self, copies: Vec<Copy>, mend: bool, results: &mut [Result<Verified>]) {
         let vdevs = self.vdevs();
         let mut copies = copies.into_iter().peekable();
         let mut flying: Option<(Vec<Copy>, Surveys)> = None;
@@ -110,7 +132,7 @@ impl Zio {
                 (window, survey::start(&vdevs, &extents))
             });
             if let Some((window, surveys)) = core::mem::replace(&mut flying, next) {
-                self.check_window(window, surveys.wait(), results);
+                self.check_window(window, surveys.wait(), mend, results);
             }
             if flying.is_none() {
                 return;
@@ -122,6 +144,7 @@ impl Zio {
         &self,
         window: Vec<Copy>,
         surveys: Vec<Result<Survey>>,
+        mend: bool,
         results: &mut [Result<Verified>],
     ) {
         let mut jobs: Vec<Vec<(Copy, Result<Survey>)>> = Vec::new();
@@ -142,24 +165,38 @@ impl Zio {
             let check = |(copy, survey): (Copy, Result<Survey>)| (copy.want, check(&digester, &copy, survey));
             job.into_iter().map(check).collect::<Vec<_>>()
         });
-        for (want, found) in checked.into_iter().flatten() {
+        let (mut bad, mut of) = (Vec::new(), Vec::new());
+        for (want, (found, wrong)) in checked.into_iter().flatten() {
             if let Ok(verified) = &mut results[want] {
                 verified.add(&found);
+            }
+            of.resize(of.len() + wrong.len(), want);
+            bad.extend(wrong);
+        }
+        if !mend || bad.is_empty() || self.read_only.load(Ordering::Acquire) {
+            return;
+        }
+        survey::blame(&bad);
+        for (written, want) in survey::repair(&bad).into_iter().zip(of) {
+            if let Ok(verified) = &mut results[want] {
+                verified.repaired += u32::from(written);
             }
         }
     }
 }
 
-fn check(digester: &Digester, copy: &Copy, survey: Result<Survey>) -> Verified {
+/// What was found of a copy, and what of it can be mended.
+fn check(digester: &Digester, copy: &Copy, survey: Result<Survey>) -> (Verified, Vec<BadCopy>) {
     match judge_of(&digester.salted, &copy.bp) {
         Ok(whole) => {
             let good = |data: &[u8]| whole(data) && digester.is_authentic(&copy.bp, data, copy.at);
             let unread = survey.is_err();
-            let mut verified = examine([survey].into(), &good).verified;
+            let examined = examine([survey].into(), &good);
+            let mut verified = examined.verified;
             verified.bad += u32::from(unread);
-            verified
+            (verified, examined.bad)
         }
-        Err(_) => Verified { bad: 1, ..Verified::default() },
+        Err(_) => (Verified { bad: 1, ..Verified::default() }, Vec::new()),
     }
 }
 
@@ -169,6 +206,7 @@ impl Verified {
         self.bytes += other.bytes;
         self.good += other.good;
         self.bad += other.bad;
+        self.stale += other.stale;
         self.repaired += other.repaired;
     }
 }

@@ -1,7 +1,9 @@
 //! `tarn zpool`.
 
+mod add;
 mod change;
 mod create;
+mod devices;
 mod history;
 mod import;
 mod properties;
@@ -49,5 +51,13 @@ pub(crate) fn run(options: &Zpool) -> Result<ExitCode> {
         Verb::Set(set) => change::set(target, set),
         Verb::Upgrade(upgrade) => change::upgrade(target, upgrade),
         Verb::Clear(clear) => change::clear(target, clear),
+        Verb::Add(add) => add::run(target, add),
+        Verb::Remove(remove) => add::remove(target, remove),
+        Verb::Resilver(resilver) => devices::resilver(target, resilver),
+        Verb::Attach(attach) => devices::attach(target, attach),
+        Verb::Detach(detach) => devices::detach(target, detach),
+        Verb::Replace(replace) => devices::replace(target, replace),
+        Verb::Offline(offline) => devices::offline(target, offline),
+        Verb::Online(online) => devices::online(target, online),
     }
 }

@@ -9,8 +9,9 @@ use crate::quantity::human;
 use anyhow::Result;
 use std::io::Write;
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::Instant;
-use zfs::spa::{DamagedFile, ScanControl, ScanFunc, ScanPhys, ScanState, VerifyReport};
+use zfs::spa::{DamagedFile, Pool, ScanControl, ScanFunc, ScanPhys, ScanReport, ScanState, VerifyReport};
 use zfs::zpl;
 
 /// Scrubs or verifies and says what it found. The status is a failure unless all is well.
@@ -38,8 +39,13 @@ fn scrub(opened: &OpenPool, quiet: bool) -> Result<bool> {
         ScanControl::Continue
     })?;
     bar.finish();
-    let mut damaged = report.damaged;
-    zpl::name_damaged(&opened.pool, &mut damaged);
+    print_scan(&opened.pool, &report)
+}
+
+/// Prints the outcome of a scan; whether no data is lost.
+pub(super) fn print_scan(pool: &Arc<Pool>, report: &ScanReport) -> Result<bool> {
+    let mut damaged = report.damaged.clone();
+    zpl::name_damaged(pool, &mut damaged);
     let mut out = std::io::stdout().lock();
     writeln!(out, "{}", scan_line(&report.status))?;
     for problem in &report.problems {
@@ -60,7 +66,18 @@ pub(super) fn scan_line(scan: &ScanPhys) -> String {
     let when = |t: u64| show_time(i64::try_from(t).unwrap_or(i64::MAX), 0, false);
     match scan.state {
         ScanState::Scanning if scan.paused => format!("{noun} paused, started on {}", when(scan.start_time)),
-        ScanState::Scanning => format!("{noun} in progress since {}", when(scan.start_time)),
+        ScanState::Scanning => {
+            let (done, total) = (scan.examined.min(scan.to_examine), scan.to_examine.max(1));
+            let percent = done as f64 * 100.0 / total as f64;
+            let processed = if scan.func == ScanFunc::Resilver { "resilvered" } else { "repaired" };
+            format!(
+                "{noun} in progress since {}\n\t{} scanned, {} total\n\t{} {processed}, {percent:.2}% done",
+                when(scan.start_time),
+                human(done),
+                human(scan.to_examine),
+                human(scan.processed)
+            )
+        }
         ScanState::Canceled => format!("{noun} canceled on {}", when(scan.end_time)),
         ScanState::Finished => {
             let took = scan.end_time.saturating_sub(scan.start_time);

@@ -67,8 +67,27 @@ pub(super) fn sections(pool: &Pool) -> Vec<Section> {
     sections
 }
 
+/// The devices of the pool, by the names that a status shows and as their labels say where they were, with their guids.
+pub(super) fn devices(pool: &Pool) -> Vec<(String, u64)> {
+    fn visit(vdev: &NvList, depth: usize, out: &mut Vec<(String, u64)>) {
+        let children = vdev.get_nvlists("children").unwrap_or_default();
+        if children.is_empty() {
+            let guid = vdev.get_u64("guid").unwrap_or(0);
+            out.push((name(vdev), guid));
+            out.extend(vdev.get_str("path").map(|path| (path.to_owned(), guid)));
+        } else if depth < DEPTH_MAX {
+            children.iter().for_each(|child| visit(child, depth + 1, out));
+        }
+    }
+    let mut out = Vec::new();
+    if let Some(tree) = pool.config().get_nvlist("vdev_tree") {
+        visit(tree, 0, &mut out);
+    }
+    out
+}
+
 /// Where a top-level vdev's class comes in the listing, and its heading.
-fn class(pool: &Pool, top: &NvList) -> (usize, &'static str) {
+pub(super) fn class(pool: &Pool, top: &NvList) -> (usize, &'static str) {
     if top.get_u64("is_log") == Some(1) {
         return (3, "logs");
     }
@@ -132,6 +151,7 @@ fn leaf(vdevs: &VdevTree, vdev: &NvList, guid: u64) -> (&'static str, String) {
     }
     let was =
         || vdev.get_str("path").map(|path| format!("was {}", show_name(path.as_bytes()))).unwrap_or_default();
+    let missing = vdevs.dtl_leaves().into_iter().find(|leaf| leaf.guid == guid).map(|leaf| leaf.missing());
     for (flag, state) in [("offline", "OFFLINE"), ("removed", "REMOVED"), ("faulted", "FAULTED")] {
         if vdev.get_u64(flag) == Some(1) {
             return (state, was());
@@ -141,7 +161,8 @@ fn leaf(vdevs: &VdevTree, vdev: &NvList, guid: u64) -> (&'static str, String) {
     if !found && vdev.get_str("type") != Some("dspare") {
         return ("UNAVAIL", was());
     }
-    if vdev.get_u64("degraded") == Some(1) { ("DEGRADED", String::new()) } else { ("ONLINE", String::new()) }
+    let note = if missing.is_some_and(|txgs| !txgs.is_empty()) { "(awaiting resilver)" } else { "" };
+    (if vdev.get_u64("degraded") == Some(1) { "DEGRADED" } else { "ONLINE" }, note.to_owned())
 }
 
 /// A spare or a cache device.

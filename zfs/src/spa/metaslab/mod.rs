@@ -324,6 +324,56 @@ impl Metaslabs {
         self.inner.lock().vdevs.iter().map(|v| v.layout).collect()
     }
 
+    /// New vdevs: from now on blocks are allocated on them.
+    pub(crate) fn add(&self, layouts: &[VdevLayout]) -> Result<()> {
+        let new = layouts.iter().map(|layout| open_vdev(&self.mos, *layout)).collect::<Result<Vec<_>>>()?;
+        self.inner.lock().vdevs.extend(new);
+        self.count_allocated();
+        Ok(())
+    }
+
+    /// Whether blocks may be allocated on a vdev from now on.
+    pub(crate) fn set_usable(&self, id: u32, usable: bool) {
+        let mut inner = self.inner.lock();
+        inner.vdevs.iter_mut().filter(|v| v.layout.id == id).for_each(|v| v.layout.usable = usable);
+    }
+
+    /// Whether nothing lies on a vdev, nor is on its way there.
+    pub(crate) fn is_empty(&self, id: u32) -> bool {
+        let inner = self.inner.lock();
+        let slabs = inner.vdevs.iter().filter(|v| v.layout.id == id).flat_map(|v| &v.slabs);
+        slabs.into_iter().all(|slab| slab.synced_allocated() == 0 && !slab.is_allocating())
+    }
+
+    /// A vdev on which nothing lies is no more; the objects of its space maps, and whether each had a histogram, and the one that lists
+    /// them, if there is one.
+    pub(crate) fn remove(&self, id: u32) -> (Vec<(u64, bool)>, Option<u64>) {
+        let mut inner = self.inner.lock();
+        let Some(index) = inner.vdevs.iter().position(|v| v.layout.id == id) else {
+            return (Vec::new(), None);
+        };
+        let vdev = inner.vdevs.remove(index);
+        let maps = vdev.slabs.iter().filter_map(|slab| slab.map.as_ref());
+        let maps = maps.map(|map| (map.object(), map.header.histogram.is_some())).collect();
+        (maps, Some(vdev.layout.array).filter(|array| *array != 0))
+    }
+
+    /// Vdevs that became larger: they get more metaslabs.
+    pub(crate) fn grow(&self, layouts: &[VdevLayout]) -> Result<()> {
+        let mut inner = self.inner.lock();
+        for vdev in &mut inner.vdevs {
+            let Some(layout) = layouts.iter().find(|l| l.id == vdev.layout.id && l.asize > vdev.layout.asize)
+            else {
+                continue;
+            };
+            let layout = VdevLayout { array: vdev.layout.array, ..*layout };
+            let larger = open_slabs(&self.mos, &layout, vdev.slabs.len())?;
+            vdev.slabs.extend(larger);
+            vdev.layout.asize = layout.asize;
+        }
+        Ok(())
+    }
+
     /// What the space maps say is allocated, by vdev. Metaslabs whose map is broken are reported and left out.
     pub(crate) fn allocated_ranges(&self, mut broken: impl FnMut(u32, u64, Error)) -> Vec<(u32, RangeTree)> {
         let inner = self.inner.lock();
@@ -349,6 +399,15 @@ impl Metaslabs {
 }
 
 fn open_vdev(mos: &Arc<Objset>, layout: VdevLayout) -> Result<VdevSpace> {
+    let slabs = open_slabs(mos, &layout, 0)?;
+    // Copies start far apart: the first at the start, the others further on.
+    let far = |eighths: usize| if slabs.is_empty() { 0 } else { slabs.len() * eighths / 8 };
+    let active = [0, far(3), far(6)];
+    Ok(VdevSpace { layout, slabs, active })
+}
+
+/// The metaslabs of a vdev from number `first` on.
+fn open_slabs(mos: &Arc<Objset>, layout: &VdevLayout, first: usize) -> Result<Vec<Metaslab>> {
     let count = layout.asize.checked_shr(u32::from(layout.metaslab_shift)).unwrap_or(0);
     if count > METASLABS_MAX || layout.metaslab_shift >= 56 {
         return Err(Error::corrupt("vdev: too many metaslabs", None));
@@ -359,7 +418,7 @@ fn open_vdev(mos: &Arc<Objset>, layout: VdevLayout) -> Result<VdevSpace> {
         mos.hold(layout.array)?.read(0, &mut objects)?;
     }
     let mut slabs = Vec::with_capacity(count as usize);
-    for (index, object) in objects.as_chunks::<8>().0.iter().enumerate() {
+    for (index, object) in objects.as_chunks::<8>().0.iter().enumerate().skip(first) {
         let object = u64::from_le_bytes(*object);
         // On draid what is before the first and after the last whole stripe is left out (`vdev_draid_metaslab_init`).
         let (unit, whole) = (layout.geometry.alignment(layout.ashift), 1u64 << layout.metaslab_shift);
@@ -370,10 +429,7 @@ fn open_vdev(mos: &Arc<Objset>, layout: VdevLayout) -> Result<VdevSpace> {
         let map = (object != 0).then(|| SpaceMap::open(mos, object, place)).transpose()?;
         slabs.push(Metaslab::new(place, size, map));
     }
-    // Copies start far apart: the first at the start, the others further on.
-    let far = |eighths: usize| if slabs.is_empty() { 0 } else { slabs.len() * eighths / 8 };
-    let active = [0, far(3), far(6)];
-    Ok(VdevSpace { layout, slabs, active })
+    Ok(slabs)
 }
 
 impl Inner {

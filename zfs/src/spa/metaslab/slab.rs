@@ -231,6 +231,11 @@ impl Metaslab {
         Ok(())
     }
 
+    /// Whether a txg that is not synced yet has allocated something.
+    pub(super) fn is_allocating(&self) -> bool {
+        self.allocating.iter().any(|tree| !tree.is_empty())
+    }
+
     /// Whether the syncing txg has something to write.
     pub(super) fn is_dirty(&self, txg: u64) -> bool {
         !self.allocating[slot(txg)].is_empty() || !self.freeing.is_empty()

@@ -8,6 +8,7 @@
 //! - What is recorded in the MOS ([`crate::ondisk::scan`]) can be taken up by OpenZFS: either nothing was scanned yet, or the queue lists
 //!   every dataset that is left. When datasets come or go while a scan waits, it begins anew.
 //! - Repairs are written under the pin only.
+//! - A leaf is said to have what it missed in the txg after the last of it was written to it, whose uberblock follows a flush.
 //!
 //! # Lock order
 //! The scan's own state is a leaf: nothing is taken while it is held.
@@ -26,6 +27,9 @@ use alloc::string::String;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use platform::sync::Mutex;
+
+/// How often a resilver begins anew at once, as devices missed something while it went on.
+const RESILVERS_MAX: usize = 3;
 
 /// What the caller of a scan wants next.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -93,12 +97,24 @@ impl Core {
             (scan.running, scan.wish) = (true, ScanControl::Continue);
         }
         let _running = Running(&self.spa.scan);
+        let recorded = self.spa.scan.lock().phys.filter(|phys| phys.state == ScanState::Scanning);
+        if func == ScanFunc::Scrub && recorded.is_some_and(|phys| phys.func == ScanFunc::Resilver) {
+            return Err(Error::Invalid("a resilver is in progress"));
+        }
+        // What leaves lack is all on disk, so that one walk finds it.
+        if let Some((_, last)) = self.spa.resilver_needed() {
+            while self.spa.txgs.synced_txg() < last {
+                self.spa.txgs.wait_synced(self.spa.txgs.request_sync())?;
+            }
+        }
         let mut run = self.start_scan(func, control)?;
         let wish = run.everything()?;
-        let run::Outcome { phys, lost, problems, rest } = run.outcome();
+        let run::Outcome { phys, lost, problems, rest, resumed } = run.outcome();
+        // What was not looked at, or failed before this import, may still be lacking somewhere.
+        let complete = problems.is_empty() && (phys.errors == 0 || !resumed);
         let status = match wish {
-            ScanControl::Continue => self.end_scan(phys, lost.clone(), ScanState::Finished)?,
-            ScanControl::Stop => self.end_scan(phys, lost.clone(), ScanState::Canceled)?,
+            ScanControl::Continue => self.end_scan(phys, lost.clone(), ScanState::Finished, complete)?,
+            ScanControl::Stop => self.end_scan(phys, lost.clone(), ScanState::Canceled, false)?,
             ScanControl::Pause => self.pause_scan(phys, lost.clone(), rest)?,
         };
         Ok(ScanReport { status, damaged: self.by_file(lost), problems })
@@ -120,7 +136,7 @@ impl Core {
         }
         match wish {
             ScanControl::Continue => Ok(()),
-            ScanControl::Stop => self.end_scan(phys, BTreeSet::new(), ScanState::Canceled).map(|_| ()),
+            ScanControl::Stop => self.end_scan(phys, BTreeSet::new(), ScanState::Canceled, false).map(|_| ()),
             ScanControl::Pause => {
                 let spa = Arc::clone(&self.spa);
                 self.spa.run_task(move |tx: &Tx| spa.record_scan(tx, ScanPhys { paused: true, ..phys }))
@@ -128,13 +144,52 @@ impl Core {
         }
     }
 
-    fn end_scan(&self, phys: ScanPhys, lost: BTreeSet<Bookmark>, state: ScanState) -> Result<ScanPhys> {
+    /// Brings every device what it lacks: goes on with a resilver on record, or begins one. Devices that were replaced are let go at
+    /// the end. `None` if nothing was lacking.
+    pub(super) fn resilver(
+        &self,
+        control: &mut dyn FnMut(Progress) -> ScanControl,
+    ) -> Result<Option<ScanReport>> {
+        let mut last = None;
+        for _ in 0..RESILVERS_MAX {
+            self.finish_replacements()?;
+            let recorded = self.spa.scan.lock().phys;
+            let recorded =
+                recorded.filter(|p| p.state == ScanState::Scanning && p.func == ScanFunc::Resilver);
+            if recorded.is_none() && self.spa.resilver_needed().is_none() {
+                break;
+            }
+            let report = self.scan(ScanFunc::Resilver, control)?;
+            let again = report.status.state == ScanState::Finished && report.problems.is_empty();
+            last = Some(report);
+            if !again {
+                break;
+            }
+        }
+        self.finish_replacements()?;
+        Ok(last)
+    }
+
+    fn end_scan(
+        &self,
+        phys: ScanPhys,
+        lost: BTreeSet<Bookmark>,
+        state: ScanState,
+        complete: bool,
+    ) -> Result<ScanPhys> {
         let spa = Arc::clone(&self.spa);
-        self.spa.run_task(move |tx: &Tx| spa.finish_scan(tx, phys, &lost, state))
+        self.spa.run_task(move |tx: &Tx| {
+            if complete {
+                spa.excise_dtls(phys.max_txg);
+            }
+            spa.finish_scan(tx, phys, &lost, state)
+        })
     }
 
     fn pause_scan(&self, phys: ScanPhys, lost: BTreeSet<Bookmark>, rest: Vec<u64>) -> Result<ScanPhys> {
         let spa = Arc::clone(&self.spa);
-        self.spa.run_task(move |tx: &Tx| spa.keep_scan(tx, phys, &lost, &rest, true))
+        // A resilver that was cut off goes on by itself wherever the pool is imported next.
+        let paused = phys.func == ScanFunc::Scrub;
+        self.spa.run_task(move |tx: &Tx| spa.keep_scan(tx, phys, &lost, &rest, paused))
     }
 }

@@ -7,10 +7,11 @@ use super::ScanControl;
 use super::state::left;
 use crate::dmu::{Objset, Traverse, Tx, Visit, traverse};
 use crate::error::{Error, Result};
-use crate::ondisk::blkptr::Blkptr;
+use crate::ondisk::blkptr::{Blkptr, Dva};
 use crate::ondisk::bookmark::Bookmark;
 use crate::ondisk::dsl::DatasetPhys;
 use crate::ondisk::scan::{ScanFunc, ScanPhys, ScanState};
+use crate::vdev::VdevTree;
 use crate::zil;
 use alloc::collections::BTreeSet;
 use alloc::format;
@@ -38,6 +39,8 @@ pub(super) struct Run<'a> {
     done: BTreeSet<u64>,
     found: Found,
     kept_at: u64,
+    /// It goes on with a scan of an earlier import.
+    resumed: bool,
 }
 
 /// What a scan has found; taken back when an objset is begun anew.
@@ -54,6 +57,7 @@ pub(super) struct Outcome {
     pub(super) lost: BTreeSet<Bookmark>,
     pub(super) problems: Vec<String>,
     pub(super) rest: Vec<u64>,
+    pub(super) resumed: bool,
 }
 
 impl Core {
@@ -64,7 +68,15 @@ impl Core {
         control: &'a mut dyn FnMut(Progress) -> ScanControl,
     ) -> Result<Run<'a>> {
         let recorded = self.spa.scan.lock().phys.filter(|p| p.state == ScanState::Scanning && p.func == func);
+        let needed = self.spa.resilver_needed();
+        // A resilver that does not reach all that is lacking now begins anew.
+        let recorded = recorded.filter(|phys| {
+            let reaches = |(min, max): (u64, u64)| phys.min_txg <= min && phys.max_txg >= max;
+            func == ScanFunc::Scrub || needed.is_none_or(reaches)
+        });
+        let resumed = recorded.is_some();
         let (mut rest, mut lost) = (None, BTreeSet::new());
+        self.spa.forget_unrepaired();
         let phys = match recorded {
             Some(phys) => {
                 rest = self.spa.scan_rest(&phys)?;
@@ -79,7 +91,8 @@ impl Core {
             }
             None => {
                 let spa = Arc::clone(&self.spa);
-                self.spa.run_task(move |tx: &Tx| spa.setup_scan(tx, func, (0, tx.txg())))?
+                let bounds = needed.filter(|_| func == ScanFunc::Resilver);
+                self.spa.run_task(move |tx: &Tx| spa.setup_scan(tx, func, bounds.unwrap_or((0, tx.txg()))))?
             }
         };
         let mut run = Run {
@@ -91,6 +104,7 @@ impl Core {
             done: BTreeSet::new(),
             found: Found { phys, lost, problems: Vec::new() },
             kept_at: self.spa.seconds(),
+            resumed,
         };
         if let Some(rest) = rest {
             run.refresh()?;
@@ -122,11 +136,11 @@ impl Run<'_> {
 
     pub(super) fn outcome(self) -> Outcome {
         let rest = if self.done.contains(&0) { left(&self.all, &self.done) } else { Vec::new() };
-        let Found { mut phys, lost, problems } = self.found;
+        let (Found { mut phys, lost, problems }, resumed) = (self.found, self.resumed);
         if !self.done.contains(&0) {
             phys.examined = 0;
         }
-        Outcome { phys, lost, problems, rest }
+        Outcome { phys, lost, problems, rest, resumed }
     }
 
     /// Lists the datasets, if any came or went.
@@ -176,7 +190,9 @@ impl Run<'_> {
             let pin = core.spa.space.pin()?;
             let mos_root = core.spa.state.lock().uberblock.rootbp;
             if let Some((root, min_txg)) = self.root_of(objset, mos_root)? {
-                let mut walk = Walk { run: self, pin: &pin, batch: Vec::new(), batch_bytes: 0 };
+                let vdevs = core.spa.zio.vdevs();
+                let mut walk =
+                    Walk { run: self, pin: &pin, vdevs, batch: Vec::new(), batch_bytes: 0, passed: 0 };
                 walk.whole(objset, &root, min_txg);
             }
             if self.wish != ScanControl::Continue {
@@ -217,8 +233,11 @@ impl Run<'_> {
 struct Walk<'w, 'r> {
     run: &'w mut Run<'r>,
     pin: &'w Pin<'w>,
+    vdevs: Arc<VdevTree>,
     batch: Vec<(Blkptr, Bookmark)>,
     batch_bytes: u64,
+    /// Bytes of blocks that were passed since the last batch.
+    passed: u64,
 }
 
 impl Walk<'_, '_> {
@@ -231,6 +250,10 @@ impl Walk<'_, '_> {
         if objset != 0 && self.goes_on() {
             self.log(objset, root);
         }
+    }
+
+    fn resilvers(&self) -> bool {
+        self.run.found.phys.func == ScanFunc::Resilver
     }
 
     fn goes_on(&self) -> bool {
@@ -261,15 +284,23 @@ impl Walk<'_, '_> {
         let batch = core::mem::take(&mut self.batch);
         self.batch_bytes = 0;
         let zio = &self.run.core.spa.zio;
-        let outcomes = zio.verify_many(&batch);
+        let resilvers = self.resilvers();
+        let outcomes = match resilvers {
+            // Most of it has to be written: at once.
+            true => self.pin.while_held(|| zio.repair_many(&batch)),
+            false => Some(zio.verify_many(&batch)),
+        };
+        self.run.found.phys.examined += core::mem::take(&mut self.passed);
+        // Where the pin broke, the objset is begun anew.
+        let Some(outcomes) = outcomes else { return };
         for ((bp, at), outcome) in batch.iter().zip(outcomes) {
-            self.run.found.phys.examined += bp.asize();
             let outcome = match outcome {
-                Ok(found) if found.bad == 0 => continue,
+                Ok(found) if found.bad == 0 && found.stale == 0 => continue,
                 Err(Error::Unsupported { what }) => {
                     self.run.found.problems.push(format!("{at}: not supported: {what}"));
                     continue;
                 }
+                outcome if resilvers => Some(outcome),
                 _ => self.pin.while_held(|| self.run.core.spa.zio.repair(bp, *at)),
             };
             match outcome {
@@ -277,7 +308,8 @@ impl Walk<'_, '_> {
                 None => return,
                 Some(Ok(mended)) => {
                     self.run.found.phys.processed += u64::from(mended.repaired) * bp.psize();
-                    self.run.found.phys.errors += u64::from(mended.bad - mended.repaired);
+                    let wrong = mended.bad + mended.stale;
+                    self.run.found.phys.errors += u64::from(wrong.saturating_sub(mended.repaired));
                 }
                 Some(Err(_)) => self.lost(*at),
             }
@@ -303,7 +335,12 @@ impl Traverse for Walk<'_, '_> {
         if !self.goes_on() {
             return Ok(Visit::Stop);
         }
-        if !bp.is_embedded() {
+        if bp.is_embedded() {
+            return Ok(Visit::Continue);
+        }
+        self.passed += bp.asize();
+        let lacks = |dva: Dva| self.vdevs.lacks(&dva, bp.psize(), bp.physical_birth());
+        if !self.resilvers() || bp.dvas().any(lacks) {
             self.batch_bytes += bp.psize() * bp.dvas().count() as u64;
             self.batch.push((*bp, *at));
             if self.batch.len() >= BATCH_BLOCKS || self.batch_bytes >= BATCH_BYTES {

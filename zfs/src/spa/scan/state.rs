@@ -7,6 +7,7 @@ use crate::error::Result;
 use crate::ondisk::bookmark::Bookmark;
 use crate::ondisk::object_type::ObjectType;
 use crate::ondisk::scan::{OBJSET_NEXT, ScanFunc, ScanPhys, ScanState};
+use crate::vdev::LeafState;
 use crate::zap::{self, Value};
 use alloc::collections::BTreeSet;
 use alloc::format;
@@ -36,8 +37,42 @@ impl Spa {
         Ok(Some(entries.iter().filter_map(|entry| number(&entry.name)).collect()))
     }
 
-    /// A new scan, from the beginning (`dsl_scan_setup_sync`).
+    /// From after which txg on, and up to which one, leaves that are there lack something (`vdev_resilver_needed`).
+    pub(crate) fn resilver_needed(&self) -> Option<(u64, u64)> {
+        let vdevs = self.zio.vdevs();
+        let mut needed: Option<(u64, u64)> = None;
+        for leaf in vdevs.dtl_leaves().into_iter().filter(|leaf| leaf.state == LeafState::Online) {
+            let missing = leaf.missing();
+            if let (Some(first), Some(last)) = (missing.first(), missing.last()) {
+                let (min, max) = needed.unwrap_or((u64::MAX, 0));
+                needed = Some((min.min(first.saturating_sub(1)), max.max(last)));
+            }
+        }
+        needed
+    }
+
+    /// A scan begins: no leaf has failed to take anything yet.
+    pub(super) fn forget_unrepaired(&self) {
+        self.zio.vdevs().dtl_leaves().into_iter().for_each(|leaf| leaf.forget_unrepaired());
+    }
+
+    /// Everything up to `txg` was brought to the leaves that are there. What one lacks beyond that needs another scan, which then has to
+    /// look at all of it (`vdev_dtl_should_excise`).
+    pub(super) fn excise_dtls(&self, txg: u64) {
+        let vdevs = self.zio.vdevs();
+        for leaf in vdevs.dtl_leaves().into_iter().filter(|leaf| leaf.state == LeafState::Online) {
+            if leaf.missing().last().is_some_and(|last| last <= txg) {
+                leaf.excise(txg);
+            }
+        }
+    }
+
+    /// A new scan, from the beginning (`dsl_scan_setup_sync`). One on record that did not end is forgotten.
     pub(super) fn setup_scan(&self, tx: &Tx, func: ScanFunc, txgs: (u64, u64)) -> Result<ScanPhys> {
+        let old = self.scan.lock().phys.filter(|phys| phys.state == ScanState::Scanning && phys.queue != 0);
+        if let Some(old) = old {
+            self.mos.free(tx, old.queue)?;
+        }
         let phys = ScanPhys {
             func,
             state: ScanState::Scanning,
