@@ -341,8 +341,8 @@ impl Metaslabs {
     /// Whether nothing lies on a vdev, nor is on its way there.
     pub(crate) fn is_empty(&self, id: u32) -> bool {
         let inner = self.inner.lock();
-        let slabs = inner.vdevs.iter().filter(|v| v.layout.id == id).flat_map(|v| &v.slabs);
-        slabs.into_iter().all(|slab| slab.synced_allocated() == 0 && !slab.is_allocating())
+        let mut slabs = inner.vdevs.iter().filter(|v| v.layout.id == id).flat_map(|v| &v.slabs);
+        slabs.all(|slab| slab.synced_allocated() == 0 && !slab.is_allocating())
     }
 
     /// A vdev on which nothing lies is no more; the objects of its space maps, and whether each had a histogram, and the one that lists
