@@ -1,18 +1,24 @@
 //! `epoll(7)`: a set of files that is watched for events.
 //!
-//! # Edge-triggered entries
-//! Every change of a stream wakes its [`Waiters`], which count that. Such an entry is reported when it is ready and the
-//! count has moved since it was reported last.
+//! # Nothing is scanned
+//! Every entry watches its stream's [`Waiters`](crate::wait::Waiters) from the moment it is added; a change puts the entry
+//! into the list of those that may be ready, and waiting looks at that list alone. An entry that is reported by its state
+//! (not `EPOLLET`) goes back into the list. Timers change without telling anybody: their entries are looked at by name.
+//!
+//! # Lock order
+//! a set's entries → its list → (nothing). A change takes the list alone, as its caller may hold a stream's locks.
 
 use crate::errno::{Errno, Result};
 use crate::file::File;
 use crate::inode::{Ready, Stream};
-use crate::poll::{self, wait_ready};
-use crate::wait::Waiters;
-use alloc::collections::BTreeMap;
+use crate::poll;
+use crate::wait::{Waiters, Watcher, wait_on};
+use alloc::collections::{BTreeMap, VecDeque};
 use alloc::sync::{Arc, Weak};
 use alloc::vec::Vec;
+use core::sync::atomic::{AtomicBool, Ordering};
 use platform::sync::Mutex;
+use platform::thread::scheduler;
 
 /// `EPOLLONESHOT`: after one report the entry rests until it is set again.
 pub const ONESHOT: u32 = 1 << 30;
@@ -30,12 +36,27 @@ pub struct Event {
     pub data: u64,
 }
 
+/// By descriptor and open file: a descriptor may mean another file later.
+type Key = (i32, u64);
+
 struct Entry {
+    set: Weak<Epoll>,
+    key: Key,
     file: Weak<File>,
-    wish: Event,
-    resting: bool,
-    /// The count of changes at the last report; `None` before the first.
-    reported: Option<u64>,
+    timed: bool,
+    /// What is wished; `None` while the entry rests.
+    wish: Mutex<Option<Event>>,
+    /// It is in the list.
+    listed: AtomicBool,
+}
+
+impl Watcher for Entry {
+    fn changed(&self) {
+        if let Some(set) = self.set.upgrade() {
+            set.list(self.key, &self.listed);
+            set.waiters.wake();
+        }
+    }
 }
 
 impl Entry {
@@ -44,26 +65,44 @@ impl Entry {
     }
 
     /// What is to be reported now.
-    fn look(&self) -> Option<(Event, Option<u64>)> {
-        if self.resting {
-            return None;
+    fn look(&self) -> Option<Event> {
+        let wish = (*self.wish.lock())?;
+        let events = self.stream()?.ready().0 & (wish.events & !FLAGS | Ready::ERR | Ready::HUP);
+        (events != 0).then_some(Event { events, ..wish })
+    }
+}
+
+#[derive(Default)]
+struct Entries {
+    all: BTreeMap<Key, Arc<Entry>>,
+    timed: usize,
+    /// Entries of closed files are looked for when there are so many.
+    prune_at: usize,
+}
+
+impl Entries {
+    fn remove(&mut self, key: Key) -> Option<Arc<Entry>> {
+        let entry = self.all.remove(&key)?;
+        self.timed -= usize::from(entry.timed);
+        Some(entry)
+    }
+
+    /// Forgets closed files; its cost is spread over the additions that led to it.
+    fn prune(&mut self) {
+        if self.all.len() >= self.prune_at.max(16) {
+            self.all.retain(|_, entry| entry.file.strong_count() > 0);
+            self.timed = self.all.values().filter(|entry| entry.timed).count();
+            self.prune_at = 2 * self.all.len();
         }
-        let stream = self.stream()?;
-        // Before the state: a change in between makes one report too many, not one too few.
-        let changes = stream.waiters().map(Waiters::changes);
-        if self.wish.events & EDGE != 0 && self.reported.is_some() && self.reported == changes {
-            return None;
-        }
-        let events = stream.ready().0 & (self.wish.events & !FLAGS | Ready::ERR | Ready::HUP);
-        (events != 0).then_some((Event { events, ..self.wish }, changes))
     }
 }
 
 /// A set.
 #[derive(Default)]
 pub struct Epoll {
-    /// By descriptor and open file: a descriptor may mean another file later.
-    entries: Mutex<BTreeMap<(i32, u64), Entry>>,
+    entries: Mutex<Entries>,
+    /// Those that may be ready.
+    list: Mutex<VecDeque<Key>>,
     waiters: Waiters,
 }
 
@@ -72,6 +111,12 @@ impl Epoll {
     #[must_use]
     pub fn new() -> Arc<Self> {
         Arc::new(Epoll::default())
+    }
+
+    fn list(&self, key: Key, listed: &AtomicBool) {
+        if !listed.swap(true, Ordering::SeqCst) {
+            self.list.lock().push_back(key);
+        }
     }
 
     /// `EPOLL_CTL_ADD`.
@@ -86,46 +131,87 @@ impl Epoll {
             return Err(Errno::ELOOP);
         }
         let mut entries = self.entries.lock();
-        entries.retain(|_, entry| entry.file.strong_count() > 0);
+        entries.prune();
         let key = (fd, file.id());
-        if entries.contains_key(&key) {
+        if entries.all.contains_key(&key) {
             return Err(Errno::EEXIST);
         }
-        let entry = Entry { file: Arc::downgrade(file), wish, resting: false, reported: None };
-        entries.insert(key, entry);
+        let entry = Arc::new(Entry {
+            set: Arc::downgrade(self),
+            key,
+            file: Arc::downgrade(file),
+            timed: stream.is_timed(),
+            wish: Mutex::new(Some(wish)),
+            listed: AtomicBool::new(false),
+        });
+        if let Some(waiters) = stream.waiters() {
+            waiters.add(Arc::downgrade(&(Arc::clone(&entry) as Arc<dyn Watcher>)));
+        }
+        entries.timed += usize::from(entry.timed);
+        entries.all.insert(key, Arc::clone(&entry));
         drop(entries);
+        self.list(key, &entry.listed);
         self.waiters.wake();
         Ok(())
     }
 
     /// `EPOLL_CTL_MOD`. [`Errno::ENOENT`] if it is not in the set.
     pub fn modify(&self, fd: i32, file: &File, wish: Event) -> Result<()> {
-        let mut entries = self.entries.lock();
-        let entry = entries.get_mut(&(fd, file.id())).ok_or(Errno::ENOENT)?;
-        *entry = Entry { file: Weak::clone(&entry.file), wish, resting: false, reported: None };
-        drop(entries);
+        let key = (fd, file.id());
+        let entry = self.entries.lock().all.get(&key).cloned().ok_or(Errno::ENOENT)?;
+        *entry.wish.lock() = Some(wish);
+        self.list(key, &entry.listed);
         self.waiters.wake();
         Ok(())
     }
 
     /// `EPOLL_CTL_DEL`. [`Errno::ENOENT`] if it is not in the set.
     pub fn remove(&self, fd: i32, file: &File) -> Result<()> {
-        self.entries.lock().remove(&(fd, file.id())).map(drop).ok_or(Errno::ENOENT)
+        let entry = self.entries.lock().remove((fd, file.id())).ok_or(Errno::ENOENT)?;
+        if let Some(waiters) = file.stream().and_then(|s| s.waiters()) {
+            waiters.remove(&Arc::downgrade(&(entry as Arc<dyn Watcher>)));
+        }
+        Ok(())
+    }
+
+    /// Puts the timers into the list; when the next of them rings, if any does.
+    fn look_at_timers(&self) -> Option<u64> {
+        let entries = self.entries.lock();
+        if entries.timed == 0 {
+            return None;
+        }
+        let timed = entries.all.values().filter(|entry| entry.timed);
+        timed
+            .filter_map(|entry| {
+                let stream = entry.stream()?;
+                let due = stream.deadline();
+                if due.is_none() && stream.ready().0 != 0 {
+                    self.list(entry.key, &entry.listed);
+                }
+                due
+            })
+            .min()
     }
 
     /// Takes up to `max` events.
     fn take(&self, max: usize) -> Vec<Event> {
         let mut out = Vec::new();
-        let mut entries = self.entries.lock();
-        for entry in entries.values_mut() {
-            if out.len() == max {
-                break;
+        // Those that go back into the list are not looked at twice.
+        let mut left = self.list.lock().len();
+        while out.len() < max && left > 0 {
+            left -= 1;
+            let Some(key) = self.list.lock().pop_front() else { break };
+            let Some(entry) = self.entries.lock().all.get(&key).cloned() else { continue };
+            // Before the state: a change in between lists it again.
+            entry.listed.store(false, Ordering::SeqCst);
+            let Some(event) = entry.look() else { continue };
+            let mut wish = entry.wish.lock();
+            match &*wish {
+                Some(wished) if wished.events & ONESHOT != 0 => *wish = None,
+                Some(wished) if wished.events & EDGE == 0 => self.list(key, &entry.listed),
+                _ => {}
             }
-            if let Some((event, changes)) = entry.look() {
-                entry.reported = changes;
-                entry.resting = entry.wish.events & ONESHOT != 0;
-                out.push(event);
-            }
+            out.push(event);
         }
         out
     }
@@ -133,18 +219,22 @@ impl Epoll {
     /// `epoll_wait`: up to `max` events, none if `deadline` (on the scheduler's clock) passes. [`Errno::EINTR`].
     pub fn wait(self: &Arc<Self>, max: usize, deadline: Option<u64>) -> Result<Vec<Event>> {
         loop {
-            let me: Arc<dyn Stream> = Arc::clone(self) as Arc<dyn Stream>;
-            let streams = poll::with_watched(&[me]);
-            let streams: Vec<&dyn Stream> = streams.iter().map(|s| &**s).collect();
-            let set = self.waiters.changes();
-            let result = wait_ready(&streams, deadline, || {
+            let timer = self.look_at_timers();
+            let until = [deadline, timer].into_iter().flatten().min();
+            let changes = self.waiters.changes();
+            let result = wait_on(&[&self.waiters], until, || {
                 let events = self.take(max);
-                // A set that has changed has other streams to wait for.
-                (!events.is_empty() || self.waiters.changes() != set).then_some(events)
+                // A timer that was added or set meanwhile may ring earlier.
+                let stale = self.waiters.changes() != changes && self.entries.lock().timed > 0;
+                (!events.is_empty() || stale).then_some(events)
             });
             match result {
                 Ok(events) if events.is_empty() => {}
-                Err(Errno::ETIMEDOUT) => return Ok(Vec::new()),
+                Err(Errno::ETIMEDOUT) if deadline.is_some_and(|d| scheduler().monotonic_ns() >= d) => {
+                    self.look_at_timers();
+                    return Ok(self.take(max));
+                }
+                Err(Errno::ETIMEDOUT) => {}
                 result => return result,
             }
         }
@@ -153,7 +243,10 @@ impl Epoll {
 
 impl Stream for Epoll {
     fn ready(&self) -> Ready {
-        let ready = self.entries.lock().values().any(|entry| entry.look().is_some());
+        self.look_at_timers();
+        let listed: Vec<Key> = self.list.lock().iter().copied().collect();
+        let entries = self.entries.lock();
+        let ready = listed.iter().any(|key| entries.all.get(key).is_some_and(|entry| entry.look().is_some()));
         Ready(if ready { Ready::IN } else { 0 })
     }
 
@@ -161,8 +254,17 @@ impl Stream for Epoll {
         Some(&self.waiters)
     }
 
+    fn is_timed(&self) -> bool {
+        // A timer may be added at any time.
+        true
+    }
+
+    fn deadline(&self) -> Option<u64> {
+        self.look_at_timers()
+    }
+
     fn watched(&self) -> Vec<Arc<dyn Stream>> {
-        self.entries.lock().values().filter_map(Entry::stream).collect()
+        self.entries.lock().all.values().filter_map(|entry| entry.stream()).collect()
     }
 }
 

@@ -169,6 +169,10 @@ impl Stream for TimerFd {
         Some(&self.waiters)
     }
 
+    fn is_timed(&self) -> bool {
+        true
+    }
+
     fn deadline(&self) -> Option<u64> {
         let setting = *self.setting.lock();
         (setting.due != 0 && Self::rings(setting) == 0).then_some(setting.due)

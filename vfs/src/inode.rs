@@ -207,6 +207,10 @@ pub trait Stream: Any + Send + core::marker::Sync {
     fn deadline(&self) -> Option<u64> {
         None
     }
+    /// Whether [`Stream::deadline`] may ever name a time.
+    fn is_timed(&self) -> bool {
+        false
+    }
     /// Streams whose changes may change this one.
     fn watched(&self) -> Vec<Arc<dyn Stream>> {
         Vec::new()

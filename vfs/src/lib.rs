@@ -20,6 +20,7 @@ pub mod procfs;
 pub mod tar;
 pub mod tmpfs;
 pub mod types;
+pub mod unix;
 pub mod wait;
 pub mod zfs;
 

@@ -56,8 +56,15 @@ const PROCESS_FILES: &[&str] = &[
     "status",
 ];
 const PROCESS_LINKS: &[&str] = &["cwd", "exe", "root"];
-/// Paths in further folders; directories are implied.
+/// Paths of the files that lie deeper; directories are implied.
 const SYS_FILES: &[&str] = &[
+    "net/dev",
+    "net/if_inet6",
+    "net/route",
+    "net/tcp",
+    "net/tcp6",
+    "net/udp",
+    "net/udp6",
     "spl/kstat/zfs/arcstats",
     "spl/kstat/zfs/dmu_tx",
     "spl/kstat/zfs/txgs",
@@ -152,7 +159,7 @@ impl Node {
             Kind::Root => match name {
                 "self" => Some(Kind::SelfLink("self")),
                 "thread-self" => Some(Kind::SelfLink("thread-self")),
-                "spl" | "sys" => Some(Kind::Sys(name.into())),
+                "net" | "spl" | "sys" => Some(Kind::Sys(name.into())),
                 _ if name.parse() == Ok(source.pid()) => Some(Kind::Process),
                 _ => find(SYSTEM_FILES, name).map(Kind::System),
             },
@@ -185,7 +192,7 @@ impl Node {
         let own = |list: &[&str]| list.iter().map(|n| String::from(*n)).collect::<Vec<_>>();
         match &self.kind {
             Kind::Root => {
-                let mut names = own(&["self", "thread-self", "spl", "sys"]);
+                let mut names = own(&["self", "thread-self", "net", "spl", "sys"]);
                 names.push(format!("{}", source.pid()));
                 names.extend(own(SYSTEM_FILES));
                 names

@@ -12,9 +12,22 @@ use core::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use platform::sync::Mutex;
 use platform::thread::{Unpark, scheduler};
 
+/// Somebody who is told that something may have changed.
+pub trait Watcher: Send + core::marker::Sync {
+    /// Told. It must not wait, and must not drop the last reference to a file: the caller may hold its locks.
+    fn changed(&self);
+}
+
 struct Waiter {
     thread: Arc<dyn Unpark>,
     woken: AtomicBool,
+}
+
+impl Watcher for Waiter {
+    fn changed(&self) {
+        self.woken.store(true, Ordering::SeqCst);
+        self.thread.unpark();
+    }
 }
 
 /// The sleepers that wait for one object.
@@ -22,7 +35,7 @@ struct Waiter {
 pub struct Waiters {
     len: AtomicUsize,
     changes: AtomicU64,
-    list: Mutex<Vec<Weak<Waiter>>>,
+    list: Mutex<Vec<Weak<dyn Watcher>>>,
 }
 
 impl core::fmt::Debug for Waiters {
@@ -38,15 +51,20 @@ impl Waiters {
         Waiters { len: AtomicUsize::new(0), changes: AtomicU64::new(0), list: Mutex::new(Vec::new()) }
     }
 
-    fn add(&self, waiter: &Arc<Waiter>) {
+    /// Tells `watcher` of every change from now on, until it is removed or gone.
+    pub fn add(&self, watcher: Weak<dyn Watcher>) {
         let mut list = self.list.lock();
-        list.push(Arc::downgrade(waiter));
+        if list.len() >= 8 {
+            list.retain(|w| w.strong_count() > 0);
+        }
+        list.push(watcher);
         self.len.store(list.len(), Ordering::SeqCst);
     }
 
-    fn remove(&self, waiter: &Arc<Waiter>) {
+    /// Tells `watcher` no longer.
+    pub fn remove(&self, watcher: &Weak<dyn Watcher>) {
         let mut list = self.list.lock();
-        list.retain(|w| w.strong_count() > 0 && !core::ptr::eq(w.as_ptr(), Arc::as_ptr(waiter)));
+        list.retain(|w| w.strong_count() > 0 && !core::ptr::addr_eq(w.as_ptr(), watcher.as_ptr()));
         self.len.store(list.len(), Ordering::SeqCst);
     }
 
@@ -63,10 +81,7 @@ impl Waiters {
             return;
         }
         let woken: Vec<_> = self.list.lock().iter().filter_map(Weak::upgrade).collect();
-        for waiter in woken {
-            waiter.woken.store(true, Ordering::SeqCst);
-            waiter.thread.unpark();
-        }
+        woken.iter().for_each(|watcher| watcher.changed());
     }
 }
 
@@ -94,8 +109,9 @@ pub fn wait_on<T>(
         return Ok(value);
     }
     let waiter = Arc::new(Waiter { thread: scheduler().current(), woken: AtomicBool::new(false) });
+    let watcher: Weak<dyn Watcher> = Arc::downgrade(&(Arc::clone(&waiter) as Arc<dyn Watcher>));
     for queue in queues {
-        queue.add(&waiter);
+        queue.add(Weak::clone(&watcher));
     }
     let result = loop {
         waiter.woken.store(false, Ordering::SeqCst);
@@ -108,7 +124,7 @@ pub fn wait_on<T>(
         }
     };
     for queue in queues {
-        queue.remove(&waiter);
+        queue.remove(&watcher);
     }
     result
 }
