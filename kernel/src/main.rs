@@ -17,6 +17,7 @@ mod console;
 mod drivers;
 mod exec;
 mod mm;
+mod network;
 mod panic;
 mod power;
 mod process;
@@ -69,6 +70,7 @@ fn init() {
     arch::smp::start(&drivers::acpi::tables().processors, limit);
     console::start_input();
     drivers::start();
+    network::start();
     log!(Info, "{} processors, up after {} us", arch::cpu::count(), time::monotonic_ns() / 1000);
     if cmdline.get("tarn.selftest").is_some() {
         power::exit(selftest::run());

@@ -59,6 +59,9 @@ impl Stream for Timer {
     fn waiters(&self) -> Option<&vfs::wait::Waiters> {
         self.timer.waiters()
     }
+    fn is_timed(&self) -> bool {
+        true
+    }
     fn deadline(&self) -> Option<u64> {
         self.timer.deadline()
     }

@@ -255,11 +255,6 @@ pub(super) fn pipe2(call: &mut Call<'_>) -> SysResult {
     make_pipe(call, call.arg(1))
 }
 
-/// There is no network yet; programs that ask for a name service take this as "none".
-pub(super) fn socket(_call: &mut Call<'_>) -> SysResult {
-    Err(Errno::EAFNOSUPPORT)
-}
-
 const TCGETS: u32 = 0x5401;
 const TCSETS: u32 = 0x5402;
 const TCSETSF: u32 = 0x5404;
@@ -276,6 +271,9 @@ pub(super) fn ioctl(call: &mut Call<'_>) -> SysResult {
     let (fd, request, argument) = (call.int(0), call.arg(1) as u32, call.arg(2));
     let fds = &call.process().fds;
     let file = fds.get(fd)?;
+    if let Some(answer) = on_socket(call, fd, request, argument) {
+        return answer;
+    }
     match request {
         FIOCLEX | FIONCLEX => fds.set_cloexec(fd, request == FIOCLEX).map(|()| 0),
         FIONBIO => {
@@ -299,6 +297,12 @@ pub(super) fn ioctl(call: &mut Call<'_>) -> SysResult {
         _ if file.stream().is_some_and(|s| s.is_terminal()) => terminal(call, request, argument),
         _ => Err(Errno::ENOTTY),
     }
+}
+
+/// What a socket answers, if the descriptor is one and it knows the request.
+fn on_socket(call: &Call<'_>, fd: i32, request: u32, argument: u64) -> Option<SysResult> {
+    let (_, socket) = super::socket_calls::socket_of(call, fd).ok()?;
+    super::socket_options::ioctl(&socket, request, argument)
 }
 
 fn terminal(call: &Call<'_>, request: u32, argument: u64) -> SysResult {

@@ -286,12 +286,16 @@ pub(super) fn sendfile(call: &mut Call<'_>) -> SysResult {
     let fds = &call.process().fds;
     let (to, from) = (fds.get(call.int(0))?, fds.get(call.int(1))?);
     let at = match call.arg(2) {
+        // The position moves by what was written, which may be less than was read.
+        0 if from.stream().is_none() => Some(from.position()),
         0 => None,
         pointer => Some(user::read_u64(pointer)?),
     };
     let n = copy(call, &from, at, &to, None, length(call.arg(3)) as u64)?;
-    if let Some(at) = at {
-        user::write_u64(call.arg(2), at + n)?;
+    match (at, call.arg(2)) {
+        (None, _) => {}
+        (Some(at), 0) => drop(from.seek((at + n) as i64, Whence::Set)?),
+        (Some(at), pointer) => user::write_u64(pointer, at + n)?,
     }
     Ok(n)
 }

@@ -21,6 +21,10 @@ mod proc;
 mod shm;
 mod signal;
 mod signal_frame;
+mod socket;
+mod socket_calls;
+mod socket_message;
+mod socket_options;
 mod spawn;
 mod stat;
 mod time;
@@ -243,8 +247,21 @@ calls! {
     38 => time::setitimer,
     39 => proc::getpid,
     40 => io::sendfile,
-    41 => fd::socket,
-    53 => fd::socket,
+    41 => socket_calls::socket,
+    42 => socket_calls::connect,
+    43 => socket_calls::accept,
+    44 => socket_calls::sendto,
+    45 => socket_calls::recvfrom,
+    46 => socket_calls::sendmsg,
+    47 => socket_calls::recvmsg,
+    48 => socket_calls::shutdown,
+    49 => socket_calls::bind,
+    50 => socket_calls::listen,
+    51 => socket_calls::getsockname,
+    52 => socket_calls::getpeername,
+    53 => socket_calls::socketpair,
+    54 => socket_options::setsockopt,
+    55 => socket_options::getsockopt,
     56 => spawn::clone,
     57 => spawn::fork,
     58 => spawn::vfork,
@@ -390,14 +407,17 @@ calls! {
     285 => io::fallocate,
     286 => events::timerfd_settime,
     287 => events::timerfd_gettime,
+    288 => socket_calls::accept4,
     290 => events::eventfd2,
     291 => events::epoll_create1,
     292 => fd::dup3,
     293 => fd::pipe2,
     295 => io::preadv,
     296 => io::pwritev,
+    299 => socket_calls::recvmmsg,
     302 => proc::prlimit64,
     306 => io::syncfs,
+    307 => socket_calls::sendmmsg,
     309 => proc::getcpu,
     316 => path::renameat2,
     318 => proc::getrandom,

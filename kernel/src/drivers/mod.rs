@@ -11,6 +11,7 @@ use alloc::vec::Vec;
 use platform::block::BlockDevice;
 use platform::sync::Mutex;
 use virtio::blk::Disk;
+use virtio::net::Nic;
 
 static DISKS: Mutex<Vec<Arc<Disk>>> = Mutex::new(Vec::new());
 
@@ -26,6 +27,17 @@ pub fn disks() -> Vec<Arc<Disk>> {
 
 fn add_block_device(disk: Arc<Disk>) {
     DISKS.lock().push(disk);
+}
+
+static NICS: Mutex<Vec<Arc<Nic>>> = Mutex::new(Vec::new());
+
+/// The network devices that were found, in the order of the buses.
+pub fn network_devices() -> Vec<Arc<Nic>> {
+    NICS.lock().clone()
+}
+
+fn add_network_device(nic: Arc<Nic>) {
+    NICS.lock().push(nic);
 }
 
 /// Looks for devices and starts their drivers. In a thread, with interrupts on.

@@ -57,6 +57,7 @@ pub fn run() -> u8 {
         println!("cannot set up the file tree: {error}");
         return CANNOT_START;
     }
+    crate::network::prepare_files();
     let Some(words) = boot::info().cmdline().arguments().or_else(|| hints.command.as_deref().map(words))
     else {
         println!("nothing to run: give a command after `--`, or set the root dataset's property tarn:cmd");

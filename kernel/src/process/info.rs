@@ -128,7 +128,7 @@ fn system_file(name: &str) -> Option<String> {
         "sys/vm/max_map_count" => "1048576\n".into(),
         "sys/vm/overcommit_memory" => "1\n".into(),
         "sys/vm/swappiness" => "0\n".into(),
-        _ => return None,
+        _ => return crate::network::proc_file(name.strip_prefix("net/")?),
     })
 }
 

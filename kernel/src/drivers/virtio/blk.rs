@@ -164,7 +164,7 @@ impl Disk {
         self.driver.call_once(|| Arc::clone(&driver));
         let interrupts = self.transport.connect(0, Arc::new(move || driver.unpark()));
         self.polled.store(interrupts == Interrupts::None, Ordering::Relaxed);
-        self.transport.enable_queue(0, &self.state.lock().queue);
+        self.transport.enable_queue(0, &self.state.lock().queue.memory());
         start(&*self.transport);
         log!(
             Info,

@@ -1,7 +1,7 @@
 //! virtio over memory-mapped registers: version 2, and version 1 ("legacy"), which QEMU's microvm still defaults to.
 
-use super::queue::{LEGACY_ALIGN, Queue};
-use super::{Interrupts, Transport, VirtioMmio};
+use super::queue::LEGACY_ALIGN;
+use super::{Interrupts, QueueMemory, Transport, VirtioMmio};
 use crate::arch::ioapic::Trigger;
 use crate::arch::irq;
 use crate::drivers::mmio::Registers;
@@ -90,18 +90,19 @@ impl Transport for Mmio {
         self.registers.read::<u32>(QUEUE_SIZE_MAX).min(1 << 15) as u16
     }
 
-    fn enable_queue(&self, index: u16, queue: &Queue) {
-        let (descriptors, available, used) = queue.addresses();
+    fn enable_queue(&self, index: u16, queue: &QueueMemory) {
         self.registers.write(QUEUE_SELECT, u32::from(index));
-        self.registers.write(QUEUE_SIZE, u32::from(queue.size()));
+        self.registers.write(QUEUE_SIZE, u32::from(queue.size));
         if self.legacy {
             self.registers.write(QUEUE_ALIGN, LEGACY_ALIGN as u32);
-            self.registers.write(QUEUE_PAGE, (descriptors / LEGACY_ALIGN as u64) as u32);
+            self.registers.write(QUEUE_PAGE, (queue.descriptors / LEGACY_ALIGN as u64) as u32);
             return;
         }
-        for (register, address) in
-            [(QUEUE_DESCRIPTORS, descriptors), (QUEUE_AVAILABLE, available), (QUEUE_USED, used)]
-        {
+        for (register, address) in [
+            (QUEUE_DESCRIPTORS, queue.descriptors),
+            (QUEUE_AVAILABLE, queue.available),
+            (QUEUE_USED, queue.used),
+        ] {
             self.registers.write(register, address as u32);
             self.registers.write(register + 4, (address >> 32) as u32);
         }

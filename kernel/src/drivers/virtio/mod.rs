@@ -1,12 +1,12 @@
 //! virtio: devices of virtual machines (OASIS virtio 1.2), over PCI and over memory-mapped registers.
 
 pub mod blk;
+mod crate_driver;
 mod mmio;
+pub mod net;
 mod pci;
 mod queue;
 mod rng;
-
-use queue::Queue;
 
 use super::acpi::{self, VirtioMmio};
 use crate::boot;
@@ -14,6 +14,7 @@ use crate::log;
 use alloc::sync::Arc;
 
 /// Device ids.
+const NETWORK: u32 = 1;
 const BLOCK: u32 = 2;
 const ENTROPY: u32 = 4;
 
@@ -51,6 +52,19 @@ impl Interrupts {
     }
 }
 
+/// Where a queue lies: physical addresses of its parts.
+#[derive(Debug, Clone, Copy)]
+pub struct QueueMemory {
+    /// Number of descriptors.
+    pub size: u16,
+    /// The descriptors.
+    pub descriptors: u64,
+    /// The ring of available chains.
+    pub available: u64,
+    /// The ring of used chains.
+    pub used: u64,
+}
+
 /// How to reach a device. Offsets and sizes in bytes.
 pub trait Transport: Send + Sync {
     /// The virtio device id.
@@ -68,7 +82,7 @@ pub trait Transport: Send + Sync {
     /// Largest size of queue `index`; 0 if it does not exist.
     fn queue_size(&self, index: u16) -> u16;
     /// Hands a queue's memory over.
-    fn enable_queue(&self, index: u16, queue: &Queue);
+    fn enable_queue(&self, index: u16, queue: &QueueMemory);
     /// Tells the device that queue `index` has something new. Cheap; may be called by several processors at once.
     fn notify(&self, index: u16);
     /// A byte of the device's configuration.
@@ -155,6 +169,10 @@ fn attach(transport: Arc<dyn Transport>) {
         BLOCK => match blk::Disk::open(transport) {
             Some(disk) => super::add_block_device(disk),
             None => log!(Error, "virtio-blk at {name} does not start"),
+        },
+        NETWORK => match net::Nic::open(transport) {
+            Some(nic) => super::add_network_device(nic),
+            None => log!(Error, "virtio-net at {name} does not start"),
         },
         ENTROPY => rng::seed(&*transport),
         id => log!(Debug, "virtio device of type {id} at {name} has no driver"),

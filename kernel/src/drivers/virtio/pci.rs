@@ -1,8 +1,7 @@
 //! virtio over PCI, modern layout (also of transitional devices), interrupts by MSI-X, else by
 //! the function's interrupt line.
 
-use super::queue::Queue;
-use super::{Interrupts, Transport};
+use super::{Interrupts, QueueMemory, Transport};
 use crate::arch::ioapic::Trigger;
 use crate::arch::{cpu, irq};
 use crate::drivers::mmio::Registers;
@@ -187,14 +186,13 @@ impl Transport for Pci {
         self.common.read(common::QUEUE_SIZE)
     }
 
-    fn enable_queue(&self, index: u16, queue: &Queue) {
-        let (descriptors, available, used) = queue.addresses();
+    fn enable_queue(&self, index: u16, queue: &QueueMemory) {
         self.common.write(common::QUEUE_SELECT, index);
-        self.common.write(common::QUEUE_SIZE, queue.size());
+        self.common.write(common::QUEUE_SIZE, queue.size);
         for (register, address) in [
-            (common::QUEUE_DESCRIPTORS, descriptors),
-            (common::QUEUE_AVAILABLE, available),
-            (common::QUEUE_USED, used),
+            (common::QUEUE_DESCRIPTORS, queue.descriptors),
+            (common::QUEUE_AVAILABLE, queue.available),
+            (common::QUEUE_USED, queue.used),
         ] {
             self.common.write(register, address as u32);
             self.common.write(register + 4, (address >> 32) as u32);

@@ -3,6 +3,7 @@
 //! The memory is shared with the device, so it is only touched by volatile accesses; what the device writes there is
 //! checked before use.
 
+use super::QueueMemory;
 use crate::mm::{frame, phys};
 use core::sync::atomic::{Ordering, fence};
 
@@ -73,9 +74,14 @@ impl Queue {
         self.size
     }
 
-    /// Physical addresses of the descriptors, the available ring and the used ring.
-    pub fn addresses(&self) -> (u64, u64, u64) {
-        (self.base, self.base + 16 * u64::from(self.size), self.base + self.used_offset as u64)
+    /// Where it lies.
+    pub fn memory(&self) -> QueueMemory {
+        QueueMemory {
+            size: self.size,
+            descriptors: self.base,
+            available: self.base + 16 * u64::from(self.size),
+            used: self.base + self.used_offset as u64,
+        }
     }
 
     fn at<T>(&self, offset: usize) -> *mut T {

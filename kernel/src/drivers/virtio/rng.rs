@@ -17,7 +17,7 @@ pub(super) fn seed(transport: &dyn Transport) {
     let size = transport.queue_size(0).min(8);
     let (true, Some(mut queue)) = (size > 0, Queue::new(size)) else { return };
     let Some(buffer) = frame::alloc_zeroed() else { return };
-    transport.enable_queue(0, &queue);
+    transport.enable_queue(0, &queue.memory());
     start(transport);
     queue.set_interrupts(false);
     queue.push(&[Segment { address: buffer, len: BYTES as u32, device_writes: true }]);
