@@ -201,6 +201,13 @@ pub struct Run {
     /// Forward a port of this machine to the guest; repeatable
     #[arg(long, value_name = "[ADDR:]PORT:GUEST_PORT[/udp]")]
     pub forward: Vec<String>,
+    /// Network: none, user (QEMU's own, with --forward), tap:INTERFACE, or socket:OPTIONS as QEMU's -netdev socket takes
+    /// them; user if a port is forwarded, else none
+    #[arg(long, value_name = "KIND")]
+    pub net: Option<String>,
+    /// Fixed address instead of DHCP
+    #[arg(long, value_name = "ADDR/PREFIX[,gw=ADDR][,dns=ADDR]")]
+    pub address: Option<String>,
     /// Another disk, writable; repeatable
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub disk: Vec<PathBuf>,

@@ -49,6 +49,24 @@ impl Forward {
     }
 }
 
+/// Looks at `ADDRESS/PREFIX[,gw=ADDRESS][,dns=ADDRESS]`, which the guest reads.
+pub fn check_address(text: &str) -> Result<()> {
+    let usage = || format!("{text:?} is not ADDRESS/PREFIX[,gw=ADDRESS][,dns=ADDRESS]");
+    let mut addresses = 0;
+    for word in text.split(',') {
+        if let Some(other) = word.strip_prefix("gw=").or_else(|| word.strip_prefix("dns=")) {
+            other.parse::<IpAddr>().with_context(usage)?;
+            continue;
+        }
+        let (address, prefix) = word.split_once('/').with_context(usage)?;
+        let bits = if address.parse::<IpAddr>().with_context(usage)?.is_ipv4() { 32 } else { 128 };
+        prefix.parse::<u8>().ok().filter(|prefix| *prefix <= bits).with_context(usage)?;
+        addresses += 1;
+    }
+    anyhow::ensure!(addresses > 0, usage());
+    Ok(())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

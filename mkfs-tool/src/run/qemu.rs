@@ -1,8 +1,8 @@
 //! QEMU's command line.
 
-use super::forward::Forward;
+use super::forward::{Forward, check_address};
 use crate::cli::{Accel, Machine, Run};
-use anyhow::{Result, ensure};
+use anyhow::{Result, bail, ensure};
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
@@ -69,10 +69,25 @@ fn machine(machine: Machine) -> &'static str {
 }
 
 fn network(options: &Run, pci: bool) -> Result<Vec<OsString>> {
-    if options.forward.is_empty() {
-        return Ok(Vec::new());
-    }
-    let mut netdev = "user,id=net0".to_owned();
+    let default = if options.forward.is_empty() { "none" } else { "user" };
+    let wanted = options.net.as_deref().unwrap_or(default);
+    let (kind, rest) = wanted.split_once(':').unwrap_or((wanted, ""));
+    ensure!(
+        options.forward.is_empty() || kind == "user",
+        "--forward needs --net user: other networks have their own ways"
+    );
+    let mut netdev = match (kind, rest) {
+        ("none", "") => {
+            ensure!(options.address.is_none(), "--address needs a network: --net");
+            return Ok(Vec::new());
+        }
+        ("user", "") => "user,id=net0".to_owned(),
+        ("tap", name) if !name.is_empty() && !name.contains(',') => {
+            format!("tap,id=net0,ifname={name},script=no,downscript=no")
+        }
+        ("socket", rest) if !rest.is_empty() => format!("socket,id=net0,{rest}"),
+        _ => bail!("--net {kind}: say none, user, tap:INTERFACE or socket:OPTIONS"),
+    };
     for text in &options.forward {
         netdev.push(',');
         netdev.push_str(&Forward::parse(text)?.hostfwd());
@@ -99,6 +114,10 @@ fn command_line(options: &Run) -> Result<String> {
         line.push("tarn.log=info".into());
     }
     line.extend(options.arc_max.map(|bytes| format!("tarn.arc_max={bytes}")));
+    if let Some(address) = &options.address {
+        check_address(address)?;
+        line.push(format!("tarn.net={address}"));
+    }
     line.extend(options.append.iter().cloned());
     for word in &line {
         ensure!(word != "--", "the guest's command is given after --, not with --append");
@@ -195,6 +214,29 @@ mod tests {
             "{micro}"
         );
         assert!(micro.contains("-m 64M") && micro.contains("snapshot=on"), "{micro}");
+    }
+
+    #[test]
+    fn networks_are_chosen() {
+        let user = line(&["--net", "user", "--address", "10.0.2.99/24,gw=10.0.2.2"]);
+        assert!(
+            user.contains("-netdev user,id=net0 ") && user.contains("tarn.net=10.0.2.99/24,gw=10.0.2.2"),
+            "{user}"
+        );
+        assert!(line(&["--net", "tap:tap0"]).contains("tap,id=net0,ifname=tap0,script=no"));
+        assert!(
+            line(&["--net", "socket:connect=127.0.0.1:1"])
+                .contains("-netdev socket,id=net0,connect=127.0.0.1:1")
+        );
+        for wrong in [
+            &["--net", "wifi"][..],
+            &["--net", "tap"],
+            &["--net", "none", "--forward", "1:1"],
+            &["--address", "1.2.3.4/8"],
+            &["--net", "user", "--address", "1.2.3.4"],
+        ] {
+            assert!(arguments(&options(wrong), "k", &[], Accel::Tcg).is_err(), "{wrong:?}");
+        }
     }
 
     #[test]
