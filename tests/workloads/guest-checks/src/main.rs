@@ -5,6 +5,7 @@ mod events;
 mod hunger;
 mod mapping;
 mod names;
+mod sockets;
 mod vectors;
 
 use std::process::ExitCode;
@@ -17,6 +18,8 @@ const CHECKS: &[(&str, Check)] = &[
     ("events", events::run),
     ("names", names::run),
     ("hunger", hunger::run),
+    ("sockets", sockets::run),
+    ("serve", sockets::serve),
 ];
 
 fn main() -> ExitCode {
