@@ -10,6 +10,7 @@ mod demo;
 mod interop;
 mod machine;
 mod proof;
+mod workloads;
 
 use anyhow::{Result, bail};
 use std::process::ExitCode;
@@ -30,6 +31,8 @@ usage: cargo xtask <verb>
   interop [--images [--tree DIR]] [--layout LAYOUT]… [--rounds N] [--seed N]
                        real OpenZFS imports, hashes and scrubs what Tarn wrote, and takes
                        turns with Tarn in writing to pools of every layout (slow)
+  workloads [NAME]… [--cuts N] [--seed S] [--thousands N]
+                       Debian's servers in the guest, loaded from here: redis, redis-powercut, memcached, nginx, python
   bench [--host] [--boot] [--guest] [--tree DIR]
                        figures beside their peers, written to docs/benchmarks.md
 ";
@@ -53,6 +56,7 @@ fn run(args: &[String]) -> Result<()> {
     match verb.as_str() {
         "demo" => demo::run_demo(),
         "test" => check::run(rest),
+        "workloads" => workloads::run_workloads(rest),
         "bench" => bench::run_bench(rest),
         "interop" => interop::run_interop(rest),
         "setup" => machine::install_all(),

@@ -1,0 +1,196 @@
+//! A guest with one server: its image, its boot, its end.
+
+use crate::machine::{cargo, find, output, run, target};
+use anyhow::{Context, Result, bail, ensure};
+use std::io::Read;
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::OnceLock;
+use std::time::{Duration, Instant};
+use testkit::rootfs;
+
+/// So long may a guest take to answer first, and to end.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+static TARN: OnceLock<PathBuf> = OnceLock::new();
+
+/// Builds `tarn` with the kernel inside; `TARN_BIN` names another one.
+pub(super) fn build() -> Result<PathBuf> {
+    if let Some(path) = std::env::var_os("TARN_BIN") {
+        return Ok(path.into());
+    }
+    run(cargo().args(["build", "--release", "--quiet", "--package", "mkfs-tool"]))?;
+    Ok(target().join("release/tarn"))
+}
+
+/// Which `tarn` all guests run with.
+pub(super) fn use_tarn(path: &Path) {
+    TARN.get_or_init(|| path.to_owned());
+}
+
+fn tarn() -> Command {
+    Command::new(TARN.get().map_or(Path::new("tarn"), PathBuf::as_path))
+}
+
+/// An image.
+pub(super) struct Image {
+    folder: PathBuf,
+    pool: String,
+}
+
+impl Image {
+    /// An image with these programs, their libraries, and what `prepare` adds to the root folder.
+    pub(super) fn new(
+        name: &str,
+        programs: &[&str],
+        prepare: impl FnOnce(&Path) -> Result<()>,
+    ) -> Result<Self> {
+        let folder = target().join("workloads").join(name);
+        if folder.exists() {
+            std::fs::remove_dir_all(&folder)?;
+        }
+        let root = folder.join("root");
+        for dir in ["data", "dev", "etc", "proc", "run", "tmp", "usr/bin", "var/log", "var/lib"] {
+            std::fs::create_dir_all(root.join(dir))?;
+        }
+        std::fs::write(
+            root.join("etc/passwd"),
+            "root:x:0:0:root:/:/bin/sh\nnobody:x:65534:65534::/:/bin/false\n",
+        )?;
+        std::fs::write(root.join("etc/group"), "root:x:0:\nnogroup:x:65534:\n")?;
+        for program in programs {
+            let path = find(program).with_context(|| format!("{program} is not installed"))?;
+            rootfs::program(&path, &root)?;
+        }
+        prepare(&root)?;
+        std::fs::create_dir(folder.join("disk"))?;
+        let image = Image { folder, pool: name.replace('-', "_") };
+        let mut create = tarn();
+        create.arg("create").arg(image.path()).arg("--from").arg(&root);
+        run(create.args(["--size", "2G", "--pool", &image.pool]))?;
+        Ok(image)
+    }
+
+    fn path(&self) -> PathBuf {
+        self.folder.join("disk/image.img")
+    }
+
+    /// `zdb -bcc`: every block is read and checked, and compared with the space maps.
+    pub(super) fn zdb(&self) -> Result<()> {
+        if find("zdb").is_none() {
+            println!("note: zdb is not installed: the pool is not verified");
+            return Ok(());
+        }
+        let mut zdb = Command::new("zdb");
+        let text = output(zdb.args(["-e", "-p"]).arg(self.folder.join("disk")).args(["-bcc", &self.pool]))?;
+        ensure!(text.contains("No leaks"), "zdb: {text}");
+        Ok(())
+    }
+
+    /// Boots it with `command`; `port` of the guest is reached by [`Guest::address`].
+    pub(super) fn boot(&self, memory: &str, cpus: u32, port: u16, command: &[&str]) -> Result<Guest> {
+        let here = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?.port();
+        let mut boot = tarn();
+        boot.arg("run").arg(self.path()).args(["--memory", memory, "--cpus", &cpus.to_string()]);
+        boot.args(["--forward", &format!("{here}:{port}"), "--"]).args(command);
+        let log = std::fs::File::create(self.folder.join("console.log"))?;
+        boot.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
+        let child = boot.spawn().context("tarn run")?;
+        Ok(Guest {
+            child,
+            address: SocketAddr::from((Ipv4Addr::LOCALHOST, here)),
+            console: self.folder.join("console.log"),
+        })
+    }
+}
+
+/// A running guest. It ends when this is dropped, as by a power cut.
+pub(super) struct Guest {
+    child: Child,
+    /// Where the server is reached.
+    pub(super) address: SocketAddr,
+    console: PathBuf,
+}
+
+impl Guest {
+    /// What the guest has printed.
+    pub(super) fn console(&self) -> String {
+        std::fs::read_to_string(&self.console).unwrap_or_default()
+    }
+
+    /// Repeats `ask` until it gives an answer; how long that took.
+    pub(super) fn wait_for<T>(
+        &mut self,
+        mut ask: impl FnMut(SocketAddr) -> Option<T>,
+    ) -> Result<(T, Duration)> {
+        let start = Instant::now();
+        loop {
+            if let Some(answer) = ask(self.address) {
+                return Ok((answer, start.elapsed()));
+            }
+            if let Some(status) = self.child.try_wait()? {
+                bail!("the guest ended ({status}):\n{}", self.console());
+            }
+            ensure!(start.elapsed() < PATIENCE, "the guest does not answer:\n{}", self.console());
+            std::thread::sleep(Duration::from_millis(2));
+        }
+    }
+
+    /// Cuts the power.
+    pub(super) fn cut(mut self) -> Result<()> {
+        self.child.kill()?;
+        self.child.wait()?;
+        Ok(())
+    }
+
+    /// Waits until the server has ended by itself, successfully.
+    pub(super) fn end(mut self) -> Result<()> {
+        let start = Instant::now();
+        let status = loop {
+            if let Some(status) = self.child.try_wait()? {
+                break status;
+            }
+            ensure!(start.elapsed() < PATIENCE, "the guest does not end:\n{}", self.console());
+            std::thread::sleep(Duration::from_millis(10));
+        };
+        ensure!(status.success(), "the guest ended with {status}:\n{}", self.console());
+        Ok(())
+    }
+}
+
+impl Drop for Guest {
+    fn drop(&mut self) {
+        // It may have ended already.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// A connection with a time limit.
+pub(super) fn connect(address: SocketAddr) -> std::io::Result<TcpStream> {
+    let stream = TcpStream::connect_timeout(&address, Duration::from_secs(5))?;
+    stream.set_read_timeout(Some(Duration::from_secs(30)))?;
+    stream.set_nodelay(true)?;
+    Ok(stream)
+}
+
+/// Sends `request` and reads exactly as much as `wanted` is long; whether that is what came.
+pub(super) fn exchange(stream: &mut TcpStream, request: &[u8], wanted: &[u8]) -> std::io::Result<bool> {
+    std::io::Write::write_all(stream, request)?;
+    let mut got = vec![0; wanted.len()];
+    stream.read_exact(&mut got)?;
+    Ok(got == wanted)
+}
+
+/// Numbers that look random and are the same for the same seed.
+pub(super) struct Numbers(pub(super) u64);
+
+impl Numbers {
+    pub(super) fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let z = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+}

@@ -1,0 +1,142 @@
+//! Web servers: nginx as a single process, and Python's `http.server`.
+
+use super::guest::{Guest, Image, Numbers, connect};
+use super::{Options, Row};
+use crate::machine::output;
+use anyhow::{Context, Result, ensure};
+use std::io::{Read, Write};
+use std::path::Path;
+use std::process::Command;
+use std::time::Instant;
+
+const PORT: u16 = 8080;
+/// Sizes of the files that are served.
+const SIZES: [usize; 3] = [100, 20_000, 1_500_000];
+
+fn content(size: usize) -> Vec<u8> {
+    let mut numbers = Numbers(size as u64);
+    (0..size).map(|_| numbers.next() as u8).collect()
+}
+
+fn add_files(root: &Path) -> Result<()> {
+    std::fs::create_dir_all(root.join("srv"))?;
+    for size in SIZES {
+        std::fs::write(root.join(format!("srv/{size}")), content(size))?;
+    }
+    Ok(())
+}
+
+fn first_answer(guest: &mut Guest) -> Result<Row> {
+    let (_, took) = guest.wait_for(|address| {
+        let mut stream = connect(address).ok()?;
+        stream.write_all(b"GET /100 HTTP/1.0\r\n\r\n").ok()?;
+        let mut answer = Vec::new();
+        stream.read_to_end(&mut answer).ok()?;
+        answer.ends_with(&content(100)).then_some(())
+    })?;
+    Ok(Row::new("first answer", format!("{} ms", took.as_millis())))
+}
+
+/// Every file is fetched by curl and compared, some times over.
+fn fetch(guest: &Guest, times: u32) -> Result<Row> {
+    let start = Instant::now();
+    for _ in 0..times {
+        for size in SIZES {
+            let url = format!("http://{}/{size}", guest.address);
+            let got =
+                Command::new("curl").args(["-sS", "--max-time", "30", &url]).output().context("curl")?;
+            ensure!(got.status.success(), "curl: {}", String::from_utf8_lossy(&got.stderr));
+            ensure!(got.stdout == content(size), "{url}: other bytes");
+        }
+    }
+    let each = start.elapsed() / (times * SIZES.len() as u32);
+    Ok(Row::new("curl, a file by a connection of its own", format!("{:.1} ms", each.as_secs_f64() * 1000.0)))
+}
+
+/// wrk's requests per second; any error of a socket or a status fails.
+fn wrk(guest: &Guest, connections: u32, size: usize) -> Result<Row> {
+    let url = format!("http://{}/{size}", guest.address);
+    let text =
+        output(Command::new("wrk").args(["-t", "2", "-c", &connections.to_string(), "-d", "5s", &url]))?;
+    ensure!(!text.contains("Non-2xx") && !text.contains("Socket errors"), "wrk:\n{text}");
+    let rate =
+        text.lines().find_map(|line| line.trim().strip_prefix("Requests/sec:")).context("wrk's rate")?;
+    let rate: f64 = rate.trim().parse()?;
+    Ok(Row::new(format!("wrk, {size} bytes, {connections} connections"), format!("{rate:.0}/s")))
+}
+
+/// nginx without its master process.
+pub(super) fn nginx(_options: &Options) -> Result<Vec<Row>> {
+    let image = Image::new("nginx", &["nginx"], |root| {
+        add_files(root)?;
+        for dir in ["var/log/nginx", "var/lib/nginx", "etc/nginx"] {
+            std::fs::create_dir_all(root.join(dir))?;
+        }
+        let config = format!(
+            "daemon off; master_process off; worker_processes 1; user root; pid /run/nginx.pid; error_log stderr;\n\
+             events {{ worker_connections 1024; }}\n\
+             http {{ access_log off; sendfile on; tcp_nopush on; default_type application/octet-stream;\n\
+             server {{ listen {PORT} backlog=1024; root /srv; }} }}\n"
+        );
+        Ok(std::fs::write(root.join("etc/nginx/tarn.conf"), config)?)
+    })?;
+    let mut guest = image.boot("256M", 2, PORT, &["/usr/sbin/nginx", "-c", "/etc/nginx/tarn.conf"])?;
+    let mut rows = vec![first_answer(&mut guest)?, fetch(&guest, 20)?];
+    for connections in [1, 16, 200] {
+        rows.push(wrk(&guest, connections.max(2), 100)?);
+    }
+    rows.push(wrk(&guest, 16, 20_000)?);
+    guest.cut()?;
+    image.zdb()?;
+    Ok(rows)
+}
+
+/// `python3 -m http.server`, a thread for each connection.
+pub(super) fn python(_options: &Options) -> Result<Vec<Row>> {
+    let version = output(
+        Command::new("python3").args(["-c", "import sysconfig; print(sysconfig.get_path('stdlib'))"]),
+    )?;
+    let library = Path::new(version.trim()).to_owned();
+    let image = Image::new("python", &["python3"], |root| {
+        add_files(root)?;
+        let to = root.join(library.strip_prefix("/")?);
+        copy_modules(&library, &to)
+    })?;
+    let port = PORT.to_string();
+    let command = ["/usr/bin/python3", "-m", "http.server", "--directory", "/srv", &port];
+    let mut guest = image.boot("256M", 2, PORT, &command)?;
+    let rows = vec![first_answer(&mut guest)?, fetch(&guest, 10)?];
+    guest.cut()?;
+    image.zdb()?;
+    Ok(rows)
+}
+
+/// Python's library without its tests and caches; its extension modules need no library that the program does not.
+fn copy_modules(from: &Path, to: &Path) -> Result<()> {
+    std::fs::create_dir_all(to)?;
+    for entry in std::fs::read_dir(from)? {
+        let entry = entry?;
+        let name = entry.file_name();
+        let skipped = [
+            "__pycache__",
+            "test",
+            "tests",
+            "idlelib",
+            "tkinter",
+            "lib2to3",
+            "ensurepip",
+            "dist-packages",
+            "site-packages",
+        ];
+        let path = entry.path();
+        if path.is_dir() {
+            let config = name.to_string_lossy().starts_with("config-");
+            if !config && !skipped.iter().any(|skip| name == *skip) {
+                copy_modules(&path, &to.join(&name))?;
+            }
+        } else if path.is_file() {
+            std::fs::copy(&path, to.join(&name))?;
+        }
+    }
+    Ok(())
+}

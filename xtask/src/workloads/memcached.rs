@@ -1,0 +1,106 @@
+//! memcached with four threads, loaded by a client of ours that compares every answer.
+
+use super::guest::{Image, Numbers, connect, exchange};
+use super::{Options, Row};
+use anyhow::{Context, Result, ensure};
+use std::net::SocketAddr;
+use std::time::Instant;
+
+const PORT: u16 = 11211;
+const KEYS: u64 = 5000;
+
+/// The value of a key: its length and bytes follow from the number.
+fn value(key: u64) -> Vec<u8> {
+    let mut numbers = Numbers(key);
+    let len = 20 + numbers.next() % 400;
+    (0..len).map(|_| b'a' + (numbers.next() % 26) as u8).collect()
+}
+
+fn set(key: u64) -> Vec<u8> {
+    let value = value(key);
+    [format!("set key{key} 7 0 {}\r\n", value.len()).as_bytes(), &value, b"\r\n"].concat()
+}
+
+fn get(key: u64) -> (Vec<u8>, Vec<u8>) {
+    let value = value(key);
+    let answer =
+        [format!("VALUE key{key} 7 {}\r\n", value.len()).as_bytes(), &value, b"\r\nEND\r\n"].concat();
+    (format!("get key{key}\r\n").into_bytes(), answer)
+}
+
+/// `clients` threads with a connection each, `pipeline` requests at once; requests per second.
+fn load(
+    address: SocketAddr,
+    sets: bool,
+    clients: u64,
+    pipeline: u64,
+    requests: u64,
+    seed: u64,
+) -> Result<f64> {
+    let start = Instant::now();
+    let each = requests / clients / pipeline;
+    std::thread::scope(|scope| -> Result<()> {
+        let threads: Vec<_> = (0..clients)
+            .map(|client| {
+                scope.spawn(move || -> Result<()> {
+                    let mut stream = connect(address)?;
+                    let mut numbers = Numbers(seed ^ client);
+                    for _ in 0..each {
+                        let (mut request, mut wanted) = (Vec::new(), Vec::new());
+                        for _ in 0..pipeline {
+                            let key = numbers.next() % KEYS;
+                            if sets {
+                                request.extend(set(key));
+                                wanted.extend_from_slice(b"STORED\r\n");
+                            } else {
+                                let (question, answer) = get(key);
+                                request.extend(question);
+                                wanted.extend(answer);
+                            }
+                        }
+                        ensure!(
+                            exchange(&mut stream, &request, &wanted)?,
+                            "a wrong answer (seed {seed}, client {client})"
+                        );
+                    }
+                    Ok(())
+                })
+            })
+            .collect();
+        threads.into_iter().try_for_each(|t| t.join().ok().context("a client's thread")?)
+    })?;
+    Ok((each * clients * pipeline) as f64 / start.elapsed().as_secs_f64())
+}
+
+/// Rates of `set` and `get`.
+pub(super) fn run(options: &Options) -> Result<Vec<Row>> {
+    let image = Image::new("memcached", &["memcached"], |_| Ok(()))?;
+    let command = ["/usr/bin/memcached", "-u", "root", "-t", "4", "-m", "64", "-U", "0"];
+    let mut guest = image.boot("512M", 2, PORT, &command)?;
+    let (_, took) = guest.wait_for(|address| {
+        let mut stream = connect(address).ok()?;
+        exchange(&mut stream, b"version\r\n", b"VERSION ").ok()?.then_some(())
+    })?;
+    let mut rows = vec![Row::new("first answer", format!("{} ms", took.as_millis()))];
+    // All keys are there before they are asked for.
+    let mut stream = connect(guest.address)?;
+    for key in 0..KEYS {
+        ensure!(exchange(&mut stream, &set(key), b"STORED\r\n")?, "key {key} is not stored");
+    }
+    for (clients, pipeline) in [(1, 1), (16, 1), (50, 1), (200, 1), (16, 16)] {
+        for sets in [true, false] {
+            let requests = options.thousands * 1000 / if clients == 1 { 5 } else { 1 };
+            let rate = load(guest.address, sets, clients, pipeline, requests, options.seed)?;
+            let what = if sets { "set" } else { "get" };
+            println!("{what} c{clients} P{pipeline}: {rate:.0}/s");
+            rows.push(Row::new(
+                format!("{what}, {clients} connections, pipeline {pipeline}"),
+                format!("{rate:.0}/s"),
+            ));
+        }
+    }
+    // It has no orderly end but a signal.
+    guest.cut()?;
+    image.zdb()?;
+    Ok(rows)
+}

@@ -1,0 +1,102 @@
+//! `cargo xtask workloads [NAME…]`: Debian's own, unmodified servers in the guest, loaded from this machine by their usual
+//! clients. Every answer is checked: by the client where it does, else by a client of ours beside it.
+
+mod guest;
+mod http;
+mod memcached;
+mod redis;
+
+use crate::machine;
+use anyhow::{Result, bail};
+
+/// One line of the table.
+pub(crate) struct Row {
+    what: String,
+    value: String,
+}
+
+impl Row {
+    fn new(what: impl Into<String>, value: impl Into<String>) -> Self {
+        Row { what: what.into(), value: value.into() }
+    }
+}
+
+/// Options of a run.
+pub(crate) struct Options {
+    /// Times that the power is cut.
+    cuts: u32,
+    /// Seed of the moments at which that happens.
+    seed: u64,
+    /// Operations per measurement, in thousands.
+    thousands: u64,
+}
+
+/// A workload, the Debian packages it needs here, and a program by which they are known to be installed.
+struct Workload {
+    name: &'static str,
+    packages: &'static [(&'static str, &'static str)],
+    run: fn(&Options) -> Result<Vec<Row>>,
+}
+
+const REDIS: &[(&str, &str)] = &[("redis-server", "redis-server"), ("redis-benchmark", "redis-tools")];
+
+const WORKLOADS: [Workload; 5] = [
+    Workload { name: "redis", packages: REDIS, run: redis::run },
+    Workload { name: "redis-powercut", packages: REDIS, run: redis::power_cuts },
+    Workload { name: "memcached", packages: &[("memcached", "memcached")], run: memcached::run },
+    Workload {
+        name: "nginx",
+        packages: &[("nginx", "nginx-light"), ("curl", "curl"), ("wrk", "wrk")],
+        run: http::nginx,
+    },
+    Workload { name: "python", packages: &[("python3", "python3"), ("curl", "curl")], run: http::python },
+];
+
+/// The verb.
+pub(crate) fn run_workloads(args: &[String]) -> Result<()> {
+    let mut options =
+        Options { cuts: 10, seed: std::time::UNIX_EPOCH.elapsed()?.as_nanos() as u64, thousands: 100 };
+    let mut names = Vec::new();
+    let mut words = args.iter();
+    while let Some(word) = words.next() {
+        let mut number = || -> Result<u64> {
+            match words.next().map(|n| n.parse()) {
+                Some(Ok(n)) => Ok(n),
+                _ => bail!("{word} needs a number"),
+            }
+        };
+        match word.as_str() {
+            "--cuts" => options.cuts = number()? as u32,
+            "--seed" => options.seed = number()?,
+            "--thousands" => options.thousands = number()?.max(1),
+            name if WORKLOADS.iter().any(|w| w.name == name) => names.push(name),
+            other => bail!("no workload is called {other}: {}", WORKLOADS.map(|w| w.name).join(", ")),
+        }
+    }
+    let chosen: Vec<&Workload> =
+        WORKLOADS.iter().filter(|w| names.is_empty() || names.contains(&w.name)).collect();
+    let tarn = guest::build()?;
+    println!("seed {}", options.seed);
+    let mut failed = Vec::new();
+    let mut table = Vec::new();
+    for workload in chosen {
+        println!("== {}", workload.name);
+        machine::install(workload.packages)?;
+        guest::use_tarn(&tarn);
+        match (workload.run)(&options) {
+            Ok(rows) => table.extend(rows.into_iter().map(|row| (workload.name, row))),
+            Err(e) => {
+                println!("{}: {e:#}", workload.name);
+                failed.push(workload.name);
+            }
+        }
+    }
+    println!();
+    for (name, row) in &table {
+        println!("{name:16} {:44} {:>20}", row.what, row.value);
+    }
+    if !failed.is_empty() {
+        bail!("failed: {}", failed.join(", "));
+    }
+    Ok(())
+}

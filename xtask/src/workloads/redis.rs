@@ -1,0 +1,204 @@
+//! redis-server: loaded by redis-benchmark, checked by a client of ours, and cut off while it promises durability.
+
+use super::guest::{Guest, Image, Numbers, connect, exchange};
+use super::{Options, Row};
+use crate::machine::output;
+use anyhow::{Context, Result, ensure};
+use std::io::{BufRead, BufReader, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::process::Command;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+const PORT: u16 = 6379;
+/// The server without `fork`: no background saves, and no rewriting of the append-only file.
+const SERVER: &[&str] = &[
+    "/usr/bin/redis-server",
+    "--save",
+    "",
+    "--stop-writes-on-bgsave-error",
+    "no",
+    "--auto-aof-rewrite-percentage",
+    "0",
+    "--protected-mode",
+    "no",
+    "--bind",
+    "0.0.0.0",
+    "--dir",
+    "/data",
+    "--appendonly",
+    "yes",
+    "--appendfsync",
+];
+
+fn image(name: &str) -> Result<Image> {
+    Image::new(name, &["redis-server"], |_| Ok(()))
+}
+
+fn boot(image: &Image, sync: &str) -> Result<(Guest, Duration)> {
+    let mut guest = image.boot("512M", 2, PORT, &[SERVER, &[sync]].concat())?;
+    let (_, took) = guest.wait_for(|address| {
+        let mut stream = connect(address).ok()?;
+        exchange(&mut stream, b"PING\r\n", b"+PONG\r\n").ok()?.then_some(())
+    })?;
+    Ok((guest, took))
+}
+
+fn cli(address: SocketAddr, words: &[&str]) -> Result<String> {
+    let port = address.port().to_string();
+    output(Command::new("redis-cli").args(["-h", "127.0.0.1", "-p", &port]).args(words))
+}
+
+/// The requests per second that redis-benchmark measures for each command.
+fn benchmark(address: SocketAddr, clients: u32, pipeline: u32, requests: u64) -> Result<Vec<(String, f64)>> {
+    let port = address.port().to_string();
+    let text = output(
+        Command::new("redis-benchmark")
+            .args(["-h", "127.0.0.1", "-p", &port, "-t", "set,get", "--csv"])
+            .args([
+                "-n",
+                &requests.to_string(),
+                "-c",
+                &clients.to_string(),
+                "-P",
+                &pipeline.to_string(),
+                "-r",
+                "10000",
+            ]),
+    )?;
+    let rows: Vec<(String, f64)> = text
+        .lines()
+        .filter_map(|line| {
+            let mut fields = line.split(',').map(|f| f.trim_matches('"'));
+            let (name, rate) = (fields.next()?, fields.next()?.parse().ok()?);
+            Some((name.to_owned(), rate))
+        })
+        .collect();
+    ensure!(rows.len() == 2, "redis-benchmark said:\n{text}");
+    Ok(rows)
+}
+
+/// Sets and reads random values of many lengths; each answer is compared.
+fn verify(address: SocketAddr, seed: u64, count: u64) -> Result<()> {
+    let mut stream = connect(address)?;
+    for pass in 0..2 {
+        let mut numbers = Numbers(seed);
+        for n in 0..count {
+            let len = (numbers.next() % 20_000) as usize >> (numbers.next() % 12);
+            let value: Vec<u8> = (0..len).map(|_| numbers.next() as u8).collect();
+            let key = format!("check:{n}");
+            let bulk = |bytes: &[u8]| [format!("${}\r\n", bytes.len()).as_bytes(), bytes, b"\r\n"].concat();
+            let right = if pass == 0 {
+                let request = [&b"*3\r\n$3\r\nSET\r\n"[..], &bulk(key.as_bytes()), &bulk(&value)].concat();
+                exchange(&mut stream, &request, b"+OK\r\n")?
+            } else {
+                let request = [&b"*2\r\n$3\r\nGET\r\n"[..], &bulk(key.as_bytes())].concat();
+                exchange(&mut stream, &request, &bulk(&value))?
+            };
+            ensure!(right, "a wrong answer for key {n} of seed {seed}");
+        }
+    }
+    Ok(())
+}
+
+/// Rates at several numbers of connections, with both policies of the append-only file; `SAVE`; a clean end.
+pub(super) fn run(options: &Options) -> Result<Vec<Row>> {
+    let image = image("redis")?;
+    let mut rows = Vec::new();
+    for sync in ["everysec", "always"] {
+        let (guest, took) = boot(&image, sync)?;
+        rows.push(Row::new(format!("{sync}: first answer"), format!("{} ms", took.as_millis())));
+        verify(guest.address, options.seed, 1000)?;
+        for clients in [1, 16, 50, 200] {
+            for pipeline in [1, 16] {
+                let requests = options.thousands * 1000 / if clients == 1 && pipeline == 1 { 5 } else { 1 };
+                for (command, rate) in benchmark(guest.address, clients, pipeline, requests)? {
+                    println!("{sync} {command} c{clients} P{pipeline}: {rate:.0}/s");
+                    rows.push(Row::new(
+                        format!("{sync}: {command}, {clients} connections, pipeline {pipeline}"),
+                        format!("{rate:.0}/s"),
+                    ));
+                }
+            }
+        }
+        ensure!(cli(guest.address, &["SAVE"])?.trim() == "OK", "SAVE failed");
+        let size = cli(guest.address, &["DBSIZE"])?;
+        cli(guest.address, &["SHUTDOWN", "NOSAVE"]).ok();
+        guest.end()?;
+        image.zdb()?;
+        // Everything is there again, by the append-only file.
+        let (guest, _) = boot(&image, sync)?;
+        ensure!(cli(guest.address, &["DBSIZE"])? == size, "another number of keys after a reboot");
+        cli(guest.address, &["SHUTDOWN", "NOSAVE"]).ok();
+        guest.end()?;
+    }
+    Ok(rows)
+}
+
+/// Writes keys one after another, each after the answer for the one before, until the connection breaks.
+fn write_until_cut(mut stream: TcpStream, worker: u64, acknowledged: &AtomicU64) -> Result<()> {
+    let mut reader = BufReader::new(stream.try_clone()?);
+    let mut line = String::new();
+    for n in acknowledged.load(Ordering::SeqCst).. {
+        let request = format!("SET w{worker}:{n} value-{worker}-{n}\r\n");
+        if stream.write_all(request.as_bytes()).is_err() {
+            return Ok(());
+        }
+        line.clear();
+        match reader.read_line(&mut line) {
+            Ok(1..) => ensure!(line == "+OK\r\n", "SET answered {line:?}"),
+            _ => return Ok(()),
+        }
+        acknowledged.store(n + 1, Ordering::SeqCst);
+    }
+    Ok(())
+}
+
+/// The power is cut while four clients write with `appendfsync always`: every acknowledged write is there afterwards.
+pub(super) fn power_cuts(options: &Options) -> Result<Vec<Row>> {
+    const WORKERS: u64 = 4;
+    let image = image("redis-powercut")?;
+    let acknowledged: Vec<AtomicU64> = (0..WORKERS).map(|_| AtomicU64::new(0)).collect();
+    let mut numbers = Numbers(options.seed);
+    for cut in 0..=options.cuts {
+        let (guest, _) = boot(&image, "always")?;
+        let mut stream = connect(guest.address)?;
+        for (worker, acknowledged) in acknowledged.iter().enumerate() {
+            for n in 0..acknowledged.load(Ordering::SeqCst) {
+                let value = format!("value-{worker}-{n}");
+                let wanted = format!("${}\r\n{value}\r\n", value.len());
+                let right =
+                    exchange(&mut stream, format!("GET w{worker}:{n}\r\n").as_bytes(), wanted.as_bytes())?;
+                ensure!(right, "after cut {cut} (seed {}): key w{worker}:{n} is lost", options.seed);
+            }
+        }
+        if cut == options.cuts {
+            cli(guest.address, &["SHUTDOWN", "NOSAVE"]).ok();
+            guest.end()?;
+            image.zdb()?;
+            break;
+        }
+        let moment = Duration::from_micros(200_000 + numbers.next() % 1_500_000);
+        std::thread::scope(|scope| -> Result<()> {
+            let address = guest.address;
+            let workers: Vec<_> = (0..WORKERS)
+                .map(|worker| {
+                    let count = &acknowledged[worker as usize];
+                    scope.spawn(move || write_until_cut(connect(address)?, worker, count))
+                })
+                .collect();
+            let start = Instant::now();
+            std::thread::sleep(moment.saturating_sub(start.elapsed()));
+            guest.cut()?;
+            for worker in workers {
+                worker.join().ok().context("a client's thread")??;
+            }
+            Ok(())
+        })?;
+        image.zdb()?;
+        let total: u64 = acknowledged.iter().map(|n| n.load(Ordering::SeqCst)).sum();
+        println!("cut {} after {} ms: {total} writes acknowledged so far", cut + 1, moment.as_millis());
+    }
+    let total: u64 = acknowledged.iter().map(|n| n.load(Ordering::SeqCst)).sum();
+    Ok(vec![Row::new(format!("{} cuts, acknowledged writes, all there", options.cuts), format!("{total}"))])
+}
