@@ -272,7 +272,7 @@ static NEXT: AtomicU64 = AtomicU64::new(1);
 
 impl SocketInode {
     /// A new one, and the name that `/proc/self/fd` shows.
-    pub(super) fn new() -> (Arc<dyn Inode>, String) {
+    pub(super) fn make() -> (Arc<dyn Inode>, String) {
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
         (Arc::new(SocketInode(number)), alloc::format!("socket:[{number}]"))
     }

@@ -41,7 +41,7 @@ pub(super) fn socket_of(call: &Call<'_>, fd: i32) -> Result<(Arc<File>, Arc<Sock
 }
 
 fn make_file(socket: Arc<Socket>, flags: OpenFlags) -> Result<Arc<File>, Errno> {
-    let (inode, name) = SocketInode::new();
+    let (inode, name) = SocketInode::make();
     let status = (flags & OpenFlags::NONBLOCK) | OpenFlags::RDWR;
     File::new(Place::detached(inode, name.as_bytes()), status, Some(socket))
 }

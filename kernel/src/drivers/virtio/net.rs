@@ -22,9 +22,9 @@ use spin::Once;
 use virtio_drivers::device::net::VirtIONetRaw;
 
 /// Descriptors of each queue.
-const QUEUE: usize = 256;
+const QUEUE: usize = 128;
 /// Buffers that wait for frames.
-const RECEIVE_BUFFERS: usize = 128;
+const RECEIVE_BUFFERS: usize = 112;
 /// Bytes of a buffer: header and the longest frame, in whole cache lines.
 const BUFFER: usize = 1536;
 /// The IP packet in the longest frame.
@@ -32,8 +32,10 @@ const MTU: usize = 1500;
 
 type Buffer = Box<[u8]>;
 
+type Raw = VirtIONetRaw<Machine, Adapter, QUEUE>;
+
 struct State {
-    raw: VirtIONetRaw<Machine, Adapter, QUEUE>,
+    raw: Box<Raw>,
     /// By token: the buffer that the device writes.
     receiving: Vec<Option<Buffer>>,
     /// By token: the buffer that the device reads.
@@ -51,6 +53,13 @@ pub struct Nic {
     state: Mutex<State>,
     thread: Arc<Once<Arc<Thread>>>,
     polled: Arc<AtomicBool>,
+}
+
+/// The crate's driver, which has its queues' bookkeeping inside: tens of kilobytes, and more than once on the stack while it
+/// is made. They are gone again when this returns.
+#[inline(never)]
+fn make(adapter: Adapter) -> Option<Box<Raw>> {
+    Raw::new(adapter).ok().map(Box::new)
 }
 
 fn buffer() -> Buffer {
@@ -73,10 +82,7 @@ impl State {
         let token = self.raw.poll_receive()?;
         let mut buffer = self.receiving.get_mut(usize::from(token))?.take()?;
         // SAFETY: it is the buffer that was given with this token.
-        let (start, len) = match unsafe { self.raw.receive_complete(token, &mut buffer) } {
-            Ok(found) => found,
-            Err(_) => (0, 0),
-        };
+        let (start, len) = unsafe { self.raw.receive_complete(token, &mut buffer) }.unwrap_or_default();
         let end = (start + len).min(buffer.len());
         Some((buffer, start.min(end), end))
     }
@@ -131,7 +137,7 @@ impl Nic {
             log!(Error, "virtio-net at {name}: its queues are too short");
             return None;
         }
-        let raw = VirtIONetRaw::new(Adapter::new(transport, Box::new(connect))).ok()?;
+        let raw = make(Adapter::new(transport, Box::new(connect)))?;
         let mac = raw.mac_address();
         let mut state = State {
             raw,
