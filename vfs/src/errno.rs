@@ -71,6 +71,7 @@ errnos! {
     ENOTEMPTY = 39, "directory not empty";
     ELOOP = 40, "too many levels of symbolic links";
     ENODATA = 61, "no data available";
+    ETIME = 62, "timer expired";
     EOVERFLOW = 75, "value too large for defined data type";
     EILSEQ = 84, "invalid or incomplete multibyte character";
     ENOTSOCK = 88, "socket operation on non-socket";
@@ -96,6 +97,7 @@ errnos! {
     EINPROGRESS = 115, "operation now in progress";
     ESTALE = 116, "stale file handle";
     EDQUOT = 122, "disk quota exceeded";
+    ECANCELED = 125, "operation canceled";
     ENOKEY = 126, "required key not available";
 }
 

@@ -5,11 +5,14 @@
 
 use crate::errno::{Errno, Result};
 use crate::inode::{Inode, Ready, Stream};
+use crate::inotify::{Events, notify_place};
 use crate::mapped::Mapped;
 use crate::path::Place;
 use crate::types::{Allocate, DirEntry, FileType, OpenFlags, Sync};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
+use bitvec::slice::BitSlice;
+use bitvec::vec::BitVec;
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use platform::sync::Mutex;
 
@@ -166,13 +169,22 @@ impl File {
             self.write_body(*offset, data, flags)?;
             *offset += data.len() as u64;
         }
+        drop(offset);
+        self.modified();
         Ok(data.len())
+    }
+
+    fn modified(&self) {
+        if matches!(self.body, Body::Inode) {
+            notify_place(&self.place, Events::MODIFY);
+        }
     }
 
     /// Writes at `offset`.
     pub fn write_at(&self, offset: u64, data: &[u8]) -> Result<usize> {
         let flags = self.writable()?;
         self.write_body(offset, data, flags)?;
+        self.modified();
         Ok(data.len())
     }
 
@@ -285,13 +297,24 @@ impl File {
     /// `ftruncate`.
     pub fn truncate(&self, size: u64) -> Result<()> {
         self.writable().map_err(|_| Errno::EINVAL)?;
-        truncate(self.inode(), size)
+        truncate(self.inode(), size)?;
+        self.modified();
+        Ok(())
     }
 
     /// What could be done without waiting.
     #[must_use]
     pub fn ready(&self) -> Ready {
         self.stream().map_or(Ready::FILE, |s| s.ready())
+    }
+}
+
+impl Drop for File {
+    fn drop(&mut self) {
+        if matches!(self.body, Body::Inode) && !self.flags().contains(OpenFlags::PATH) {
+            let events = if self.flags().writable() { Events::CLOSE_WRITE } else { Events::CLOSE_NOWRITE };
+            notify_place(&self.place, events);
+        }
     }
 }
 
@@ -314,9 +337,38 @@ struct Slot {
     cloexec: bool,
 }
 
+/// Descriptors by number, and which numbers are taken: a bit each, so that the lowest free one of thousands is found by words.
+#[derive(Clone, Default)]
+struct Slots {
+    list: Vec<Option<Slot>>,
+    taken: BitVec,
+}
+
+impl Slots {
+    fn lowest_free(&self, from: usize) -> usize {
+        let free = self.taken.get(from..).and_then(BitSlice::first_zero);
+        free.map_or(from.max(self.list.len()), |at| from + at)
+    }
+
+    fn put(&mut self, index: usize, slot: Slot) -> Option<Slot> {
+        if index >= self.list.len() {
+            self.list.resize_with(index + 1, || None);
+            self.taken.resize(index + 1, false);
+        }
+        self.taken.set(index, true);
+        self.list[index].replace(slot)
+    }
+
+    fn take(&mut self, index: usize) -> Option<Slot> {
+        let slot = self.list.get_mut(index)?.take();
+        self.taken.set(index, false);
+        slot
+    }
+}
+
 /// A process's descriptors.
 pub struct FdTable {
-    slots: Mutex<Vec<Option<Slot>>>,
+    slots: Mutex<Slots>,
     limit: AtomicU32,
 }
 
@@ -324,7 +376,7 @@ impl FdTable {
     /// No descriptor; at most `limit` may be open.
     #[must_use]
     pub fn new(limit: u32) -> Self {
-        FdTable { slots: Mutex::new(Vec::new()), limit: AtomicU32::new(limit) }
+        FdTable { slots: Mutex::new(Slots::default()), limit: AtomicU32::new(limit) }
     }
 
     /// `RLIMIT_NOFILE`.
@@ -342,7 +394,7 @@ impl FdTable {
     pub fn get(&self, fd: i32) -> Result<Arc<File>> {
         let index = usize::try_from(fd).map_err(|_| Errno::EBADF)?;
         let slots = self.slots.lock();
-        slots.get(index).and_then(Option::as_ref).map(|s| Arc::clone(&s.file)).ok_or(Errno::EBADF)
+        slots.list.get(index).and_then(Option::as_ref).map(|s| Arc::clone(&s.file)).ok_or(Errno::EBADF)
     }
 
     /// The lowest free descriptor from `from` on now means `file`.
@@ -353,14 +405,11 @@ impl FdTable {
             return Err(Errno::EINVAL);
         }
         let mut slots = self.slots.lock();
-        let free = (from..slots.len()).find(|i| slots[*i].is_none()).unwrap_or(from.max(slots.len()));
+        let free = slots.lowest_free(from);
         if free >= limit {
             return Err(Errno::EMFILE);
         }
-        if free >= slots.len() {
-            slots.resize_with(free + 1, || None);
-        }
-        slots[free] = Some(Slot { file, cloexec });
+        slots.put(free, Slot { file, cloexec });
         Ok(free as i32)
     }
 
@@ -371,30 +420,27 @@ impl FdTable {
             return Err(Errno::EBADF);
         }
         let mut slots = self.slots.lock();
-        if index >= slots.len() {
-            slots.resize_with(index + 1, || None);
-        }
-        Ok(slots[index].replace(Slot { file, cloexec }).map(|s| s.file))
+        Ok(slots.put(index, Slot { file, cloexec }).map(|s| s.file))
     }
 
     /// Frees a descriptor; what it meant.
     pub fn remove(&self, fd: i32) -> Result<Arc<File>> {
         let index = usize::try_from(fd).map_err(|_| Errno::EBADF)?;
         let mut slots = self.slots.lock();
-        slots.get_mut(index).and_then(Option::take).map(|s| s.file).ok_or(Errno::EBADF)
+        slots.take(index).map(|s| s.file).ok_or(Errno::EBADF)
     }
 
     /// Whether the descriptor closes on `execve`.
     pub fn cloexec(&self, fd: i32) -> Result<bool> {
         let index = usize::try_from(fd).map_err(|_| Errno::EBADF)?;
-        self.slots.lock().get(index).and_then(Option::as_ref).map(|s| s.cloexec).ok_or(Errno::EBADF)
+        self.slots.lock().list.get(index).and_then(Option::as_ref).map(|s| s.cloexec).ok_or(Errno::EBADF)
     }
 
     /// Sets whether the descriptor closes on `execve`.
     pub fn set_cloexec(&self, fd: i32, cloexec: bool) -> Result<()> {
         let index = usize::try_from(fd).map_err(|_| Errno::EBADF)?;
         let mut slots = self.slots.lock();
-        slots.get_mut(index).and_then(Option::as_mut).ok_or(Errno::EBADF)?.cloexec = cloexec;
+        slots.list.get_mut(index).and_then(Option::as_mut).ok_or(Errno::EBADF)?.cloexec = cloexec;
         Ok(())
     }
 
@@ -402,7 +448,7 @@ impl FdTable {
     #[must_use]
     pub fn list(&self) -> Vec<(i32, Arc<File>)> {
         let slots = self.slots.lock();
-        let open = slots.iter().enumerate();
+        let open = slots.list.iter().enumerate();
         open.filter_map(|(i, s)| s.as_ref().map(|s| (i as i32, Arc::clone(&s.file)))).collect()
     }
 
@@ -410,14 +456,15 @@ impl FdTable {
     #[must_use]
     pub fn take_cloexec(&self) -> Vec<Arc<File>> {
         let mut slots = self.slots.lock();
-        let closing = slots.iter_mut().filter(|s| s.as_ref().is_some_and(|s| s.cloexec));
-        closing.filter_map(|s| s.take().map(|s| s.file)).collect()
+        let closes = |s: &Option<Slot>| s.as_ref().is_some_and(|s| s.cloexec);
+        let closing: Vec<usize> = (0..slots.list.len()).filter(|i| closes(&slots.list[*i])).collect();
+        closing.into_iter().filter_map(|index| slots.take(index).map(|s| s.file)).collect()
     }
 
     /// Removes all descriptors and returns their files.
     #[must_use]
     pub fn take_all(&self) -> Vec<Arc<File>> {
-        core::mem::take(&mut *self.slots.lock()).into_iter().flatten().map(|s| s.file).collect()
+        core::mem::take(&mut *self.slots.lock()).list.into_iter().flatten().map(|s| s.file).collect()
     }
 
     /// A copy whose descriptors share the open files (`fork`).

@@ -56,6 +56,19 @@ fn descriptors() {
 }
 
 #[test]
+fn the_lowest_free_descriptor_is_taken_among_many() {
+    let t = FdTable::new(1000);
+    let f = open(OpenFlags::RDWR);
+    assert!((0..300).all(|fd| t.add(f.clone(), false, 0) == Ok(fd)));
+    for fd in [130, 64, 7, 299] {
+        t.remove(fd).unwrap();
+    }
+    let next = |from| t.add(f.clone(), false, from);
+    assert_eq!([next(65), next(0), next(8), next(0)], [Ok(130), Ok(7), Ok(64), Ok(299)]);
+    assert_eq!([next(0), next(900), next(0)], [Ok(300), Ok(900), Ok(301)]);
+}
+
+#[test]
 fn dots_come_first() {
     let fs = Tmpfs::new("tmpfs", 3, 1 << 20, Arc::new(FixedClock(Timespec::default())));
     fs.root().create(b"f", &New::new(FileType::Regular, 0o644)).unwrap();

@@ -10,6 +10,7 @@ pub mod errno;
 pub mod events;
 pub mod file;
 pub mod inode;
+pub mod inotify;
 pub mod locks;
 pub mod mapped;
 pub mod ops;

@@ -5,6 +5,7 @@
 use crate::errno::{Errno, Result};
 use crate::file::File;
 use crate::inode::{Inode, Stream};
+use crate::inotify::{Events, cookie, notify, notify_place};
 use crate::path::{Last, Place, Tree};
 use crate::pipe::Pipe;
 use crate::types::{FileType, New, OpenFlags, RenameFlags};
@@ -91,7 +92,10 @@ impl Vfs {
                 return Err(Errno::EISDIR);
             }
             match last.dir.inode.create(&last.name, in_directory(&last.dir.inode, new)?.as_ref()) {
-                Ok(_) => return Ok((self.tree.finish(&last, false)?, true)),
+                Ok(_) => {
+                    notify(&*last.dir.inode, Events::CREATE, Some(&last.name), 0);
+                    return Ok((self.tree.finish(&last, false)?, true));
+                }
                 // A dangling link: create what it points to. Or another thread was faster: look again.
                 Err(Errno::EEXIST) => {
                     if let Ok(next) = self.tree.through_link(&last) {
@@ -129,6 +133,7 @@ impl Vfs {
             }
             FileType::Regular | FileType::Directory => None,
         };
+        notify_place(&place, Events::OPEN);
         File::new(place, flags, stream)
     }
 
@@ -165,7 +170,9 @@ impl Vfs {
     /// `mkdirat`, `mknodat`, `symlinkat`.
     pub fn create(&self, base: &Arc<Place>, path: &[u8], new: &New) -> Result<()> {
         let last = self.new_name(base, path, new.kind == FileType::Directory)?;
-        last.dir.inode.create(&last.name, in_directory(&last.dir.inode, new)?.as_ref()).map(|_| ())
+        last.dir.inode.create(&last.name, in_directory(&last.dir.inode, new)?.as_ref())?;
+        notify(&*last.dir.inode, Events::CREATE | is_directory(new.kind), Some(&last.name), 0);
+        Ok(())
     }
 
     /// `linkat`: gives the file at `place` another name.
@@ -174,7 +181,10 @@ impl Vfs {
         if last.dir.inode.fs_id() != place.inode.fs_id() {
             return Err(Errno::EXDEV);
         }
-        last.dir.inode.link(&last.name, &place.inode)
+        last.dir.inode.link(&last.name, &place.inode)?;
+        notify(&*place.inode, Events::ATTRIB, None, 0);
+        notify(&*last.dir.inode, Events::CREATE, Some(&last.name), 0);
+        Ok(())
     }
 
     /// `unlinkat`, with `directory` as `AT_REMOVEDIR`.
@@ -194,7 +204,17 @@ impl Vfs {
                 return Err(Errno::EBUSY);
             }
         }
-        if directory { last.dir.inode.rmdir(&last.name) } else { last.dir.inode.unlink(&last.name) }
+        if directory {
+            last.dir.inode.rmdir(&last.name)?
+        } else {
+            last.dir.inode.unlink(&last.name)?
+        }
+        let is_directory = is_directory(found.inode.file_type());
+        notify(&*last.dir.inode, Events::DELETE | is_directory, Some(&last.name), 0);
+        let gone = directory || found.inode.stat().is_ok_and(|stat| stat.nlink == 0);
+        let event = if gone { Events::DELETE_SELF } else { Events::ATTRIB };
+        notify(&*found.inode, event | is_directory, None, 0);
+        Ok(())
     }
 
     /// Whether a file system is mounted over the last name.
@@ -228,8 +248,17 @@ impl Vfs {
         if source.dir.inode.fs_id() != target.dir.inode.fs_id() {
             return Err(Errno::EXDEV);
         }
-        source.dir.inode.rename(&source.name, &target.dir.inode, &target.name, flags)
+        source.dir.inode.rename(&source.name, &target.dir.inode, &target.name, flags)?;
+        let (is_directory, cookie) = (is_directory(moved.inode.file_type()), cookie());
+        notify(&*source.dir.inode, Events::MOVED_FROM | is_directory, Some(&source.name), cookie);
+        notify(&*target.dir.inode, Events::MOVED_TO | is_directory, Some(&target.name), cookie);
+        notify(&*moved.inode, Events::MOVE_SELF | is_directory, None, 0);
+        Ok(())
     }
+}
+
+fn is_directory(kind: FileType) -> Events {
+    if kind == FileType::Directory { Events::ISDIR } else { Events::empty() }
 }
 
 #[cfg(test)]

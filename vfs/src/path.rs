@@ -35,7 +35,7 @@ pub struct Place {
 }
 
 impl Place {
-    /// Its absolute path, as it was walked.
+    /// Its absolute path, as it was walked; what it is shown as if it is not in the tree.
     #[must_use]
     pub fn path(&self) -> Vec<u8> {
         let mut names = Vec::new();
@@ -49,7 +49,17 @@ impl Place {
             path.push(b'/');
             path.extend_from_slice(name);
         }
-        if path.is_empty() { b"/".to_vec() } else { path }
+        match (path.is_empty(), self.name.is_empty()) {
+            (false, _) => path,
+            (true, true) => b"/".to_vec(),
+            (true, false) => self.name.clone(),
+        }
+    }
+
+    /// The directory it was found in, and its name there; `None` for the root and for what is not in the tree.
+    #[must_use]
+    pub fn entry(&self) -> Option<(&Arc<Place>, &[u8])> {
+        self.parent.as_ref().map(|parent| (parent, self.name.as_slice()))
     }
 
     /// A file that is not in the tree (a pipe, an unnamed file), to be shown as `name`.
