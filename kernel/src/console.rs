@@ -12,7 +12,7 @@ use alloc::boxed::Box;
 use alloc::collections::VecDeque;
 use alloc::sync::Arc;
 use core::fmt::{self, Write};
-use core::sync::atomic::{AtomicU8, Ordering};
+use core::sync::atomic::{AtomicU8, AtomicU32, Ordering};
 use platform::sync::{Condvar, Mutex};
 use spin::Once;
 
@@ -77,8 +77,14 @@ macro_rules! println {
     ($($argument:tt)*) => { $crate::console::line(format_args!($($argument)*)) };
 }
 
+/// A byte that came before the port was set up, which empties its FIFO; `u32::MAX`: none.
+static EARLY: AtomicU32 = AtomicU32::new(u32::MAX);
+
 /// Sets up the port.
 pub fn init() {
+    if inb(PORT + 5) & 1 != 0 {
+        EARLY.store(u32::from(inb(PORT)), Ordering::Relaxed);
+    }
     for (register, value) in [(1, 0), (3, 0x80), (0, 1), (1, 0), (3, 3), (2, 0xc7), (4, 0x0b)] {
         outb(PORT + register, value);
     }
@@ -193,6 +199,9 @@ pub fn start_input() {
 }
 
 fn drive() {
+    if let Ok(byte) = u8::try_from(EARLY.load(Ordering::Relaxed)) {
+        INPUT.lock().push_back(byte);
+    }
     loop {
         let mut got = false;
         while inb(PORT + 5) & 1 != 0 {

@@ -99,7 +99,7 @@ pub fn run() {
     let code = frame::alloc_zeroed().expect("a frame");
     // SAFETY: one frame of ours; the code is shorter.
     unsafe { core::ptr::copy_nonoverlapping(&raw const selftest_app_code, phys::to_virt(code), len) };
-    paging::map_kernel(CODE, code, Flags(0));
+    paging::map_kernel(CODE, code, Flags::empty());
     let threads = cpu::count() as u64 * 2;
     for i in 0..threads {
         let mapped = i % 2;

@@ -6,7 +6,7 @@
 use crate::arch::port::{inb, outb, wrmsr};
 use crate::arch::{apic, cpuid, tsc};
 use crate::mm::phys;
-use core::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use core::sync::atomic::{AtomicI64, AtomicPtr, AtomicU64, Ordering, fence};
 use platform::clock::{Clock, Timespec};
 
 const SECOND: u64 = 1_000_000_000;
@@ -19,6 +19,49 @@ static MULTIPLIER: AtomicU64 = AtomicU64::new(0);
 static FREQUENCY: AtomicU64 = AtomicU64::new(0);
 /// Wall time of nanosecond 0, in nanoseconds since 1970.
 static WALL: AtomicI64 = AtomicI64::new(0);
+
+/// What programs read the time from by themselves: shared with the vDSO.
+pub mod page {
+    include!("../vdso/page.rs");
+}
+
+const _: () = assert!(core::mem::offset_of!(crate::arch::cpu::PerCpu, index) == page::CPU_INDEX_OFFSET);
+
+static PAGE: AtomicPtr<page::Page> = AtomicPtr::new(core::ptr::null_mut());
+static PAGE_WRITER: crate::sync::IrqLock<()> = crate::sync::IrqLock::new(());
+
+/// Keeps the page at `page` up to date from now on.
+///
+/// # Safety
+/// It is mapped for ever, and nobody else writes to it.
+pub unsafe fn set_page(page: *mut page::Page) {
+    PAGE.store(page, Ordering::Release);
+    refresh_page();
+}
+
+fn refresh_page() {
+    let page = PAGE.load(Ordering::Acquire);
+    if page.is_null() {
+        return;
+    }
+    let clock = page::TimeScale {
+        base: BASE.load(Ordering::Relaxed),
+        multiplier: MULTIPLIER.load(Ordering::Relaxed),
+        wall: WALL.load(Ordering::Relaxed),
+    };
+    let _writer = PAGE_WRITER.lock();
+    // SAFETY: promised by who called `set_page`; the lock makes us the only writer. Readers see an odd number while
+    // the clock changes.
+    unsafe {
+        let sequence = &raw mut (*page).sequence;
+        let number = sequence.read_volatile();
+        sequence.write_volatile(number.wrapping_add(1));
+        fence(Ordering::SeqCst);
+        (&raw mut (*page).clock).write_volatile(clock);
+        fence(Ordering::SeqCst);
+        sequence.write_volatile(number.wrapping_add(2));
+    }
+}
 
 unsafe extern "C" {
     static boot_tsc: u64;
@@ -41,6 +84,7 @@ pub fn now() -> Timespec {
 pub fn set_now(to: Timespec) {
     let ns = to.sec.saturating_mul(SECOND as i64).saturating_add(i64::from(to.nsec));
     WALL.store(ns.saturating_sub(monotonic_ns() as i64), Ordering::Relaxed);
+    refresh_page();
 }
 
 /// TSC ticks per second.

@@ -20,7 +20,7 @@ const EVENT_SIZE: usize = 12;
 const EVENTS_MAX: usize = 4096;
 
 /// The stream of a descriptor, if it is a `T`.
-fn stream_of<T: Stream>(call: &Call<'_>, fd: i32) -> Result<Arc<T>, Errno> {
+pub(super) fn stream_of<T: Stream>(call: &Call<'_>, fd: i32) -> Result<Arc<T>, Errno> {
     let file = call.process().fds.get(fd)?;
     let stream: Arc<dyn Any + Send + Sync> = Arc::clone(file.stream().ok_or(Errno::EINVAL)?) as _;
     stream.downcast().map_err(|_| Errno::EINVAL)

@@ -7,6 +7,7 @@ use core::sync::atomic::{AtomicU64, Ordering};
 use vfs::Errno;
 use vfs::file::File;
 use vfs::inode::{Inode, Stream};
+use vfs::inotify::Inotify;
 use vfs::locks::{Family, FileKey, Lock, Owner};
 use vfs::path::Place;
 use vfs::pipe;
@@ -286,8 +287,10 @@ pub(super) fn ioctl(call: &mut Call<'_>) -> SysResult {
             let n = match file.stream() {
                 Some(stream) => {
                     let any: &dyn core::any::Any = &**stream;
-                    let end = any.downcast_ref::<pipe::PipeEnd>().ok_or(Errno::ENOTTY)?;
-                    end.queued() as u64
+                    match any.downcast_ref::<pipe::PipeEnd>() {
+                        Some(end) => end.queued() as u64,
+                        None => any.downcast_ref::<Inotify>().ok_or(Errno::ENOTTY)?.queued() as u64,
+                    }
                 }
                 None => file.inode().stat()?.size.saturating_sub(file.position()),
             };

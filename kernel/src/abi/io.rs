@@ -1,6 +1,7 @@
 //! Reading, writing, and making durable.
 
 use super::{Call, SysResult, user};
+use crate::process::Task;
 use crate::process::signals::{self, SigInfo};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
@@ -15,8 +16,10 @@ fn buffer(len: usize) -> Vec<u8> {
 
 /// Where a transfer happens: at the file's position or at an offset.
 #[derive(Clone, Copy)]
-enum At {
+pub(super) enum At {
+    /// At the position.
     Position,
+    /// Here.
     Offset(u64),
 }
 
@@ -32,7 +35,7 @@ fn read_piece(file: &File, at: At, done: usize, buf: &mut [u8]) -> Result<usize,
 }
 
 /// Fills the caller's buffers; stops at the first short piece.
-fn read_to(file: &File, at: At, buffers: &[(u64, usize)]) -> SysResult {
+pub(super) fn read_to(file: &File, at: At, buffers: &[(u64, usize)]) -> SysResult {
     let total: usize = buffers.iter().map(|b| b.1).sum();
     let mut scratch = buffer(total);
     let mut done = 0;
@@ -69,7 +72,7 @@ fn write_piece(file: &File, at: At, done: usize, data: &[u8]) -> Result<usize, E
 }
 
 /// Writes the caller's buffers. Small ones are gathered first, so that `writev` is one write and stays whole.
-fn write_from(call: &Call<'_>, file: &File, at: At, buffers: &[(u64, usize)]) -> SysResult {
+pub(super) fn write_from(task: &Task, file: &File, at: At, buffers: &[(u64, usize)]) -> SysResult {
     let total: usize = buffers.iter().map(|b| b.1).sum::<usize>().min(user::MAX_RW);
     let mut scratch = Vec::with_capacity(total.min(user::CHUNK));
     let mut done = 0;
@@ -84,7 +87,7 @@ fn write_from(call: &Call<'_>, file: &File, at: At, buffers: &[(u64, usize)]) ->
             Err(_) if *done > 0 => Ok(false),
             Err(error) => {
                 if error == Errno::EPIPE {
-                    call.task.signal(SigInfo::kernel(signals::SIGPIPE));
+                    task.signal(SigInfo::kernel(signals::SIGPIPE));
                 }
                 Err(error)
             }
@@ -120,7 +123,7 @@ fn file(call: &Call<'_>) -> Result<Arc<File>, Errno> {
     call.process().fds.get(call.int(0))
 }
 
-fn length(value: u64) -> usize {
+pub(super) fn length(value: u64) -> usize {
     (value as usize).min(user::MAX_RW)
 }
 
@@ -129,7 +132,7 @@ pub(super) fn read(call: &mut Call<'_>) -> SysResult {
 }
 
 pub(super) fn write(call: &mut Call<'_>) -> SysResult {
-    write_from(call, &*file(call)?, At::Position, &[(call.arg(1), length(call.arg(2)))])
+    write_from(call.task, &*file(call)?, At::Position, &[(call.arg(1), length(call.arg(2)))])
 }
 
 pub(super) fn pread64(call: &mut Call<'_>) -> SysResult {
@@ -137,7 +140,7 @@ pub(super) fn pread64(call: &mut Call<'_>) -> SysResult {
 }
 
 pub(super) fn pwrite64(call: &mut Call<'_>) -> SysResult {
-    write_from(call, &*file(call)?, offset(call.arg(3))?, &[(call.arg(1), length(call.arg(2)))])
+    write_from(call.task, &*file(call)?, offset(call.arg(3))?, &[(call.arg(1), length(call.arg(2)))])
 }
 
 pub(super) fn readv(call: &mut Call<'_>) -> SysResult {
@@ -145,7 +148,7 @@ pub(super) fn readv(call: &mut Call<'_>) -> SysResult {
 }
 
 pub(super) fn writev(call: &mut Call<'_>) -> SysResult {
-    write_from(call, &*file(call)?, At::Position, &user::read_iovecs(call.arg(1), call.arg(2))?)
+    write_from(call.task, &*file(call)?, At::Position, &user::read_iovecs(call.arg(1), call.arg(2))?)
 }
 
 pub(super) fn preadv(call: &mut Call<'_>) -> SysResult {
@@ -153,17 +156,17 @@ pub(super) fn preadv(call: &mut Call<'_>) -> SysResult {
 }
 
 pub(super) fn pwritev(call: &mut Call<'_>) -> SysResult {
-    write_from(call, &*file(call)?, offset(call.arg(3))?, &user::read_iovecs(call.arg(1), call.arg(2))?)
+    write_from(call.task, &*file(call)?, offset(call.arg(3))?, &user::read_iovecs(call.arg(1), call.arg(2))?)
 }
 
-fn optional_offset(value: u64) -> Result<At, Errno> {
+pub(super) fn optional_offset(value: u64) -> Result<At, Errno> {
     if value == u64::MAX { Ok(At::Position) } else { offset(value) }
 }
 
 /// `RWF_DSYNC | RWF_SYNC`.
-const RWF_DURABLE: u64 = 2 | 4;
+pub(super) const RWF_DURABLE: u64 = 2 | 4;
 /// `RWF_HIPRI | RWF_NOWAIT`: hints.
-const RWF_HINTS: u64 = 1 | 8;
+pub(super) const RWF_HINTS: u64 = 1 | 8;
 
 pub(super) fn preadv2(call: &mut Call<'_>) -> SysResult {
     if call.arg(5) & !(RWF_DURABLE | RWF_HINTS) != 0 {
@@ -178,7 +181,7 @@ pub(super) fn pwritev2(call: &mut Call<'_>) -> SysResult {
     }
     let file = file(call)?;
     let buffers = user::read_iovecs(call.arg(1), call.arg(2))?;
-    let n = write_from(call, &file, optional_offset(call.arg(3))?, &buffers)?;
+    let n = write_from(call.task, &file, optional_offset(call.arg(3))?, &buffers)?;
     if call.arg(5) & RWF_DURABLE != 0 {
         file.fsync()?;
     }
@@ -220,15 +223,18 @@ pub(super) fn syncfs(call: &mut Call<'_>) -> SysResult {
 }
 
 pub(super) fn fallocate(call: &mut Call<'_>) -> SysResult {
-    let file = file(call)?;
+    allocate(&*file(call)?, call.arg(1), call.arg(2), call.arg(3))
+}
+
+/// `fallocate` by its numbers.
+pub(super) fn allocate(file: &File, mode: u64, start: u64, len: u64) -> SysResult {
     if !file.flags().writable() {
         return Err(Errno::EBADF);
     }
-    let (start, len) = (call.arg(2), call.arg(3));
     if (start as i64) < 0 || (len as i64) <= 0 {
         return Err(Errno::EINVAL);
     }
-    let what = match call.arg(1) {
+    let what = match mode {
         0 => Allocate::Reserve { keep_size: false },
         1 => Allocate::Reserve { keep_size: true },
         3 => Allocate::PunchHole,
@@ -321,6 +327,7 @@ pub(super) fn copy_file_range(call: &mut Call<'_>) -> SysResult {
 fn entries(call: &Call<'_>, encode: fn(&DirEntry) -> Vec<u8>) -> SysResult {
     let file = file(call)?;
     let limit = length(call.arg(2)).min(1 << 20);
+    let start = file.position();
     let mut out = Vec::new();
     let mut too_small = false;
     file.read_dir(&mut |entry| {
@@ -336,7 +343,11 @@ fn entries(call: &Call<'_>, encode: fn(&DirEntry) -> Vec<u8>) -> SysResult {
     if too_small {
         return Err(Errno::EINVAL);
     }
-    user::write(call.arg(1), &out)?;
+    if let Err(error) = user::write(call.arg(1), &out) {
+        // Nothing was given: the next call begins where this one did.
+        file.seek(start as i64, Whence::Set)?;
+        return Err(error);
+    }
     Ok(out.len() as u64)
 }
 

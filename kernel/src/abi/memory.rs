@@ -1,21 +1,30 @@
 //! `mmap` and what belongs to it.
 
-use super::{Call, SysResult, user};
-use crate::mm::address_space::{PAGE, Remap};
+use super::{Call, SysResult, uring, user};
+use crate::mm::address_space::{Access, FaultError, PAGE, Remap};
 use crate::mm::file_pages::Pages;
+use crate::mm::frame;
 use crate::mm::usercopy::USER_END;
 use crate::mm::vma::{Backing, Prot};
 use alloc::sync::Arc;
+use spin::Once;
 use vfs::Errno;
 use vfs::file::File;
+use vfs::inode::FileSystem;
 use vfs::mapped::Mapped;
-use vfs::types::FileType;
+use vfs::path::Place;
+use vfs::tmpfs::Tmpfs;
+use vfs::types::{FileType, New, OpenFlags};
+
+/// Number of the file system of `memfd_create` (`st_dev`).
+const DEV_MEMFD: u64 = 8;
 
 const MAP_SHARED: u64 = 1;
 const MAP_PRIVATE: u64 = 2;
 const MAP_SHARED_VALIDATE: u64 = 3;
 const MAP_FIXED: u64 = 0x10;
 const MAP_ANONYMOUS: u64 = 0x20;
+const MAP_POPULATE: u64 = 0x8000;
 const MAP_HUGETLB: u64 = 0x4_0000;
 const MAP_SYNC: u64 = 0x8_0000;
 const MAP_FIXED_NOREPLACE: u64 = 0x10_0000;
@@ -48,6 +57,9 @@ fn backing(call: &Call<'_>, prot: Prot) -> Result<Backing, Errno> {
     }
     let file = call.process().fds.get(call.int(4))?;
     if let Some(stream) = file.stream() {
+        if let Some(pages) = uring::shared_memory(stream, offset) {
+            return if shared { Ok(Backing::Shared(pages?, 0, None)) } else { Err(Errno::EINVAL) };
+        }
         // /dev/zero is the one device that can be mapped.
         let zero = stream.ready() == vfs::inode::Ready::FILE
             && file.inode().stat()?.rdev == vfs::types::makedev(1, 5);
@@ -81,7 +93,11 @@ pub(super) fn mmap(call: &mut Call<'_>) -> SysResult {
     if flags & MAP_FIXED_NOREPLACE != 0 && !space.is_free(hint, len) {
         return Err(Errno::EEXIST);
     }
-    space.map(hint, len, fixed, prot, backing, "")
+    let at = space.map(hint, len, fixed, prot, backing, "")?;
+    if flags & MAP_POPULATE != 0 {
+        space.populate(at, len, prot);
+    }
+    Ok(at)
 }
 
 pub(super) fn munmap(call: &mut Call<'_>) -> SysResult {
@@ -117,26 +133,101 @@ pub(super) fn msync(call: &mut Call<'_>) -> SysResult {
 }
 
 pub(super) fn madvise(call: &mut Call<'_>) -> SysResult {
-    let (start, len) = (call.arg(0), call.arg(1));
-    if !start.is_multiple_of(PAGE) {
-        return Err(Errno::EINVAL);
+    const DONTNEED: u64 = 4;
+    const POPULATE_READ: u64 = 22;
+    const POPULATE_WRITE: u64 = 23;
+    let (start, len, advice) = (call.arg(0), call.arg(1), call.arg(2));
+    let known = matches!(advice, 0..=4 | 8 | 10..=23);
+    let end = len.checked_next_multiple_of(PAGE).and_then(|len| start.checked_add(len));
+    let end = end.filter(|_| start.is_multiple_of(PAGE) && known).ok_or(Errno::EINVAL)?;
+    if len == 0 {
+        return Ok(0);
     }
-    match call.arg(2) {
-        _ if len == 0 => Ok(0),
-        // MADV_DONTNEED
-        4 => call.process().space().discard(start, len).map(|()| 0),
-        // NORMAL, RANDOM, SEQUENTIAL, WILLNEED, FREE, DONTFORK, DOFORK, MERGEABLE … : hints.
-        0..=3 | 8 | 10..=19 | 20..=23 => Ok(0),
-        _ => Err(Errno::EINVAL),
+    let space = call.process().space();
+    match advice {
+        DONTNEED => space.discard(start, len)?,
+        POPULATE_READ | POPULATE_WRITE => {
+            let access = if advice == POPULATE_WRITE { Access::Write } else { Access::Read };
+            for page in (start..end).step_by(PAGE as usize) {
+                space.fault(page, access).map_err(|error| match error {
+                    FaultError::Forbidden => Errno::EINVAL,
+                    FaultError::Bus => Errno::EFAULT,
+                    FaultError::NotMapped | FaultError::OutOfMemory => Errno::ENOMEM,
+                })?;
+            }
+        }
+        // NORMAL, RANDOM, SEQUENTIAL, WILLNEED, FREE (which may keep what it could drop), DONTFORK, HUGEPAGE … : hints.
+        _ => {}
     }
+    if space.is_mapped(start, end) { Ok(0) } else { Err(Errno::ENOMEM) }
 }
 
 pub(super) fn mincore(call: &mut Call<'_>) -> SysResult {
-    let pages = call.arg(1).div_ceil(PAGE);
-    if !call.arg(0).is_multiple_of(PAGE) || pages > 1 << 24 {
+    /// Pages that are asked for at once.
+    const PIECE: u64 = 1 << 15;
+    let (start, pages) = (call.arg(0), call.arg(1).div_ceil(PAGE));
+    let end = pages.checked_mul(PAGE).and_then(|len| start.checked_add(len)).filter(|end| *end <= USER_END);
+    if !start.is_multiple_of(PAGE) {
         return Err(Errno::EINVAL);
     }
-    // Everything counts as present: the answer is advice only.
-    user::write(call.arg(2), &alloc::vec![1; pages as usize])?;
+    let (end, space) = (end.ok_or(Errno::ENOMEM)?, call.process().space());
+    if pages > 0 && !space.is_mapped(start, end) {
+        return Err(Errno::ENOMEM);
+    }
+    let mut at = start;
+    while at < end {
+        let to = end.min(at + PIECE * PAGE);
+        let present = space.present(at, to);
+        user::write(call.arg(2) + (at - start) / PAGE, &present)?;
+        at = to;
+    }
     Ok(0)
+}
+
+/// A file of a name that nobody else has, in memory.
+pub(super) fn memfd_create(call: &mut Call<'_>) -> SysResult {
+    const CLOEXEC: u64 = 1;
+    const ALLOW_SEALING: u64 = 2;
+    const NAME_MAX: usize = 249;
+    // Without ALLOW_SEALING a file cannot be sealed; with it, it could be and is not: `F_ADD_SEALS` says EINVAL.
+    if call.arg(1) & !(CLOEXEC | ALLOW_SEALING) != 0 {
+        return Err(Errno::EINVAL);
+    }
+    let name = user::read_string(call.arg(0), NAME_MAX + 1);
+    let name = name.map_err(|e| if e == Errno::ENAMETOOLONG { Errno::EINVAL } else { e })?;
+    static FILES: Once<Arc<Tmpfs>> = Once::new();
+    let files = FILES.call_once(|| {
+        // As much as `/dev/shm` on Linux.
+        Tmpfs::new("tmpfs", DEV_MEMFD, frame::total() * PAGE / 2, crate::env().clock)
+    });
+    let inode = files.root().create_unnamed(&New::new(FileType::Regular, 0o777))?;
+    let shown = [b"/memfd:", &name[..], b" (deleted)"].concat();
+    let file = File::new(Place::detached(inode, &shown), OpenFlags::RDWR, None)?;
+    call.process().fds.add(file, call.arg(1) & CLOEXEC != 0, 0).map(|fd| fd as u64)
+}
+
+/// There is one node of memory, and the default policy.
+pub(super) fn get_mempolicy(call: &mut Call<'_>) -> SysResult {
+    if call.arg(0) != 0 {
+        user::write_u32(call.arg(0), 0)?;
+    }
+    if call.arg(1) != 0 && call.arg(2) > 0 {
+        let bytes = (call.arg(2).div_ceil(64) * 8).min(128);
+        user::write(call.arg(1), &alloc::vec![0; bytes as usize])?;
+    }
+    Ok(0)
+}
+
+/// All policies mean the one node.
+pub(super) fn set_mempolicy(call: &mut Call<'_>) -> SysResult {
+    if call.arg(0) & 0xff <= 6 { Ok(0) } else { Err(Errno::EINVAL) }
+}
+
+pub(super) fn mbind(call: &mut Call<'_>) -> SysResult {
+    if call.arg(0).is_multiple_of(PAGE) && call.arg(2) & 0xff <= 6 { Ok(0) } else { Err(Errno::EINVAL) }
+}
+
+/// No protection keys: none is free.
+pub(super) fn pkey_alloc(_call: &mut Call<'_>) -> SysResult {
+    Err(Errno::ENOSPC)
 }

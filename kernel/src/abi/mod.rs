@@ -9,9 +9,11 @@
 //! - User memory is reached through [`user`] only, and with no lock held that a page fault takes.
 //! - A handler that ends the thread owns nothing at that moment: its stack is not unwound.
 
+pub mod aio;
 mod events;
 mod fd;
 pub mod futex;
+mod inotify;
 mod io;
 mod memory;
 mod names;
@@ -25,22 +27,30 @@ mod socket;
 mod socket_calls;
 mod socket_message;
 mod socket_options;
+mod signalfd;
 mod spawn;
 mod stat;
 mod time;
+pub mod timers;
+mod transfer;
 mod traps;
+mod uring;
 pub mod user;
 
 pub use traps::return_to_app;
 
-use crate::arch::port::{rdmsr, wrmsr};
 use crate::arch::trap::{SavedSse, TrapFrame, push_further_registers, restore_sse, save_sse};
 use crate::arch::{cpu, fpu, gdt, trap};
 use crate::log;
 use crate::process::{self, Task};
+use bitvec::array::BitArray;
 use core::arch::naked_asm;
-use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use core::sync::atomic::{AtomicBool, Ordering};
+use platform::sync::Mutex;
 use vfs::Errno;
+use x86_64::VirtAddr;
+use x86_64::registers::model_specific::{Efer, EferFlags, LStar, SFMask, Star};
+use x86_64::registers::rflags::RFlags;
 
 /// What a system call gives.
 pub type SysResult = Result<u64, Errno>;
@@ -73,10 +83,6 @@ impl Call<'_> {
     }
 }
 
-const MSR_EFER: u32 = 0xc000_0080;
-const MSR_STAR: u32 = 0xc000_0081;
-const MSR_LSTAR: u32 = 0xc000_0082;
-const MSR_SFMASK: u32 = 0xc000_0084;
 /// The vector number that frames of system calls carry.
 pub const SYSCALL_VECTOR: u64 = 0x100;
 
@@ -87,10 +93,12 @@ pub fn init_cpu() {
     // SAFETY: the segments are the kernel's flat ones; the entry obeys `syscall`'s protocol. Interrupts, direction,
     // trap and alignment check are off at the entry.
     unsafe {
-        wrmsr(MSR_STAR, u64::from(gdt::CODE) << 32);
-        wrmsr(MSR_LSTAR, syscall_entry as unsafe extern "C" fn() as usize as u64);
-        wrmsr(MSR_SFMASK, 0x4_0700);
-        wrmsr(MSR_EFER, rdmsr(MSR_EFER) | 1);
+        Star::write_raw(0, gdt::CODE);
+        LStar::write(VirtAddr::new(syscall_entry as unsafe extern "C" fn() as usize as u64));
+        SFMask::write(
+            RFlags::TRAP_FLAG | RFlags::INTERRUPT_FLAG | RFlags::DIRECTION_FLAG | RFlags::ALIGNMENT_CHECK,
+        );
+        Efer::update(|efer| *efer |= EferFlags::SYSTEM_CALL_EXTENSIONS);
     }
 }
 
@@ -184,12 +192,14 @@ fn serve(call: &mut Call<'_>, number: u64) -> SysResult {
 
 /// Says once of every call that it is missing.
 fn unknown(number: u64) {
-    static SAID: [AtomicU64; 8] = [const { AtomicU64::new(0) }; 8];
-    let Some(word) = SAID.get(number as usize / 64) else { return };
-    let bit = 1 << (number % 64);
-    if word.fetch_or(bit, Ordering::Relaxed) & bit == 0 {
-        log!(Info, "system call {} ({number}) is not implemented", names::of(number));
+    static SAID: Mutex<BitArray<[u64; 8]>> = Mutex::new(BitArray::ZERO);
+    let mut said = SAID.lock();
+    if said.get(number as usize).as_deref() != Some(&false) {
+        return;
     }
+    said.set(number as usize, true);
+    drop(said);
+    log!(Info, "system call {} ({number}) is not implemented", names::of(number));
 }
 
 const NR_RT_SIGRETURN: u64 = 15;
@@ -367,10 +377,20 @@ calls! {
     202 => futex::futex,
     203 => proc::nothing,
     204 => proc::sched_getaffinity,
+    206 => aio::io_setup,
+    207 => aio::io_destroy,
+    208 => aio::io_getevents,
+    209 => aio::io_submit,
+    210 => aio::io_cancel,
     213 => events::epoll_create,
     217 => io::getdents64,
     218 => proc::set_tid_address,
     221 => proc::nothing,
+    222 => timers::timer_create,
+    223 => timers::timer_settime,
+    224 => timers::timer_gettime,
+    225 => timers::timer_getoverrun,
+    226 => timers::timer_delete,
     227 => time::clock_settime,
     228 => time::clock_gettime,
     229 => time::clock_getres,
@@ -380,7 +400,13 @@ calls! {
     233 => events::epoll_ctl,
     234 => signal::tgkill,
     235 => path::utimes,
+    237 => memory::mbind,
+    238 => memory::set_mempolicy,
+    239 => memory::get_mempolicy,
     247 => spawn::waitid,
+    253 => inotify::inotify_init,
+    254 => inotify::inotify_add_watch,
+    255 => inotify::inotify_rm_watch,
     257 => path::openat,
     258 => path::mkdirat,
     259 => path::mknodat,
@@ -402,16 +428,19 @@ calls! {
     277 => io::sync_file_range,
     280 => path::utimensat,
     281 => events::epoll_pwait,
+    282 => signalfd::signalfd,
     283 => events::timerfd_create,
     284 => events::eventfd,
     285 => io::fallocate,
     286 => events::timerfd_settime,
     287 => events::timerfd_gettime,
     288 => socket_calls::accept4,
+    289 => signalfd::signalfd4,
     290 => events::eventfd2,
     291 => events::epoll_create1,
     292 => fd::dup3,
     293 => fd::pipe2,
+    294 => inotify::inotify_init1,
     295 => io::preadv,
     296 => io::pwritev,
     299 => socket_calls::recvmmsg,
@@ -421,11 +450,18 @@ calls! {
     309 => proc::getcpu,
     316 => path::renameat2,
     318 => proc::getrandom,
+    319 => memory::memfd_create,
     324 => proc::membarrier,
+    325 => proc::nothing,
     326 => io::copy_file_range,
     327 => io::preadv2,
     328 => io::pwritev2,
+    330 => memory::pkey_alloc,
     332 => path::statx,
+    333 => aio::io_pgetevents,
+    425 => uring::io_uring_setup,
+    426 => uring::io_uring_enter,
+    427 => uring::io_uring_register,
     435 => spawn::clone3,
     436 => fd::close_range,
     437 => path::openat2,

@@ -6,7 +6,7 @@ use crate::process::{self, Birth, Process, Task};
 use crate::{exec, sched};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
-use core::sync::atomic::Ordering;
+use core::sync::atomic::{AtomicBool, Ordering};
 use vfs::Errno;
 use vfs::wait::wait_on;
 
@@ -47,8 +47,21 @@ pub(super) fn clone3(call: &mut Call<'_>) -> SysResult {
     start(call, &Clone { flags: w[0], stack, parent_tid: w[3], child_tid: w[2], tls: w[7] })
 }
 
-pub(super) fn fork(_call: &mut Call<'_>) -> SysResult {
-    Err(Errno::ENOSYS)
+pub(super) fn fork(call: &mut Call<'_>) -> SysResult {
+    Err(no_fork(call))
+}
+
+/// A copy of the memory is not made yet: says so once.
+fn no_fork(call: &Call<'_>) -> Errno {
+    static SAID: AtomicBool = AtomicBool::new(false);
+    if !SAID.swap(true, Ordering::Relaxed) {
+        let name = call.task.name.lock().clone();
+        crate::println!(
+            "{} wants to fork, which is not implemented: vfork, posix_spawn and threads are",
+            alloc::string::String::from_utf8_lossy(&name)
+        );
+    }
+    Errno::ENOSYS
 }
 
 pub(super) fn vfork(call: &mut Call<'_>) -> SysResult {
@@ -57,8 +70,7 @@ pub(super) fn vfork(call: &mut Call<'_>) -> SysResult {
 
 fn start(call: &mut Call<'_>, wish: &Clone) -> SysResult {
     if wish.flags & CLONE_VM == 0 {
-        // A copy of the memory: not yet.
-        return Err(Errno::ENOSYS);
+        return Err(no_fork(call));
     }
     if wish.flags & CLONE_THREAD != 0 {
         let process = Arc::clone(&call.task.process);
@@ -140,6 +152,9 @@ fn replace(call: &mut Call<'_>, path: &[u8], mut args: Vec<Vec<u8>>, env: Vec<Ve
     if args.is_empty() {
         args.push(Vec::new());
     }
+    process.workers.stop();
+    process.aio.lock().clear();
+    process.timers.lock().clear();
     let cwd = Arc::clone(&process.cwd.lock());
     let image = exec::load(process::vfs(), &cwd, path, args, &env).map_err(|e| e.error)?;
     for file in process.fds.take_cloexec() {

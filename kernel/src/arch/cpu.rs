@@ -1,11 +1,12 @@
 //! Per-processor data, reached through GS.
 
 use super::gdt::{Gdt, IstStacks, Tss};
-use super::port::wrmsr;
 use crate::sched::Thread;
 use alloc::boxed::Box;
 use core::cell::UnsafeCell;
 use core::sync::atomic::{AtomicBool, AtomicPtr, AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use x86_64::VirtAddr;
+use x86_64::registers::model_specific::{FsBase, GsBase};
 
 /// Highest number of processors: one bit each in a word.
 pub const MAX_CPUS: usize = 64;
@@ -72,7 +73,7 @@ impl PerCpu {
             preempt_off: AtomicU32::new(0),
             interrupts: AtomicU64::new(0),
             root: AtomicU64::new(0),
-            gdt: UnsafeCell::new(Gdt::new()),
+            gdt: UnsafeCell::new(Gdt::empty()),
             tss: UnsafeCell::new(Tss::new()),
             stacks: UnsafeCell::new(IstStacks::new()),
         }
@@ -82,9 +83,6 @@ impl PerCpu {
 static BOOT_CPU: PerCpu = PerCpu::new(0, 0);
 static CPUS: [AtomicPtr<PerCpu>; MAX_CPUS] = [const { AtomicPtr::new(core::ptr::null_mut()) }; MAX_CPUS];
 static COUNT: AtomicUsize = AtomicUsize::new(0);
-
-const MSR_FS_BASE: u32 = 0xc000_0100;
-const MSR_GS_BASE: u32 = 0xc000_0101;
 
 /// Gives the boot processor its data, descriptor tables and gates. The first thing the kernel does.
 pub fn init_boot_cpu() {
@@ -106,8 +104,8 @@ pub fn install(cpu: &'static PerCpu) {
         // The field is written once, before GS points here; going through a raw pointer avoids a Cell in the layout.
         this.write(cpu);
         super::gdt::load(&mut *cpu.gdt.get(), &mut *cpu.tss.get(), &*cpu.stacks.get());
-        wrmsr(MSR_GS_BASE, cpu as *const PerCpu as u64);
     }
+    GsBase::write(VirtAddr::from_ptr(cpu));
     CPUS[cpu.index].store(cpu as *const PerCpu as *mut PerCpu, Ordering::Release);
     COUNT.fetch_max(cpu.index + 1, Ordering::AcqRel);
 }
@@ -155,6 +153,6 @@ pub fn all() -> impl Iterator<Item = &'static PerCpu> {
 /// Sets the FS base of this processor: the application's thread pointer.
 #[inline]
 pub fn set_fs_base(base: u64) {
-    // SAFETY: the kernel does not use FS.
-    unsafe { wrmsr(MSR_FS_BASE, base) }
+    // Only programs use FS; their addresses are canonical (`arch_prctl` and `clone` look).
+    FsBase::write(VirtAddr::new_truncate(base));
 }

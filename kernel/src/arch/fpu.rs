@@ -14,6 +14,8 @@ use core::arch::asm;
 use core::cell::UnsafeCell;
 use core::mem::MaybeUninit;
 use core::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering};
+use x86_64::registers::control::{Cr4, Cr4Flags};
+use x86_64::registers::xcontrol::{XCr0, XCr0Flags};
 
 /// All SSE exceptions masked, round to nearest.
 pub const DEFAULT_MXCSR: u32 = 0x1f80;
@@ -29,27 +31,28 @@ pub struct FpuState {
 }
 
 /// Components that we let the processor manage: x87, SSE, AVX, AVX-512 (3), PKRU.
-const WANTED: u64 = 0b10_1110_0111;
+const WANTED: XCr0Flags = XCr0Flags::X87
+    .union(XCr0Flags::SSE)
+    .union(XCr0Flags::AVX)
+    .union(XCr0Flags::OPMASK)
+    .union(XCr0Flags::ZMM_HI256)
+    .union(XCr0Flags::HI16_ZMM)
+    .union(XCr0Flags::MPK);
 
 static FEATURES: AtomicU64 = AtomicU64::new(0);
 static SIZE: AtomicU32 = AtomicU32::new(512);
-
-const CR4_OSXSAVE: u64 = 1 << 18;
 
 /// Switches on XSAVE on the calling processor, where there is one.
 pub fn init_cpu() {
     if cpuid(1, 0).ecx & 1 << 26 != 0 {
         let leaf = cpuid(0xd, 0);
-        let mut features = (u64::from(leaf.edx) << 32 | u64::from(leaf.eax)) & WANTED;
+        let offered = XCr0Flags::from_bits_truncate(u64::from(leaf.edx) << 32 | u64::from(leaf.eax));
+        let mut features = offered & WANTED;
         loop {
-            // SAFETY: XSAVE exists; x87 and SSE are in `features` (architecturally always offered).
+            // SAFETY: XSAVE exists, and the processor offers these components (x87 and SSE always).
             unsafe {
-                let mut cr4: u64;
-                asm!("mov {}, cr4", out(reg) cr4, options(nomem, nostack, preserves_flags));
-                cr4 |= CR4_OSXSAVE;
-                asm!("mov cr4, {}", in(reg) cr4, options(nostack, preserves_flags));
-                asm!("xsetbv", in("ecx") 0, in("eax") features as u32, in("edx") (features >> 32) as u32,
-                    options(nomem, nostack, preserves_flags));
+                Cr4::update(|cr4| *cr4 |= Cr4Flags::OSXSAVE);
+                XCr0::write_raw(features.bits());
             }
             let size = cpuid(0xd, 0).ebx;
             if size as usize <= AREA_SIZE {
@@ -57,9 +60,9 @@ pub fn init_cpu() {
                 break;
             }
             // A processor with a larger layout than any known: do without AVX-512.
-            features &= 0b111;
+            features &= XCr0Flags::X87.union(XCr0Flags::SSE).union(XCr0Flags::AVX);
         }
-        FEATURES.store(features, Ordering::Relaxed);
+        FEATURES.store(features.bits(), Ordering::Relaxed);
     }
     reset();
 }

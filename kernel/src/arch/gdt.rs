@@ -1,18 +1,24 @@
 //! Segments, the task state segment with its IST stacks, and the interrupt descriptor table.
 
-use core::arch::asm;
+use super::trap::{FIRST_IRQ, stub};
+use core::cell::UnsafeCell;
+use x86_64::VirtAddr;
+use x86_64::instructions::tables::load_tss;
+use x86_64::registers::segmentation::{CS, DS, ES, SS, Segment, SegmentSelector};
+use x86_64::structures::gdt::{Descriptor, GlobalDescriptorTable};
+use x86_64::structures::idt::{Entry, InterruptDescriptorTable};
+use x86_64::structures::tss::TaskStateSegment;
 
 /// Selector of the (only) code segment.
 pub const CODE: u16 = 0x08;
 /// Selector of the (only) data segment.
 pub const DATA: u16 = 0x10;
-const TSS: u16 = 0x18;
 
-/// IST slots: ordinary traps; double fault; NMI; machine check. The latter three may come at any instruction.
-const IST_TRAP: u8 = 1;
-const IST_DOUBLE_FAULT: u8 = 2;
-const IST_NMI: u8 = 3;
-const IST_MACHINE_CHECK: u8 = 4;
+/// IST slots, from 0: ordinary traps; double fault; NMI; machine check. The latter three may come at any instruction.
+const IST_TRAP: u16 = 0;
+const IST_DOUBLE_FAULT: u16 = 1;
+const IST_NMI: u16 = 2;
+const IST_MACHINE_CHECK: u16 = 3;
 
 const IST_STACK_SIZE: usize = 4096;
 
@@ -28,73 +34,52 @@ impl IstStacks {
     }
 }
 
-/// A processor's global descriptor table.
-#[repr(C, align(16))]
-pub struct Gdt([u64; 5]);
-
-impl Gdt {
-    /// Flat 64-bit code and data; room for the TSS.
-    pub const fn new() -> Self {
-        Gdt([0, 0x00af_9b00_0000_ffff, 0x00cf_9300_0000_ffff, 0, 0])
-    }
-}
-
+/// A processor's global descriptor table: null, flat 64-bit code and data, and the TSS, which takes two entries.
+pub type Gdt = GlobalDescriptorTable<5>;
 /// A processor's task state segment: only its IST pointers matter.
-#[repr(C, packed(4))]
-pub struct Tss {
-    reserved0: u32,
-    rsp: [u64; 3],
-    reserved1: u64,
-    ist: [u64; 7],
-    reserved2: u64,
-    reserved3: u16,
-    iomap: u16,
-}
+pub type Tss = TaskStateSegment;
 
-impl Tss {
-    /// An empty TSS without an I/O bitmap.
-    pub const fn new() -> Self {
-        Tss {
-            reserved0: 0,
-            rsp: [0; 3],
-            reserved1: 0,
-            ist: [0; 7],
-            reserved2: 0,
-            reserved3: 0,
-            iomap: size_of::<Tss>() as u16,
-        }
-    }
-}
+struct SharedIdt(UnsafeCell<InterruptDescriptorTable>);
+// SAFETY: written by the boot processor alone, before the others run; the processors only read it.
+unsafe impl Sync for SharedIdt {}
+static IDT: SharedIdt = SharedIdt(UnsafeCell::new(InterruptDescriptorTable::new()));
 
-static mut IDT: [[u64; 2]; 256] = [[0; 2]; 256];
-
-fn ist_of(vector: u8) -> u8 {
-    match vector {
-        2 => IST_NMI,
-        8 => IST_DOUBLE_FAULT,
-        18 => IST_MACHINE_CHECK,
-        _ => IST_TRAP,
+fn set<F>(entry: &mut Entry<F>, vector: u8, stack: u16) {
+    // SAFETY: the stub obeys the protocol of its vector, the selector is that of the code segment, and all processors have
+    // all the IST stacks. The gate keeps interrupts out.
+    unsafe {
+        let options = entry.set_handler_addr(VirtAddr::new(stub(vector)));
+        options.set_code_selector(SegmentSelector(CODE)).set_stack_index(stack);
     }
 }
 
 /// Fills the table that all processors share.
 pub fn fill_idt() {
-    for vector in 0..=255u8 {
-        let handler = super::trap::stub(vector);
-        let low = handler & 0xffff
-            | u64::from(CODE) << 16
-            | u64::from(ist_of(vector)) << 32
-            | 0x8e00 << 32
-            | (handler >> 16 & 0xffff) << 48;
-        // SAFETY: only the boot processor runs, with interrupts off.
-        unsafe { IDT[usize::from(vector)] = [low, handler >> 32] };
+    // SAFETY: only the boot processor runs, with interrupts off, and has not loaded the table yet.
+    let idt = unsafe { &mut *IDT.0.get() };
+    set(&mut idt.divide_error, 0, IST_TRAP);
+    set(&mut idt.debug, 1, IST_TRAP);
+    set(&mut idt.non_maskable_interrupt, 2, IST_NMI);
+    set(&mut idt.breakpoint, 3, IST_TRAP);
+    set(&mut idt.overflow, 4, IST_TRAP);
+    set(&mut idt.bound_range_exceeded, 5, IST_TRAP);
+    set(&mut idt.invalid_opcode, 6, IST_TRAP);
+    set(&mut idt.device_not_available, 7, IST_TRAP);
+    set(&mut idt.double_fault, 8, IST_DOUBLE_FAULT);
+    set(&mut idt.invalid_tss, 10, IST_TRAP);
+    set(&mut idt.segment_not_present, 11, IST_TRAP);
+    set(&mut idt.stack_segment_fault, 12, IST_TRAP);
+    set(&mut idt.general_protection_fault, 13, IST_TRAP);
+    set(&mut idt.page_fault, 14, IST_TRAP);
+    set(&mut idt.x87_floating_point, 16, IST_TRAP);
+    set(&mut idt.alignment_check, 17, IST_TRAP);
+    set(&mut idt.machine_check, 18, IST_MACHINE_CHECK);
+    set(&mut idt.simd_floating_point, 19, IST_TRAP);
+    set(&mut idt.virtualization, 20, IST_TRAP);
+    set(&mut idt.cp_protection_exception, 21, IST_TRAP);
+    for vector in FIRST_IRQ..=255 {
+        set(&mut idt[vector], vector, IST_TRAP);
     }
-}
-
-#[repr(C, packed)]
-struct Pointer {
-    limit: u16,
-    base: u64,
 }
 
 /// Loads the tables of the calling processor.
@@ -102,38 +87,30 @@ struct Pointer {
 /// # Safety
 /// They are this processor's own and live for ever; interrupts are off; the IDT is filled.
 pub unsafe fn load(gdt: &mut Gdt, tss: &mut Tss, stacks: &IstStacks) {
-    let mut ist = [0; 7];
-    for (slot, stack) in ist.iter_mut().zip(&stacks.0) {
-        *slot = stack.as_ptr() as u64 + IST_STACK_SIZE as u64;
+    // The structure is packed: its table is replaced as a whole.
+    let mut tops = [VirtAddr::zero(); 7];
+    for (top, stack) in tops.iter_mut().zip(&stacks.0) {
+        *top = VirtAddr::from_ptr(stack.as_ptr()) + IST_STACK_SIZE as u64;
     }
-    tss.ist = ist;
-    let base = tss as *const Tss as u64;
-    gdt.0[3] =
-        (size_of::<Tss>() as u64 - 1) | (base & 0xff_ffff) << 16 | 0x89 << 40 | (base >> 24 & 0xff) << 56;
-    gdt.0[4] = base >> 32;
-    let gdtr = Pointer { limit: size_of::<Gdt>() as u16 - 1, base: gdt as *const Gdt as u64 };
-    let idtr = Pointer { limit: 4095, base: &raw const IDT as u64 };
-    // SAFETY: the tables are valid; reloading CS by a far return keeps executing the next line. SS is reloaded, too:
-    // UEFI leaves a selector there that the next iretq would trip over.
+    tss.interrupt_stack_table = tops;
+    *gdt = Gdt::empty();
+    let code = gdt.append(Descriptor::kernel_code_segment());
+    let data = gdt.append(Descriptor::kernel_data_segment());
+    debug_assert_eq!(
+        (code, data),
+        (SegmentSelector(CODE), SegmentSelector(DATA)),
+        "the selectors are constants"
+    );
+    // SAFETY: the tables are valid and stay. SS is reloaded, too: UEFI leaves a selector there that the next iretq would
+    // trip over.
     unsafe {
-        asm!(
-            "lgdt [{gdtr}]",
-            "lidt [{idtr}]",
-            "mov ss, {data:x}",
-            "mov ds, {data:x}",
-            "mov es, {data:x}",
-            "ltr {tss:x}",
-            "push {code}",
-            "lea {tmp}, [rip + 2f]",
-            "push {tmp}",
-            "retfq",
-            "2:",
-            gdtr = in(reg) &gdtr,
-            idtr = in(reg) &idtr,
-            data = in(reg) u64::from(DATA),
-            tss = in(reg) u64::from(TSS),
-            code = in(reg) u64::from(CODE),
-            tmp = out(reg) _,
-        );
+        let tss = gdt.append(Descriptor::tss_segment_unchecked(tss));
+        gdt.load_unsafe();
+        (*IDT.0.get()).load_unsafe();
+        CS::set_reg(code);
+        SS::set_reg(data);
+        DS::set_reg(data);
+        ES::set_reg(data);
+        load_tss(tss);
     }
 }

@@ -22,29 +22,26 @@ pub mod smp;
 pub mod tlb;
 pub mod trap;
 
+use x86_64::instructions::interrupts;
+
 core::arch::global_asm!(include_str!("boot.s"));
 
 /// Lets interrupts in.
 #[inline]
 pub fn interrupts_on() {
-    // SAFETY: interrupt handlers run on IST stacks and preserve everything.
-    unsafe { core::arch::asm!("sti", options(nostack)) }
+    interrupts::enable();
 }
 
 /// Keeps interrupts out.
 #[inline]
 pub fn interrupts_off() {
-    // SAFETY: only delays interrupts.
-    unsafe { core::arch::asm!("cli", options(nostack)) }
+    interrupts::disable();
 }
 
 /// Whether this processor takes interrupts.
 #[inline]
 pub fn interrupts_enabled() -> bool {
-    let flags: u64;
-    // SAFETY: reads the flags through the stack.
-    unsafe { core::arch::asm!("pushfq", "pop {}", out(reg) flags, options(nomem, preserves_flags)) }
-    flags & 0x200 != 0
+    interrupts::are_enabled()
 }
 
 /// Keeps interrupts out while it lives; nests.
@@ -80,8 +77,8 @@ impl Drop for IrqGuard {
 /// Stops this processor for ever.
 pub fn halt() -> ! {
     loop {
-        // SAFETY: nothing runs here any more.
-        unsafe { core::arch::asm!("cli", "hlt", options(nostack)) }
+        interrupts::disable();
+        x86_64::instructions::hlt();
     }
 }
 

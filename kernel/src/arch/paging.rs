@@ -3,31 +3,14 @@
 use crate::boot::BootInfo;
 use crate::mm::{frame, phys};
 use crate::sync::IrqLock;
-use core::arch::asm;
+use x86_64::registers::control::{Cr3, Cr3Flags};
+use x86_64::structures::paging::PhysFrame;
+use x86_64::{PhysAddr, VirtAddr};
 
-/// Bits of a page-table entry.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Flags(pub u64);
+pub use x86_64::structures::paging::PageTableFlags as Flags;
 
-impl Flags {
-    /// The entry maps something.
-    pub const PRESENT: Flags = Flags(1);
-    /// Writes are allowed (also for ring 0: CR0.WP is set).
-    pub const WRITABLE: Flags = Flags(2);
-    /// Strongly uncached (write-through and cache-disable).
-    pub const UNCACHED: Flags = Flags(0x18);
-    /// A 2 MiB or 1 GiB page.
-    pub const LARGE: Flags = Flags(0x80);
-    /// No instruction fetches.
-    pub const NO_EXECUTE: Flags = Flags(1 << 63);
-}
-
-impl core::ops::BitOr for Flags {
-    type Output = Flags;
-    fn bitor(self, other: Flags) -> Flags {
-        Flags(self.0 | other.0)
-    }
-}
+/// Strongly uncached: write-through and cache-disable.
+pub const UNCACHED: Flags = Flags::WRITE_THROUGH.union(Flags::NO_CACHE);
 
 /// The physical address in an entry.
 pub const ADDRESS: u64 = 0x000f_ffff_ffff_f000;
@@ -53,10 +36,10 @@ unsafe fn entry(root: u64, offset: u64, virt: u64, level: u32, new: NewTable<'_>
         }
         // SAFETY: `table` is a page table (the root, or made below).
         unsafe {
-            if slot.read() & Flags::PRESENT.0 == 0 {
-                slot.write(new() | (Flags::PRESENT | Flags::WRITABLE).0);
+            if slot.read() & Flags::PRESENT.bits() == 0 {
+                slot.write(new() | (Flags::PRESENT | Flags::WRITABLE).bits());
             }
-            if slot.read() & Flags::LARGE.0 != 0 {
+            if slot.read() & Flags::HUGE_PAGE.bits() != 0 {
                 return None;
             }
             table = slot.read() & ADDRESS;
@@ -90,9 +73,16 @@ pub fn map_kernel(virt: u64, physical: u64, flags: Flags) {
     // SAFETY: the kernel's own tables, locked; all RAM is in the direct map.
     unsafe {
         // In a large page of the direct map (RAM, or a device among it) it is reachable already.
-        set(phys::kernel_pml4(), phys::DIRECT_MAP, virt, 1, physical | flags.0 | Flags::PRESENT.0, &mut new);
-        asm!("invlpg [{}]", in(reg) virt, options(nostack, preserves_flags));
+        set(
+            phys::kernel_pml4(),
+            phys::DIRECT_MAP,
+            virt,
+            1,
+            physical | flags.bits() | Flags::PRESENT.bits(),
+            &mut new,
+        );
     }
+    x86_64::instructions::tlb::flush(VirtAddr::new(virt));
 }
 
 unsafe extern "C" {
@@ -126,10 +116,10 @@ pub fn build_kernel_tables(boot: &BootInfo, extra: u64, new: NewTable<'_>) -> u6
             // SAFETY: tables come from `new`; identity mapped, so offset 0.
             unsafe {
                 if gigantic && at.is_multiple_of(GIB) && at + GIB <= end {
-                    set(root, 0, phys::DIRECT_MAP + at, 3, at | (flags | Flags::LARGE).0, new);
+                    set(root, 0, phys::DIRECT_MAP + at, 3, at | (flags | Flags::HUGE_PAGE).bits(), new);
                     at += GIB;
                 } else {
-                    set(root, 0, phys::DIRECT_MAP + at, 2, at | (flags | Flags::LARGE).0, new);
+                    set(root, 0, phys::DIRECT_MAP + at, 2, at | (flags | Flags::HUGE_PAGE).bits(), new);
                     at += LARGE;
                 }
             }
@@ -149,7 +139,7 @@ pub fn build_kernel_tables(boot: &BootInfo, extra: u64, new: NewTable<'_>) -> u6
         };
         // SAFETY: as above.
         unsafe {
-            set(root, 0, page, 1, (page - phys::KERNEL_BASE) | rights.0, new);
+            set(root, 0, page, 1, (page - phys::KERNEL_BASE) | rights.bits(), new);
         }
         page += 4096;
     }
@@ -163,5 +153,5 @@ pub fn build_kernel_tables(boot: &BootInfo, extra: u64, new: NewTable<'_>) -> u6
 /// Loads a top page table on this processor. Interrupts are off, or nobody else changes this processor's table.
 pub fn load(root: u64) {
     // SAFETY: every root shares the kernel's half, so execution goes on.
-    unsafe { asm!("mov cr3, {}", in(reg) root, options(nostack, preserves_flags)) }
+    unsafe { Cr3::write(PhysFrame::containing_address(PhysAddr::new(root)), Cr3Flags::empty()) }
 }

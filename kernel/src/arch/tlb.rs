@@ -2,8 +2,9 @@
 
 use super::{IrqGuard, apic, cpu, interrupts_enabled};
 use crate::sync::IrqLock;
-use core::arch::asm;
 use core::sync::atomic::{AtomicU64, Ordering};
+use x86_64::VirtAddr;
+use x86_64::instructions::tlb::{flush, flush_all};
 
 /// Beyond so many pages a full flush is cheaper.
 const MAX_SINGLE: u64 = 32;
@@ -17,16 +18,13 @@ static PENDING: AtomicU64 = AtomicU64::new(0);
 /// Forgets the translations of `start..end` (page-aligned) on this processor.
 pub fn flush_local(start: u64, end: u64) {
     if end.saturating_sub(start) / 4096 > MAX_SINGLE {
-        // SAFETY: reloading CR3 drops all non-global translations; the kernel uses no global ones.
-        unsafe {
-            asm!("mov {0}, cr3", "mov cr3, {0}", out(reg) _, options(nostack, preserves_flags));
-        }
+        // By reloading CR3, which keeps global translations; the kernel uses none.
+        flush_all();
         return;
     }
     let mut page = start & !4095;
     while page < end {
-        // SAFETY: forgets one translation.
-        unsafe { asm!("invlpg [{}]", in(reg) page, options(nostack, preserves_flags)) };
+        flush(VirtAddr::new_truncate(page));
         page += 4096;
     }
 }

@@ -16,6 +16,7 @@ use super::{apic, fpu, irq};
 use core::arch::naked_asm;
 use core::fmt;
 use spin::Once;
+use x86_64::registers::control::Cr2;
 
 /// The general registers of the interrupted code. Its FPU state is kept beside, see [`fpu::saved`].
 #[repr(C)]
@@ -362,8 +363,8 @@ extern "C" fn dispatch(frame: &mut TrapFrame, sse: &mut SavedSse) {
 fn exception(frame: &mut TrapFrame) {
     let mut address = 0u64;
     if frame.vector == 14 {
-        // SAFETY: reads the faulting address before anything else can fault.
-        unsafe { core::arch::asm!("mov {}, cr2", out(reg) address, options(nomem, nostack, preserves_flags)) }
+        // Before anything else can fault.
+        address = Cr2::read_raw();
     }
     // As in a system call: what the handler needs of the other registers, it puts in safety.
     let from_app = frame.from_app();

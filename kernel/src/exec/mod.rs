@@ -5,6 +5,7 @@
 
 mod elf;
 mod stack;
+mod vdso;
 
 use crate::mm::address_space::{AddressSpace, PAGE};
 use crate::mm::vma::{Backing, Prot};
@@ -129,7 +130,9 @@ fn load_elf(
     }
     let prot = Prot(Prot::READ | Prot::WRITE | if elf.executable_stack { Prot::EXEC } else { 0 });
     space.map(STACK_TOP - STACK_SIZE, STACK_SIZE, true, prot, Backing::Anonymous, "[stack]").map_err(fail)?;
+    let vdso = vdso::map(&space).map_err(fail)?;
     let layout = stack::Layout {
+        vdso,
         top: STACK_TOP,
         headers: elf.header_address.map_or(0, |a| a.wrapping_add(bias)),
         header_size: elf.headers.1,

@@ -7,6 +7,8 @@ use vfs::Errno;
 
 /// What the auxiliary vector tells.
 pub struct Layout {
+    /// Where the vDSO's image is.
+    pub vdso: u64,
     /// Top of the stack's area.
     pub top: u64,
     /// Address of the program headers.
@@ -42,6 +44,7 @@ const AT_SECURE: u64 = 23;
 const AT_RANDOM: u64 = 25;
 const AT_HWCAP2: u64 = 26;
 const AT_EXECFN: u64 = 31;
+const AT_SYSINFO_EHDR: u64 = 33;
 const AT_MINSIGSTKSZ: u64 = 51;
 
 struct Strings {
@@ -79,7 +82,8 @@ pub fn build(
     let env: Vec<u64> = env.iter().map(|s| strings.push(s)).collect();
     let args: Vec<u64> = args.iter().map(|s| strings.push(s)).collect();
 
-    let auxv: [(u64, u64); 20] = [
+    let auxv: [(u64, u64); 21] = [
+        (AT_SYSINFO_EHDR, layout.vdso),
         (AT_MINSIGSTKSZ, 1024 + fpu::state_size() as u64),
         (AT_HWCAP, u64::from(arch::cpuid(1, 0).edx)),
         (AT_PAGESZ, PAGE),

@@ -14,7 +14,7 @@ use super::file_pages::Pages;
 use super::page_table::{NO_EXECUTE, OutOfFrames, PRESENT, PageTable, SHARED, WRITABLE, frame_of};
 use super::usercopy::USER_END;
 use super::vma::{self, Areas, Backing, Prot, Vma};
-use super::{frame, phys};
+use super::{frame, phys, pressure};
 use crate::arch::tlb;
 use alloc::collections::BTreeMap;
 use alloc::string::String;
@@ -358,6 +358,42 @@ impl AddressSpace {
         tlb::shootdown(self.root, start, end);
         self.finish(removed, start, end);
         Ok(())
+    }
+
+    /// Whether all of a range is mapped.
+    pub fn is_mapped(&self, start: u64, end: u64) -> bool {
+        let state = self.state.lock();
+        let mut at = start;
+        while at < end {
+            match vma::find(&state.areas, at) {
+                Some((_, area)) => at = area.end,
+                None => return false,
+            }
+        }
+        true
+    }
+
+    /// For each page of a range, 1 if it is present.
+    pub fn present(&self, start: u64, end: u64) -> Vec<u8> {
+        let mut present = alloc::vec![0; ((end - start) / PAGE) as usize];
+        self.state.lock().table.for_each(start, end, |virt, entry| {
+            present[((virt - start) / PAGE) as usize] = 1;
+            entry
+        });
+        present
+    }
+
+    /// Brings in the pages of a range, as far as its file and the memory reach (`MAP_POPULATE`).
+    pub fn populate(&self, start: u64, len: u64, prot: Prot) {
+        if !prot.any() {
+            return;
+        }
+        let access = if prot.write() { Access::Write } else { Access::Read };
+        for page in (start..start.saturating_add(len)).step_by(PAGE as usize) {
+            if !pressure::plenty() || self.fault(page, access).is_err() {
+                return;
+            }
+        }
     }
 
     /// `msync`: writes what was changed through shared mappings in a range to the files; durable if `sync`.

@@ -109,6 +109,21 @@ impl Pages {
         Arc::new(Pages { file, id, state: Mutex::new(state) })
     }
 
+    /// Zeros that belong to the kernel, too: so many bytes in a row, and where the kernel sees them. They stay for as long
+    /// as the object.
+    pub fn contiguous(len: u64) -> Result<(Arc<Self>, *mut u8), OutOfFrames> {
+        let count = len.div_ceil(PAGE);
+        let first = frame::alloc_contiguous(count as usize, 1).ok_or(OutOfFrames)?;
+        let at = phys::to_virt(first);
+        // SAFETY: frames of ours.
+        unsafe { at.write_bytes(0, (count * PAGE) as usize) };
+        let pages = Self::new(None);
+        pages.state.lock().pages = (0..count)
+            .map(|i| (i, Page { frame: first + i * PAGE, dirty: false, owner: Owner::Us }))
+            .collect();
+        Ok((pages, at))
+    }
+
     /// Notes that `space` maps some of them.
     pub fn add_space(&self, space: &Weak<AddressSpace>) {
         let mut state = self.state.lock();

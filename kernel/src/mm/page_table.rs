@@ -10,18 +10,19 @@
 //! are emptied, forgotten everywhere, and kept for the next one.
 
 use super::{frame, phys};
-use crate::arch::{paging::ADDRESS, tlb};
+use crate::arch::paging::{ADDRESS, Flags};
+use crate::arch::tlb;
 use alloc::vec::Vec;
 use platform::sync::Mutex;
 
 /// The page is accessible.
-pub const PRESENT: u64 = 1;
+pub const PRESENT: u64 = Flags::PRESENT.bits();
 /// The page can be written.
-pub const WRITABLE: u64 = 2;
+pub const WRITABLE: u64 = Flags::WRITABLE.bits();
 /// The frame belongs to somebody else (a bit that the processor ignores).
-pub const SHARED: u64 = 1 << 9;
+pub const SHARED: u64 = Flags::BIT_9.bits();
 /// No instruction fetches.
-pub const NO_EXECUTE: u64 = 1 << 63;
+pub const NO_EXECUTE: u64 = Flags::NO_EXECUTE.bits();
 
 const PAGE: u64 = phys::FRAME_SIZE;
 

@@ -1,6 +1,6 @@
 //! Physical memory and how the kernel sees it: the direct map.
 
-use crate::arch::paging::{self, Flags};
+use crate::arch::paging::{self, Flags, UNCACHED};
 use core::sync::atomic::{AtomicU64, Ordering};
 
 /// Where physical address 0 is mapped.
@@ -51,7 +51,7 @@ pub(super) fn set_kernel_pml4(root: u64) {
 pub fn map_device(physical: u64, len: u64) -> u64 {
     let start = physical & !(FRAME_SIZE - 1);
     let end = (physical + len).next_multiple_of(FRAME_SIZE);
-    let flags = Flags::WRITABLE | Flags::NO_EXECUTE | Flags::UNCACHED;
+    let flags = Flags::WRITABLE | Flags::NO_EXECUTE | UNCACHED;
     for page in (start..end).step_by(FRAME_SIZE as usize) {
         paging::map_kernel(DIRECT_MAP + page, page, flags);
     }

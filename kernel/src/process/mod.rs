@@ -12,6 +12,7 @@ pub mod crash;
 pub mod info;
 mod kstat;
 pub mod signals;
+pub mod workers;
 
 use crate::arch::fpu;
 use crate::arch::trap::{self, TrapFrame};
@@ -121,6 +122,14 @@ pub struct Process {
     pub past_cpu_ns: AtomicU64,
     /// When `SIGALRM` is due (monotonic, 0 = never), and the interval after it.
     pub alarm: Mutex<(u64, u64)>,
+    /// What works on its asynchronous requests.
+    pub workers: workers::Workers,
+    /// Its contexts of Linux AIO, by their number.
+    pub aio: Mutex<BTreeMap<u64, Arc<crate::abi::aio::Context>>>,
+    /// Its timers (`timer_create`), by number.
+    pub timers: Mutex<BTreeMap<u32, crate::abi::timers::Timer>>,
+    /// Woken when a signal has come (`signalfd`).
+    pub signalled: Waiters,
     exiting: AtomicBool,
     ending: Mutex<Option<Ending>>,
     ended: Waiters,
@@ -166,6 +175,8 @@ pub struct Task {
     pub robust_list: AtomicU64,
     /// The FS base to start with.
     pub fs_base: AtomicU64,
+    /// It is a worker that shall end.
+    pub leaving: AtomicBool,
 }
 
 /// The calling task. `None` in kernel threads.
@@ -234,6 +245,10 @@ impl Process {
             started_ns: crate::time::monotonic_ns(),
             past_cpu_ns: AtomicU64::new(0),
             alarm: Mutex::new((0, 0)),
+            workers: workers::Workers::default(),
+            aio: Mutex::new(BTreeMap::new()),
+            timers: Mutex::new(BTreeMap::new()),
+            signalled: Waiters::new(),
             exiting: AtomicBool::new(false),
             ending: Mutex::new(None),
             ended: Waiters::new(),
@@ -288,6 +303,7 @@ impl Process {
             return;
         }
         self.pending.lock().add(info);
+        self.signalled.wake();
         let tasks = self.all_tasks();
         let bit = signals::bit(info.signal);
         let ready = tasks.iter().find(|t| t.mask.load(Ordering::Relaxed) & bit == 0);
@@ -318,9 +334,20 @@ impl Process {
 impl Task {
     /// Makes a thread of `process` and enters it there. It does not run yet.
     pub fn new(process: &Arc<Process>, tid: u32, mask: u64) -> Arc<Task> {
+        let task = Self::make(process, tid, mask);
+        process.tasks.lock().insert(tid, Arc::clone(&task));
+        task
+    }
+
+    /// A task that works for `process` and takes no signals.
+    pub fn outside(process: &Arc<Process>, tid: u32) -> Arc<Task> {
+        Self::make(process, tid, u64::MAX)
+    }
+
+    fn make(process: &Arc<Process>, tid: u32, mask: u64) -> Arc<Task> {
         let path = process.program.lock().path.clone();
         let name = path.rsplit(|b| *b == b'/').next().unwrap_or_default();
-        let task = Arc::new(Task {
+        Arc::new(Task {
             tid,
             process: Arc::clone(process),
             name: Mutex::new(name[..name.len().min(15)].to_vec()),
@@ -333,9 +360,8 @@ impl Task {
             clear_tid: AtomicU64::new(0),
             robust_list: AtomicU64::new(0),
             fs_base: AtomicU64::new(0),
-        });
-        process.tasks.lock().insert(tid, Arc::clone(&task));
-        task
+            leaving: AtomicBool::new(false),
+        })
     }
 
     /// Starts it with these registers.
@@ -366,6 +392,7 @@ impl Task {
             return;
         }
         self.pending.lock().add(info);
+        self.process.signalled.wake();
         self.notify();
     }
 
@@ -374,7 +401,7 @@ impl Task {
         if !self.attention.load(Ordering::SeqCst) {
             return false;
         }
-        if self.process.is_exiting() {
+        if self.process.is_exiting() || self.leaving.load(Ordering::SeqCst) {
             return true;
         }
         let open = !self.mask.load(Ordering::Relaxed);
@@ -453,6 +480,8 @@ fn leave(task: &'static Task) {
 
 /// Lets go of what a process holds. Called by its last thread.
 fn bury(process: &Arc<Process>) {
+    process.workers.stop();
+    process.aio.lock().clear();
     for file in process.fds.take_all() {
         closed(process, &file);
     }

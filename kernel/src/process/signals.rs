@@ -97,8 +97,10 @@ pub struct SigInfo {
     pub signal: u8,
     /// `si_code`.
     pub code: i32,
-    /// Sender.
+    /// Sender, or the number of a timer.
     pub pid: u32,
+    /// What stands behind that: the sender's user, or how often a timer has rung too often.
+    pub second: u32,
     /// Faulting address for memory signals, value for queued ones.
     pub value: u64,
 }
@@ -111,12 +113,12 @@ impl SigInfo {
 
     /// From `kill` (code 0) or `tgkill` (code -6).
     pub fn user(signal: u8, code: i32, pid: u32) -> Self {
-        SigInfo { signal, code, pid, value: 0 }
+        SigInfo { signal, code, pid, ..SigInfo::default() }
     }
 
     /// A memory fault at `address`.
     pub fn fault(signal: u8, code: i32, address: u64) -> Self {
-        SigInfo { signal, code, pid: 0, value: address }
+        SigInfo { signal, code, value: address, ..SigInfo::default() }
     }
 
     /// The 128 bytes of `siginfo_t`.
@@ -129,6 +131,7 @@ impl SigInfo {
             out[16..24].copy_from_slice(&self.value.to_le_bytes());
         } else {
             out[16..20].copy_from_slice(&self.pid.to_le_bytes());
+            out[20..24].copy_from_slice(&self.second.to_le_bytes());
             out[24..32].copy_from_slice(&self.value.to_le_bytes());
         }
         out
