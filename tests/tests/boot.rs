@@ -218,6 +218,12 @@ fn mapped_files_events_and_names() {
 }
 
 #[test]
+fn asynchronous_requests_clocks_and_signals() {
+    let guest = Guest::new(add_checks);
+    guest.checks(&["--cpus", "2"], &["asynchronous", "signals"]);
+}
+
+#[test]
 fn a_program_that_wants_too_much_memory_is_ended_by_name() {
     let guest = Guest::new(add_checks);
     let output = guest.boot(&["--memory", "96M"], &[CHECKS, "hunger"]);

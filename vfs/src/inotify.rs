@@ -76,7 +76,14 @@ const QUEUE_MAX: usize = 16_384;
 /// Watches of one instance at most.
 const WATCHES_MAX: usize = 65_536;
 
-type Key = (u64, u64);
+/// What a file is known by, after it is gone, too.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Subject {
+    fs_id: u64,
+    ino: u64,
+}
+
+type Key = Subject;
 
 struct Watcher {
     instance: Weak<Inotify>,
@@ -93,8 +100,16 @@ fn table() -> &'static Mutex<HashMap<Key, Vec<Watcher>>> {
     TABLE.call_once(|| Mutex::new(HashMap::new()))
 }
 
-fn key_of(inode: &dyn Inode) -> Key {
-    (inode.fs_id(), inode.ino())
+impl From<&dyn Inode> for Subject {
+    fn from(inode: &dyn Inode) -> Self {
+        Subject { fs_id: inode.fs_id(), ino: inode.ino() }
+    }
+}
+
+/// Whether anybody watches anything.
+#[must_use]
+pub fn is_used() -> bool {
+    WATCHES.load(Ordering::Relaxed) != 0
 }
 
 #[derive(Default)]
@@ -139,7 +154,7 @@ impl Inotify {
             return Err(Errno::ENOTDIR);
         }
         let keep = mask & (Events::ALL | Events::ONESHOT);
-        let key = key_of(&**inode);
+        let key = Subject::from(&**inode);
         let mut table = table().lock();
         let watchers = table.entry(key).or_default();
         let mine = |w: &&mut Watcher| core::ptr::eq(w.instance.as_ptr(), Arc::as_ptr(self));
@@ -259,15 +274,15 @@ pub fn cookie() -> u32 {
     COOKIE.fetch_add(1, Ordering::Relaxed)
 }
 
-/// Something happened to `inode`, or to the entry `name` in it.
-pub fn notify(inode: &dyn Inode, events: Events, name: Option<&[u8]>, cookie: u32) {
-    if WATCHES.load(Ordering::Relaxed) == 0 {
+/// Something happened to a file, or to the entry `name` in it.
+pub fn notify(subject: impl Into<Subject>, events: Events, name: Option<&[u8]>, cookie: u32) {
+    if !is_used() {
         return;
     }
     let mut told = Vec::new();
     {
         let table = table().lock();
-        let Some(watchers) = table.get(&key_of(inode)) else { return };
+        let Some(watchers) = table.get(&subject.into()) else { return };
         for watcher in watchers.iter().filter(|w| w.mask.intersects(events & Events::ALL)) {
             if let Some(instance) = watcher.instance.upgrade() {
                 told.push((instance, watcher.number, watcher.mask));
@@ -285,7 +300,7 @@ pub fn notify(inode: &dyn Inode, events: Events, name: Option<&[u8]>, cookie: u3
 
 /// Something happened to the file at `place`: told to who watches it, and to who watches its directory.
 pub fn notify_place(place: &Place, events: Events) {
-    if WATCHES.load(Ordering::Relaxed) == 0 {
+    if !is_used() {
         return;
     }
     let directory = place.inode.file_type() == FileType::Directory;

@@ -5,7 +5,7 @@
 use crate::errno::{Errno, Result};
 use crate::file::File;
 use crate::inode::{Inode, Stream};
-use crate::inotify::{Events, cookie, notify, notify_place};
+use crate::inotify::{self, Events, Subject, cookie, notify, notify_place};
 use crate::path::{Last, Place, Tree};
 use crate::pipe::Pipe;
 use crate::types::{FileType, New, OpenFlags, RenameFlags};
@@ -194,26 +194,33 @@ impl Vfs {
             Err(Errno::EEXIST) => return Err(Errno::EISDIR),
             last => last?,
         };
-        // Let go of before it is removed: what is in use is not (a snapshot by its directory).
-        if directory || last.slash {
-            let found = self.tree.finish(&last, false)?;
-            if last.slash && found.inode.file_type() != FileType::Directory {
+        let watched = inotify::is_used();
+        let mut found = None;
+        if directory || last.slash || watched {
+            let place = self.tree.finish(&last, false)?;
+            if last.slash && place.inode.file_type() != FileType::Directory {
                 return Err(Errno::ENOTDIR);
             }
-            if self.covered(&last, &found) {
+            if self.covered(&last, &place) {
                 return Err(Errno::EBUSY);
             }
+            found = Some(place);
         }
+        let subject = found.as_ref().map(|place| Subject::from(&*place.inode));
         if directory {
+            // Let go of before it is removed: what is in use is not (a snapshot by its directory).
+            found = None;
             last.dir.inode.rmdir(&last.name)?
         } else {
             last.dir.inode.unlink(&last.name)?
         }
-        let is_directory = is_directory(found.inode.file_type());
-        notify(&*last.dir.inode, Events::DELETE | is_directory, Some(&last.name), 0);
-        let gone = directory || found.inode.stat().is_ok_and(|stat| stat.nlink == 0);
-        let event = if gone { Events::DELETE_SELF } else { Events::ATTRIB };
-        notify(&*found.inode, event | is_directory, None, 0);
+        if let (true, Some(subject)) = (watched, subject) {
+            let is_directory = if directory { Events::ISDIR } else { Events::empty() };
+            notify(&*last.dir.inode, Events::DELETE | is_directory, Some(&last.name), 0);
+            let gone = found.is_none_or(|place| place.inode.stat().is_ok_and(|stat| stat.nlink == 0));
+            let event = if gone { Events::DELETE_SELF } else { Events::ATTRIB };
+            notify(subject, event | is_directory, None, 0);
+        }
         Ok(())
     }
 

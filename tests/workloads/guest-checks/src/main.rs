@@ -1,11 +1,15 @@
 //! `guest-checks VERB…`: checks of the kernel that need a program of their own. Each verb prints one line and ends with
 //! status 0, or says what is wrong and ends with status 1.
 
+mod asynchronous;
 mod events;
+mod hostile;
 mod hunger;
 mod mapping;
+mod memory;
 mod names;
 mod sockets;
+mod signals;
 mod vectors;
 
 use std::process::ExitCode;
@@ -17,6 +21,11 @@ const CHECKS: &[(&str, Check)] = &[
     ("mapping", mapping::run),
     ("events", events::run),
     ("names", names::run),
+    ("asynchronous", asynchronous::run),
+    ("memory", memory::run),
+    ("signals", signals::run),
+    ("wild", hostile::wild),
+    ("fuzz", hostile::fuzz),
     ("hunger", hunger::run),
     ("sockets", sockets::run),
     ("serve", sockets::serve),

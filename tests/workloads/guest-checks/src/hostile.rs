@@ -1,0 +1,272 @@
+//! System calls with arguments that a sane program would not pass.
+//!
+//! `wild`: pointers to nowhere are answered by `EFAULT`. `fuzz`: random arguments, until the time is over or the program has
+//! destroyed itself; what must not happen is that the kernel stops. The seed is printed; `FUZZ_SEED` and `FUZZ_MS` in the
+//! environment set seed and time.
+
+use std::time::{Duration, Instant};
+
+/// Calls that read or write memory: number, arguments with 0 for the pointer that is made wild, which argument that is.
+const POINTERS: &[(i64, [u64; 6], usize)] = &[
+    (libc::SYS_read, [3, 0, 100, 0, 0, 0], 1),
+    (libc::SYS_write, [3, 0, 100, 0, 0, 0], 1),
+    (libc::SYS_pread64, [3, 0, 100, 0, 0, 0], 1),
+    (libc::SYS_pwrite64, [3, 0, 100, 0, 0, 0], 1),
+    (libc::SYS_readv, [3, 0, 1, 0, 0, 0], 1),
+    (libc::SYS_writev, [3, 0, 1, 0, 0, 0], 1),
+    (libc::SYS_open, [0, 0, 0, 0, 0, 0], 0),
+    (libc::SYS_openat, [AT, 0, 0, 0, 0, 0], 1),
+    (libc::SYS_stat, [0, 0, 0, 0, 0, 0], 0),
+    (libc::SYS_fstat, [3, 0, 0, 0, 0, 0], 1),
+    (libc::SYS_newfstatat, [AT, 0, 0, 0, 0, 0], 1),
+    (libc::SYS_statx, [AT, 0, 0, 0x7ff, 0, 0], 1),
+    (libc::SYS_statfs, [0, 0, 0, 0, 0, 0], 0),
+    (libc::SYS_access, [0, 0, 0, 0, 0, 0], 0),
+    (libc::SYS_mkdir, [0, 0o755, 0, 0, 0, 0], 0),
+    (libc::SYS_unlink, [0, 0, 0, 0, 0, 0], 0),
+    (libc::SYS_rename, [0, 0, 0, 0, 0, 0], 0),
+    (libc::SYS_readlink, [0, 0, 100, 0, 0, 0], 0),
+    (libc::SYS_getdents64, [4, 0, 4096, 0, 0, 0], 1),
+    (libc::SYS_getcwd, [0, 4096, 0, 0, 0, 0], 0),
+    (libc::SYS_pipe, [0, 0, 0, 0, 0, 0], 0),
+    (libc::SYS_pipe2, [0, 0, 0, 0, 0, 0], 0),
+    (libc::SYS_poll, [0, 1, 0, 0, 0, 0], 0),
+    (libc::SYS_select, [8, 0, 0, 0, 0, 0], 1),
+    (libc::SYS_rt_sigaction, [10, 0, 0, 8, 0, 0], 1),
+    (libc::SYS_rt_sigprocmask, [0, 0, 0, 8, 0, 0], 1),
+    (libc::SYS_rt_sigpending, [0, 8, 0, 0, 0, 0], 0),
+    (libc::SYS_rt_sigtimedwait, [0, 0, 0, 8, 0, 0], 0),
+    (libc::SYS_sigaltstack, [0, 0, 0, 0, 0, 0], 0),
+    (libc::SYS_nanosleep, [0, 0, 0, 0, 0, 0], 0),
+    (libc::SYS_clock_gettime, [1, 0, 0, 0, 0, 0], 1),
+    (libc::SYS_clock_getres, [1, 0, 0, 0, 0, 0], 1),
+    (libc::SYS_clock_nanosleep, [1, 0, 0, 0, 0, 0], 2),
+    (libc::SYS_getrusage, [0, 0, 0, 0, 0, 0], 1),
+    (libc::SYS_getrlimit, [7, 0, 0, 0, 0, 0], 1),
+    (libc::SYS_prlimit64, [0, 7, 0, 0, 0, 0], 2),
+    (libc::SYS_sysinfo, [0, 0, 0, 0, 0, 0], 0),
+    (libc::SYS_uname, [0, 0, 0, 0, 0, 0], 0),
+    (libc::SYS_times, [0, 0, 0, 0, 0, 0], 0),
+    (libc::SYS_getitimer, [0, 0, 0, 0, 0, 0], 1),
+    (libc::SYS_setitimer, [0, 0, 0, 0, 0, 0], 1),
+    (libc::SYS_getrandom, [0, 16, 0, 0, 0, 0], 0),
+    (libc::SYS_sched_getaffinity, [0, 128, 0, 0, 0, 0], 2),
+    (libc::SYS_futex, [0, 0, 0, 0, 0, 0], 0),
+    (libc::SYS_timer_create, [1, 0, 0, 0, 0, 0], 1),
+    (libc::SYS_memfd_create, [0, 0, 0, 0, 0, 0], 0),
+    (libc::SYS_signalfd4, [u64::MAX, 0, 8, 0, 0, 0], 1),
+    (libc::SYS_io_setup, [8, 0, 0, 0, 0, 0], 1),
+    (425, [8, 0, 0, 0, 0, 0], 1),
+    (libc::SYS_execve, [0, 0, 0, 0, 0, 0], 0),
+    (libc::SYS_getxattr, [0, 0, 0, 0, 0, 0], 0),
+    (libc::SYS_clone3, [0, 88, 0, 0, 0, 0], 0),
+    (libc::SYS_fcntl, [3, 5, 0, 0, 0, 0], 2),
+    (libc::SYS_capget, [0, 0, 0, 0, 0, 0], 0),
+];
+const AT: u64 = libc::AT_FDCWD as u64;
+
+/// Addresses that a program never has: unmapped, in the kernel's half, not canonical, at the end.
+const WILD: [u64; 7] =
+    [8, 0xdead_b000, 0xffff_8000_0000_1000, 0xffff_ffff_8020_0000, 0x8000_0000_0000, 1 << 62, u64::MAX - 7];
+
+fn call(number: i64, a: [u64; 6]) -> i64 {
+    // SAFETY: not at all: the kernel has to cope.
+    let result = unsafe { libc::syscall(number, a[0], a[1], a[2], a[3], a[4], a[5]) };
+    if result < 0 { -i64::from(std::io::Error::last_os_error().raw_os_error().unwrap_or(0)) } else { result }
+}
+
+/// Opens descriptors 3 (a file with something in it) and 4 (a directory).
+fn open() -> Result<(), String> {
+    std::fs::write("/data/hostile", [7; 5000]).map_err(|e| e.to_string())?;
+    // SAFETY: names that end, and descriptors that nobody else uses any more.
+    let fds = unsafe {
+        let file = libc::open(c"/data/hostile".as_ptr(), libc::O_RDWR);
+        let folder = libc::open(c"/".as_ptr(), libc::O_RDONLY);
+        let (file, folder) = (libc::fcntl(file, libc::F_DUPFD, 50), libc::fcntl(folder, libc::F_DUPFD, 60));
+        [libc::dup2(file, 3), libc::dup2(folder, 4)]
+    };
+    if fds == [3, 4] { Ok(()) } else { Err(format!("descriptors {fds:?}")) }
+}
+
+/// The check of wild pointers.
+pub fn wild() -> Result<String, String> {
+    open()?;
+    for &(number, args, at) in POINTERS {
+        for address in WILD {
+            let mut args = args;
+            args[at] = address;
+            let result = call(number, args);
+            if result != -i64::from(libc::EFAULT) {
+                return Err(format!("call {number} with {address:#x} as argument {at}: {result}"));
+            }
+        }
+    }
+    Ok(format!("{} calls, {} addresses each", POINTERS.len(), WILD.len()))
+}
+
+/// xorshift64*.
+struct Random(u64);
+
+impl Random {
+    fn next(&mut self) -> u64 {
+        self.0 ^= self.0 >> 12;
+        self.0 ^= self.0 << 25;
+        self.0 ^= self.0 >> 27;
+        self.0.wrapping_mul(0x2545_f491_4f6c_dd1d)
+    }
+
+    fn below(&mut self, n: u64) -> u64 {
+        self.next() % n
+    }
+
+    fn of<T: Copy>(&mut self, choices: &[T]) -> T {
+        choices[self.below(choices.len() as u64) as usize]
+    }
+}
+
+/// Where the fuzzer keeps standard output.
+const OUTPUT: i32 = 200;
+const ARENA: usize = 16 << 20;
+
+/// Ends, replaces or stops the program or its threads, or takes the console away.
+const FORBIDDEN: [i64; 20] = [
+    libc::SYS_exit,
+    libc::SYS_exit_group,
+    libc::SYS_fork,
+    libc::SYS_vfork,
+    libc::SYS_clone,
+    libc::SYS_clone3,
+    libc::SYS_execve,
+    libc::SYS_execveat,
+    libc::SYS_kill,
+    libc::SYS_tkill,
+    libc::SYS_tgkill,
+    libc::SYS_reboot,
+    libc::SYS_rt_sigreturn,
+    libc::SYS_rt_sigaction,
+    libc::SYS_rt_sigprocmask,
+    libc::SYS_sigaltstack,
+    libc::SYS_arch_prctl,
+    libc::SYS_set_tid_address,
+    libc::SYS_close_range,
+    libc::SYS_setitimer,
+];
+
+fn argument(random: &mut Random, arena: u64) -> u64 {
+    match random.below(10) {
+        0 => 0,
+        1 => random.below(8),
+        2 => random.below(5000),
+        3 => 1 << random.below(64),
+        4 => (1u64 << random.below(64)).wrapping_neg(),
+        5 => random.next(),
+        6 => random.of(&WILD),
+        // Memory that is there, with whatever lies in it, and its borders.
+        7 => arena + random.below(ARENA as u64),
+        8 => arena + random.below(ARENA as u64 / 4096) * 4096,
+        _ => arena + ARENA as u64 - random.below(64),
+    }
+}
+
+fn thread(seed: u64, until: Instant, arena: u64) -> u64 {
+    let mut random = Random(seed | 1);
+    let mut calls = 0;
+    while Instant::now() < until {
+        let number = if random.below(8) == 0 { 424 + random.below(40) } else { random.below(336) } as i64;
+        if FORBIDDEN.contains(&number) {
+            continue;
+        }
+        let mut args: [u64; 6] = std::array::from_fn(|_| argument(&mut random, arena));
+        match number {
+            // What changes mappings stays in the arena, or the program would only shoot itself.
+            libc::SYS_mmap | libc::SYS_munmap | libc::SYS_mprotect | libc::SYS_madvise | libc::SYS_mremap => {
+                // Behind the arena lie the vDSO and its clock, which the fuzzer itself needs.
+                args[0] = arena + random.below(ARENA as u64 / 4096 - 64) * 4096;
+                args[1] = random.below(64) * 4096;
+                if number == libc::SYS_mprotect {
+                    args[2] = 3;
+                }
+                if number == libc::SYS_mmap && random.below(2) == 0 {
+                    args[3] = u64::from(random.of(&[1u16, 2, 0x21, 0x22, 0x4022, 0x8022]) | 0x10);
+                    args[4] = random.of(&[3, 4, u64::MAX]);
+                }
+                if number == libc::SYS_mremap {
+                    (args[2], args[3]) = (random.below(64) * 4096, random.below(2));
+                }
+            }
+            // Standard output stays; a descriptor is often one of the few that are open.
+            libc::SYS_close | libc::SYS_dup2 | libc::SYS_dup3 => {
+                args[0] = 5 + random.below(20);
+                args[1] = 5 + random.below(20);
+            }
+            _ if random.below(3) > 0 => args[0] = random.below(24),
+            _ => {}
+        }
+        if matches!(number, libc::SYS_brk | libc::SYS_shmdt | libc::SYS_prlimit64 | libc::SYS_setrlimit) {
+            args[0] = random.below(4096);
+        }
+        call(number, args);
+        calls += 1;
+    }
+    calls
+}
+
+extern "C" fn nothing(_signal: i32) {}
+
+/// The fuzzer.
+pub fn fuzz() -> Result<String, String> {
+    let variable = |name: &str| std::env::var(name).ok().and_then(|text| text.parse().ok());
+    let seed: u64 = variable("FUZZ_SEED").unwrap_or(1);
+    let ms: u64 = variable("FUZZ_MS").unwrap_or(2000);
+    println!("fuzz: seed {seed}, {ms} ms");
+    open()?;
+    // The console is not the fuzzer's: what it writes to the first descriptors goes nowhere.
+    // SAFETY: a name that ends, and descriptors of ours.
+    unsafe {
+        libc::dup2(1, OUTPUT);
+        let nothing = libc::open(c"/dev/null".as_ptr(), libc::O_RDWR);
+        (0..3).for_each(|fd| drop(libc::dup2(nothing, fd)));
+    }
+    // SAFETY: a handler that does nothing interrupts what would wait for ever; the arena is new memory.
+    let arena = unsafe {
+        libc::signal(libc::SIGALRM, nothing as *const () as usize);
+        let mut action: libc::sigaction = std::mem::zeroed();
+        action.sa_sigaction = nothing as *const () as usize;
+        libc::sigaction(libc::SIGALRM, &raw const action, std::ptr::null_mut());
+        let every = libc::timeval { tv_sec: 0, tv_usec: 20_000 };
+        libc::setitimer(
+            libc::ITIMER_REAL,
+            &libc::itimerval { it_interval: every, it_value: every },
+            std::ptr::null_mut(),
+        );
+        let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
+        libc::mmap(std::ptr::null_mut(), ARENA, libc::PROT_READ | libc::PROT_WRITE, flags, -1, 0) as u64
+    };
+    let until = Instant::now() + Duration::from_millis(ms);
+    let threads: Vec<_> = (0..3)
+        .map(|i| std::thread::spawn(move || thread(seed.wrapping_mul(1000) + i, until, arena)))
+        .collect();
+    // The main thread wakes the others, also after the time: what waits for ever is interrupted. It never waits for one itself.
+    let last = until + Duration::from_secs(20);
+    while threads.iter().any(|t| !t.is_finished()) && Instant::now() < last {
+        for handle in &threads {
+            // SAFETY: the thread was not joined yet.
+            unsafe {
+                libc::pthread_kill(std::os::unix::thread::JoinHandleExt::as_pthread_t(handle), libc::SIGALRM)
+            };
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    let stuck = threads.iter().filter(|t| !t.is_finished()).count();
+    let calls: u64 = threads.into_iter().filter(|t| t.is_finished()).filter_map(|t| t.join().ok()).sum();
+    // Straight out: what the fuzzer did to the process shall not matter any more.
+    let text = match stuck {
+        0 => format!("fuzz: ok, {calls} calls\n"),
+        _ => format!("fuzz: WRONG: {stuck} threads do not come back from their calls\n"),
+    };
+    // SAFETY: bytes of ours.
+    unsafe {
+        libc::write(OUTPUT, text.as_ptr().cast(), text.len());
+        libc::_exit(i32::from(stuck > 0))
+    }
+}
