@@ -212,7 +212,7 @@ impl Layout {
     /// A block that is ciphertext throughout.
     #[must_use]
     pub fn plain(len: usize) -> Self {
-        Layout { sealed: alloc::vec![0..len], aad: Vec::new() }
+        Layout { sealed: core::iter::once(0..len).collect(), aad: Vec::new() }
     }
 
     /// A block of dnodes, of which only bonuses are ciphertext (`zio_crypt_init_uios_dnode`).

@@ -52,11 +52,15 @@ impl OpenZvol {
     ///
     /// # Errors
     /// [`Error::Busy`] (it is open for writing), [`Error::ReadOnly`] (a snapshot, a read-only pool, the property `readonly`),
-    /// [`Error::Invalid`] (no volume).
+    /// [`Error::Invalid`] (no volume), [`Error::Unsupported`] (an encrypted one).
     pub fn open(pool: &Arc<Pool>, dataset: Arc<Dataset>) -> Result<Arc<OpenZvol>> {
         let number = |name: &str| dataset.get_number(name).ok();
         if pool.is_read_only() || dataset.is_snapshot() || number("readonly").unwrap_or(0) != 0 {
             return Err(Error::ReadOnly);
+        }
+        if dataset.root_bp().uses_crypt() {
+            // Before its log is looked at: what cannot be replayed must stay.
+            return Err(Error::unsupported("writing to an encrypted dataset"));
         }
         let owned = dataset.own()?;
         let os = dataset.objset()?;
