@@ -75,20 +75,11 @@ fn install(programs: &[Program]) -> Result<()> {
     Ok(())
 }
 
-/// Installs the packages of those programs that are missing, for a verb that alone needs them: (program, package).
-pub(crate) fn install(programs: &[(&str, &str)]) -> Result<()> {
-    let missing: Vec<&str> =
-        programs.iter().filter(|(name, _)| find(name).is_none()).map(|(_, p)| *p).collect();
-    if missing.is_empty() {
-        return Ok(());
-    }
-    let names = missing.join(" ");
-    if find("apt-get").is_none() || !is_root() {
-        bail!("missing programs: install {names} (on Debian: apt-get install {names}), or run this as root");
-    }
-    println!("== installing {names}");
-    run(apt().args(["update", "-qq"]))?;
-    run(apt().args(["install", "-y", "-qq", "--no-install-recommends"]).args(missing))
+/// Installs what one verb alone needs: (program, package).
+pub(crate) fn install_for(programs: &[(&'static str, &'static str)]) -> Result<()> {
+    let programs: Vec<Program> =
+        programs.iter().map(|&(name, package)| Program { name, package, optional: false }).collect();
+    install(&programs)
 }
 
 fn apt() -> Command {

@@ -81,7 +81,7 @@ pub(crate) fn run_workloads(args: &[String]) -> Result<()> {
     let mut table = Vec::new();
     for workload in chosen {
         println!("== {}", workload.name);
-        machine::install(workload.packages)?;
+        machine::install_for(workload.packages)?;
         guest::use_tarn(&tarn);
         match (workload.run)(&options) {
             Ok(rows) => table.extend(rows.into_iter().map(|row| (workload.name, row))),
