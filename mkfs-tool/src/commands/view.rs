@@ -92,7 +92,11 @@ fn readable(dataset: &Dataset) -> Result<()> {
         encryption.available,
         "{name}: encrypted, and its key is not loaded: give it as --key {root}=prompt or --key {root}=file:///PATH"
     );
-    let pending = if dataset.is_snapshot() { 0 } else { zfs::zil::pending(&dataset.objset()?)? };
+    if dataset.is_snapshot() {
+        return Ok(());
+    }
+    let objset = dataset.objset()?;
+    let pending = zfs::zil::pending(&objset)?;
     if pending > 0 {
         eprintln!(
             "{name}: {pending} changes are only in its intent log, and are not seen here: OpenZFS replays them when it mounts it"

@@ -3,6 +3,7 @@
 use super::testing::{Below, TestPool};
 use super::*;
 use crate::error::Error;
+use crate::ondisk::bookmark::Bookmark;
 use crate::ondisk::object_type::ObjectType;
 use crate::ondisk::objset::ObjsetKind;
 use alloc::collections::BTreeMap;
@@ -478,7 +479,7 @@ fn primarycache_says_what_enters_the_cache() {
         let mut found = vec![0; 3 * 4096];
         assert_eq!(dnode.read(0, &mut found).unwrap(), found.len());
         assert_eq!(found, data[..found.len()]);
-        let cached = |bp| back.zio().cached(&bp).is_some();
+        let cached = |bp| back.zio().cached(&bp, Bookmark::default()).is_some();
         assert_eq!(cached(dnode.block_pointer(0, 1).unwrap()), keeps_data, "{what:?}");
         assert_eq!(cached(dnode.block_pointer(1, 0).unwrap()), keeps_metadata, "{what:?}");
         assert_eq!(cached(back.meta_dnode().block_pointer(0, 0).unwrap()), keeps_metadata, "{what:?}");
@@ -490,6 +491,7 @@ fn primarycache_says_what_enters_the_cache() {
     dnode.write(&tx, 0, &data).unwrap();
     drop(tx);
     pool.sync();
-    let cached = |level| pool.zio.cached(&dnode.block_pointer(level, 0).unwrap()).is_some();
+    let cached =
+        |level| pool.zio.cached(&dnode.block_pointer(level, 0).unwrap(), Bookmark::default()).is_some();
     assert_eq!((cached(0), cached(1)), (false, true));
 }
