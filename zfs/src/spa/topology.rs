@@ -362,7 +362,7 @@ impl Builder<'_> {
                 .with("guid", new_guid(self.random))
                 .with("path", format!("draid{}-{id}-{index}", layout.parity))
                 .with("top_guid", top_guid)
-                .with("spare_id", index)
+                .with("spareid", index)
                 .with("whole_disk", 1)
                 .with("is_spare", 1)
                 .with("ashift", u64::from(ashift))

@@ -157,7 +157,7 @@ impl Opener<'_> {
             "dspare" if depth > 0 => {
                 let mut leaf = Leaf::new(config.u64("guid")?, None, LeafState::Online);
                 self.known(&mut leaf, config);
-                Ok(Vdev::Spare(config.u64("spare_id")?, Arc::new(leaf)))
+                Ok(Vdev::Spare(config.u64("spareid")?, Arc::new(leaf)))
             }
             kind => Err(Error::unsupported(format!("vdev type {kind}"))),
         }

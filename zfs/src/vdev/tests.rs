@@ -201,7 +201,7 @@ fn a_distributed_spare_stands_in() {
     let mut config = bench.config.clone();
     let mut children = config.get_nvlists("children").unwrap().to_vec();
     let spare =
-        NvList::new().with("type", "dspare").with("id", 1u64).with("spare_id", 0u64).with("guid", 99u64);
+        NvList::new().with("type", "dspare").with("id", 1u64).with("spareid", 0u64).with("guid", 99u64);
     children[2] = NvList::new()
         .with("type", "spare")
         .with("id", 2u64)
