@@ -40,6 +40,9 @@ struct KeyOf {
     root_dir: u64,
 }
 
+/// A dataset, and the object of the key that opens it.
+type Opened = (Arc<Dataset>, u64);
+
 impl DslPool {
     /// The object of a dir's key; `None` if nothing is encrypted there.
     fn key_object(&self, dir: &Dir) -> Result<Option<u64>> {
@@ -96,7 +99,7 @@ impl DslPool {
     }
 
     /// The datasets that the key of encryption root `name` opens, with the objects of their keys.
-    fn under_root(&self, name: &str) -> Result<(Encryption, Vec<(Arc<Dataset>, u64)>)> {
+    fn under_root(&self, name: &str) -> Result<(Encryption, Vec<Opened>)> {
         let head = self.lookup(name)?;
         let encryption = head.encryption()?.ok_or(Error::Invalid("not encrypted: it has no key"))?;
         let dir = head.dir();
