@@ -138,7 +138,7 @@ fn an_unloaded_key_leaves_nothing_in_the_cache() {
 fn forged(ty: u8, at: usize) -> zfs::Result<()> {
     let tamper = Tamper::sealed(move |bp, data| {
         let mut data = data.to_vec();
-        if bp.level() == 0 && bp.object_type() == ty {
+        if bp.uses_crypt() && bp.level() == 0 && bp.object_type() == ty {
             data[at] ^= 0x10;
         }
         data.into()
@@ -170,9 +170,9 @@ fn forged_blocks_are_refused() {
         (PLAIN_FILE, 100),
         (DIRECTORY, 100),
         (MASTER_NODE, 100),
-        // Dnode 1: a field that is clear, and the bonus, which is not; its slot is the second.
+        // The master node's length, which is clear, and the bonus of a directory, which is not.
         (DNODE, 512 + 16),
-        (DNODE, 512 + 300),
+        (DNODE, 2 * 512 + 300),
         // The meta-dnode, the kind of the objset, the portable and the local MAC.
         (OBJSET, 16),
         (OBJSET, 720),

@@ -6,7 +6,7 @@ use crate::error::{Error, Result};
 use crate::ondisk::blkptr::Blkptr;
 use crate::ondisk::bookmark::Bookmark;
 use crate::ondisk::crypt::{
-    HMAC_KEY_SIZE, IV_SIZE, KEY_SIZE, KEY_VERSION, Layout, MAC_SIZE, ObjsetMacs, Params, SALT_SIZE,
+    HMAC_KEY_SIZE, IV_SIZE, KEY_SIZE, KEY_VERSION, Layout, MAC_SIZE, OBJSET_MAC_SIZE, ObjsetMacs, Params, SALT_SIZE,
     WrappedKey, indirect_input, log_block_mac,
 };
 use crate::ondisk::object_type::ObjectType;
@@ -153,11 +153,16 @@ impl MasterKey {
         Ok(())
     }
 
-    /// Both MACs of an objset's root block (`spa_do_crypt_objset_mac_abd`).
+    /// Both MACs of an objset's root block (`spa_do_crypt_objset_mac_abd`). A local MAC of zeros says that the accounts are not vouched for: of
+    /// some states of theirs OpenZFS writes it so, and it makes a new one later.
     fn check_objset(&self, block: &[u8], at: Bookmark) -> Result<()> {
         let macs = ObjsetMacs::of(block, self.version, at)?;
         self.check(&macs.portable_input, &macs.portable, at)?;
-        macs.local_input.map_or(Ok(()), |input| self.check(&input, &macs.local, at))
+        if macs.local == [0; OBJSET_MAC_SIZE] {
+            return Ok(());
+        }
+        let input = macs.local_input.ok_or(Error::Authentication { at })?;
+        self.check(&input, &macs.local, at)
     }
 }
 

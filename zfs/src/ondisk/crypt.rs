@@ -282,7 +282,7 @@ pub struct ObjsetMacs {
     pub portable_input: Vec<u8>,
     /// As stored.
     pub portable: [u8; OBJSET_MAC_SIZE],
-    /// Of the flags and the accounts; without these the MAC is zeros.
+    /// Of the flags and the accounts; `None` where the MAC must be zeros.
     pub local_input: Option<Vec<u8>>,
     /// As stored.
     pub local: [u8; OBJSET_MAC_SIZE],
@@ -311,8 +311,9 @@ impl ObjsetMacs {
             put_dnode(out, dnode, spilled, version);
             Ok(())
         };
+        // The kind is the one number that goes in with its high byte first, whatever the order of the block.
+        let mut portable_input = read_u64(block, TYPE_AT).to_be_bytes().to_vec();
         // No flag is portable.
-        let mut portable_input = block[TYPE_AT..TYPE_AT + 8].to_vec();
         portable_input.extend_from_slice(&[0; 8]);
         put(&mut portable_input, 0)?;
         let accounts: Vec<usize> = ACCOUNTS_AT
