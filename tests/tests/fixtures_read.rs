@@ -163,7 +163,7 @@ fn q_damaged_blocks_are_errors_and_nothing_else_is() {
     let damaged = ["/text/text-1m.txt", "/edge/size-513"];
     for (dataset, wanted) in fixtures::manifest(name, ".before.files.jsonl").unwrap() {
         let fs = mount(&pool, &dataset);
-        check_section(&fs, &dataset, &wanted, &[], |e| Options {
+        check_section(&fs, &dataset, &wanted, |e| Options {
             content: !damaged.contains(&e.path.as_str()),
             ..ALL
         });
