@@ -6,8 +6,8 @@ use crate::error::{Error, Result};
 use crate::ondisk::blkptr::Blkptr;
 use crate::ondisk::bookmark::Bookmark;
 use crate::ondisk::crypt::{
-    HMAC_KEY_SIZE, IV_SIZE, KEY_SIZE, KEY_VERSION, Layout, MAC_SIZE, OBJSET_MAC_SIZE, ObjsetMacs, Params, SALT_SIZE,
-    WrappedKey, indirect_input, log_block_mac,
+    HMAC_KEY_SIZE, IV_SIZE, KEY_SIZE, KEY_VERSION, Layout, MAC_SIZE, OBJSET_MAC_SIZE, ObjsetMacs, Params,
+    SALT_SIZE, WrappedKey, indirect_input, log_block_mac,
 };
 use crate::ondisk::object_type::ObjectType;
 use alloc::format;

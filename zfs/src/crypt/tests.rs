@@ -1,4 +1,5 @@
-//! Known answers, computed by another implementation (Python's `cryptography`, which is OpenSSL, and its `hmac` and `hashlib`).
+//! Known answers: OpenZFS's own, and those of another implementation (Python's `cryptography`, which is OpenSSL, and its `hmac` and
+//! `hashlib`).
 
 use super::*;
 use crate::error::Error;
@@ -6,6 +7,7 @@ use crate::ondisk::blkptr::{Blkptr, Dva};
 use crate::ondisk::bookmark::Bookmark;
 use crate::ondisk::crypt::{IV_SIZE, WrappedKey};
 use crate::ondisk::object_type::ObjectType;
+use alloc::vec;
 use alloc::vec::Vec;
 
 struct Vector {
@@ -189,4 +191,108 @@ fn a_store_forgets_what_is_unloaded() {
     assert!(keys.of(5).is_none());
     keys.assign(5, Some(70));
     assert!(keys.unload(70) && !keys.unload(70) && keys.of(5).is_none());
+}
+
+/// The root block of `j_enc/ccm128` of the fixture `j-encrypted`, as OpenZFS wrote it: what of it is not zeros.
+const OBJSET: &[(usize, &str)] = &[
+    (0x0, "0a11060300000001200000000000000001000000000000000028010000000000"),
+    (0x40, "020000000000000042180000000000000200000000000000be8b000000000000"),
+    (0x70, "ff0001000f070aa50000000000000000"),
+    (
+        0x90,
+        "25000000000000001500000000000000f34b96d34c7f2000c37eb845525026083502cf00e9da6bc0441cd279b779b0ca",
+    ),
+    (
+        0x2c0,
+        "02000000000000000700000000000000de7b8dcaa97111639e47e5bf500d5372ffbb4a6fc4b90574f4a349b4f0119dc7",
+    ),
+    (0x2f0, "664b0d30df386a3dd0b85f87392a56ca7f61365d833e2d51c6d403027ca0762e"),
+    (0x400, "2711010300000001010000000000000000000000000000000004000000000000"),
+    (
+        0x440,
+        "01000000000000004c180000000000000100000000000000c88b000000000000f1e69b504a1cb8d6cea38f443c806766",
+    ),
+    (0x470, "00000000020727a00000000000000000"),
+    (
+        0x490,
+        "2500000000000000010000002724c0440d2cfce8a8e40200862887fbcdfe5e00af5ba1312854f0688dd09bfd53b1710d",
+    ),
+    (0x600, "2711010300000001010000000000000000000000000000000004000000000000"),
+    (
+        0x640,
+        "01000000000000004d180000000000000100000000000000c98b000000000000f1e69b504a1cb8d6a464e99a2d627edf",
+    ),
+    (0x670, "00000000020727a00000000000000000"),
+    (
+        0x690,
+        "250000000000000001000000da5a29fced69d8b865e90200ff50afc41ac961000ba9ccf6f6e7e544440d9a69df10fa9e",
+    ),
+    (0x800, "2711010300000001010000000000000000000000000000000004000000000000"),
+    (
+        0x840,
+        "01000000000000004e180000000000000100000000000000ca8b000000000000f1e69b504a1cb8d604e45b74dd62712a",
+    ),
+    (0x870, "00000000020727a00000000000000000"),
+    (
+        0x890,
+        "250000000000000001000000862012ccdf379f96ccb3020095c3021c00a55b0025d8d651b47098573b6cb5f048c9acc5",
+    ),
+];
+
+/// The key of `j_enc/ccm128`, and the user's.
+fn key_of_a_fixture() -> MasterKey {
+    let mut master = [0; 32];
+    master[..16].copy_from_slice(&bytes("f4154cd6d85b441fcbcd1e589e1d01a6"));
+    let wrapped = WrappedKey {
+        suite: Suite::Aes128Ccm as u64,
+        guid: 0xc7f1bd6d1143b0b5,
+        version: 1,
+        iv: bytes("68dc876841aff50658d753e0").try_into().unwrap(),
+        mac: bytes("efa53c67575d245984e032babd9633f5").try_into().unwrap(),
+        master,
+        hmac: bytes(concat!(
+            "6acd270a636d22bddf78be4599589fee141b4df55f2a164c1649ff33a1df111d",
+            "826746752c974754cc05e2b7bf5725688003c5a1b5e8d8e1e512b51eb138f893",
+        ))
+        .try_into()
+        .unwrap(),
+    };
+    let users: Vec<u8> = (0..32).collect();
+    MasterKey::unwrap(&WrappingKey::new(KeyFormat::Raw, &users, NONE).unwrap(), &wrapped).unwrap()
+}
+
+#[test]
+fn the_macs_of_an_objset_are_those_of_openzfs() {
+    const FLAGS: usize = 712;
+    const LOCAL_MAC: usize = 752;
+    let key = key_of_a_fixture();
+    let mut block = vec![0; 4096];
+    for (at, part) in OBJSET {
+        let part = bytes(part);
+        block[*at..at + part.len()].copy_from_slice(&part);
+    }
+    let bp = pointer(ObjectType::OBJSET, HMAC);
+    let open = |change: &dyn Fn(&mut [u8])| {
+        let mut block = block.clone();
+        change(&mut block);
+        key.open_block(&bp, AT, block).map(|_| ())
+    };
+    assert_eq!(open(&|_| ()), Ok(()));
+    let forged = Err(Error::Authentication { at: AT });
+    // Of the meta-dnode: its longest block number, properties and MAC of its pointer; the kind; the two MACs; a flag;
+    // the account by user: its length and its MAC.
+    for at in [16, 0x70, 0xbf, 704, 720, LOCAL_MAC, FLAGS, 1024 + 16, 1024 + 0xb0] {
+        assert_eq!(open(&|block| block[at] ^= 2), forged, "{at}");
+    }
+    // Space in use, a place, a birth, the log's header: another pool has them otherwise.
+    for at in [24, 0x48, 0x90, 0x200, 1024 + 0x60] {
+        assert_eq!(open(&|block| block[at] ^= 2), Ok(()), "{at}");
+    }
+    // Accounts that nobody vouches for, and a MAC of none.
+    let unvouched = |block: &mut [u8]| {
+        block[LOCAL_MAC..LOCAL_MAC + 32].fill(0);
+        block[1024 + 16] ^= 2;
+    };
+    assert_eq!(open(&unvouched), Ok(()));
+    assert_eq!(open(&|block| block[FLAGS] &= !1), forged);
 }
