@@ -3,12 +3,15 @@
 
 use platform::block::BlockDevice;
 use platform::host::FileDisk;
+use platform::sim::{Image, SimDisk, SimLog};
 use std::path::PathBuf;
 use std::sync::Arc;
 use tempfile::TempDir;
-use tests::model::{self, Model, Rng};
+use tests::layout::Layout;
+use tests::model::{self, Limits, Model, Rng};
 use tests::tool;
-use zfs::spa::{CreateOptions, NewDevice, NewVdev, Pool, Topology};
+use tests::world::World;
+use zfs::spa::{CreateOptions, ImportOptions, NewDevice, NewVdev, Pool, Topology};
 
 /// Images in a folder of their own, as `zdb -p` wants them.
 struct Disks {
@@ -155,4 +158,34 @@ fn classes_of_vdevs() {
     let pool = model::import_pool(disks.all());
     let root = pool.mos().root();
     assert!(root.dvas().all(|dva| dva.vdev == 1), "{root:?}");
+}
+
+/// Every loss that a layout says it bears: one disk of a mirror, raidz1 or draid1, every pair of raidz2, every triple of raidz3.
+#[test]
+fn whatever_can_be_lost_is_read_all_the_same() {
+    const LIMITS: Limits = Limits { files: 60, length: 60_000, file_size: 300_000 };
+    for layout in Layout::ALL.into_iter().filter(|l| l.tolerance() > 0) {
+        let log = SimLog::new();
+        let disk = |n| Arc::new(SimDisk::new(&log, n, Image::new(96 << 20))) as Arc<dyn BlockDevice>;
+        let disks: Vec<_> = (0..layout.disks()).map(disk).collect();
+        let mut world = World::new(layout.create(disks.clone(), "tp").unwrap(), LIMITS);
+        let mut rng = Rng::new(19);
+        for _ in 0..150 {
+            world.step(&mut rng).unwrap_or_else(|e| panic!("{}: {e:#}", layout.name()));
+        }
+        world.unmount_all().unwrap();
+        world.pool().export().unwrap();
+        let (state, next) = (world.state().clone(), world.next());
+        drop(world);
+        let mut losses = 0;
+        for lost in (0u32..1 << disks.len()).filter(|l| l.count_ones() as usize == layout.tolerance()) {
+            let left = disks.iter().enumerate().filter(|(n, _)| lost & 1 << n == 0);
+            let left = left.map(|(_, disk)| Arc::clone(disk)).collect();
+            let pool = Pool::import(left, model::env(), ImportOptions::read_only()).unwrap();
+            let mut world = World::resume(pool, state.clone(), LIMITS, next);
+            world.check().unwrap_or_else(|e| panic!("{} without disks {lost:#b}: {e:#}", layout.name()));
+            losses += 1;
+        }
+        println!("{}: {losses} losses of {} disks", layout.name(), layout.tolerance());
+    }
 }
