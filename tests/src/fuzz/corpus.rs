@@ -87,14 +87,18 @@ fn collect(name: &str, found: &mut Found) -> Result<()> {
     }
     let mut objsets = vec![Arc::clone(pool.mos())];
     for dataset in pool.dsl().datasets()? {
-        objsets.push(dataset.objset()?);
-        let header = dataset.objset()?.zil_header();
+        let objset = dataset.objset()?;
+        let header = objset.zil_header();
         zil::visit_blocks(pool.zio(), &header, dataset.object(), u64::MAX, &mut |bp| {
             let at = (bp.dva(0).offset + LABEL_START_SIZE) as usize;
             let block = image.get(at..at + bp.psize() as usize);
             found.logs.extend(block.map(<[u8]>::to_vec));
             Ok(())
         })?;
+        // Without their keys the others' ZAPs are noise.
+        if !dataset.root_bp().uses_crypt() {
+            objsets.push(objset);
+        }
     }
     for os in objsets {
         collect_zaps(&os, &mut found.zaps)?;
