@@ -134,8 +134,13 @@ impl Conn {
         socket.set_nagle_enabled(!options.no_delay);
         socket.set_keep_alive(options.keep_alive.map(Duration::from_secs));
         // Nothing is congested within the machine, and slow start would meet delayed acknowledgements of huge segments.
-        let control = if interface.is_loopback() { CongestionControl::None } else { CongestionControl::Reno };
-        socket.set_congestion_control(control);
+        // Segments are longer than buffers there: with Nagle's algorithm each would wait for a delayed acknowledgement.
+        if interface.is_loopback() {
+            socket.set_congestion_control(CongestionControl::None);
+            socket.set_ack_delay(None);
+        } else {
+            socket.set_congestion_control(CongestionControl::Reno);
+        }
         let mut set = SocketSet::new(Vec::with_capacity(1));
         let handle = set.add(socket);
         Some(Arc::new(Conn {
@@ -297,7 +302,8 @@ impl Conn {
         };
         let after = socket.recv_queue();
         self.told.store(after, Ordering::Relaxed);
-        self.ready.store(self.look(socket).0, Ordering::SeqCst);
+        // Only takes away: what has come about is told by `settle`, which would not see the edge any more.
+        self.ready.fetch_and(self.look(socket).0, Ordering::SeqCst);
         let half = self.capacity / 2;
         // The window has opened again: the sender may wait for that.
         let opened = self.capacity - before < half && self.capacity - after >= half;

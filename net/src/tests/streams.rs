@@ -282,3 +282,42 @@ fn a_thousand_connections_cost_what_one_costs() {
     }
     println!("{:?} a message with 1000 connections", start.elapsed() / 200);
 }
+
+#[test]
+fn what_a_timer_sends_over_the_loopback_interface_arrives() {
+    let pair = Pair::new();
+    let listener = listen(&pair.stacks[0], "127.0.0.1:7", 4);
+    let client = pair.stacks[0].tcp(quiet());
+    assert_eq!(client.connect(address("127.0.0.1:7")), Ok(()));
+    let server = listener.accept(quiet()).unwrap();
+    client.set_keep_alive(Some(1));
+    client.send(b"x").unwrap();
+    assert_eq!(read(&server).unwrap(), b"x");
+    let lo = &pair.stacks[0].interfaces()[0];
+    let before = lo.counters().sent;
+    pair.pass(2000);
+    let after = lo.counters();
+    assert!(after.sent > before, "the probe was sent");
+    assert_eq!(after.received, after.sent);
+}
+
+/// No acknowledgement is delayed: time stands still.
+#[test]
+fn much_over_the_loopback_interface() {
+    let pair = Pair::with(Config { receive_buffer: 32 << 10, send_buffer: 32 << 10 }, 1);
+    let listener = listen(&pair.stacks[0], "[::1]:7", 4);
+    let client = pair.stacks[0].tcp(quiet());
+    assert_eq!(client.connect(address("[::1]:7")), Ok(()));
+    let server = listener.accept(quiet()).unwrap();
+    let data: Vec<u8> = (0..500_000u32).map(|i| (i >> 3) as u8).collect();
+    let (mut sent, mut got) = (0, Vec::new());
+    while got.len() < data.len() {
+        let before = sent + got.len();
+        sent += client.send(&data[sent..data.len().min(sent + 1000)]).unwrap_or(0);
+        if sent == data.len() || client.ready() == Ready(0) {
+            got.extend(read(&server).unwrap_or_default());
+        }
+        assert!(sent + got.len() > before, "stuck after {sent} bytes");
+    }
+    assert!(got == data);
+}

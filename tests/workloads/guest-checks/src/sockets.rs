@@ -18,15 +18,23 @@ fn say(what: &str) -> impl Fn(std::io::Error) -> String + '_ {
 /// Over the loopback interface, in both families, and between UNIX sockets.
 pub fn run() -> Result<String, String> {
     for at in ["127.0.0.1:0", "[::1]:0", "0.0.0.0:0"] {
+        eprintln!("stream at {at}");
         stream(at)?;
     }
-    half_close()?;
-    refused()?;
-    datagrams()?;
-    unix()?;
-    rights()?;
-    edges()?;
-    pointers()?;
+    let steps: [(&str, fn() -> Result<(), String>); 7] = [
+        ("half_close", half_close),
+        ("refused", refused),
+        ("datagrams", datagrams),
+        ("unix", unix),
+        ("rights", rights),
+        ("edges", edges),
+        ("pointers", pointers),
+    ];
+    for (name, step) in steps {
+        // The last name is where a guest hangs.
+        eprintln!("{name}");
+        step()?;
+    }
     Ok("streams, datagrams, UNIX sockets, handed-over files, edges and wild pointers".into())
 }
 
