@@ -9,6 +9,7 @@ use crate::Hook;
 use crate::demux::{self, Flow};
 use crate::device::{Device, Port};
 use crate::endpoint::{Cause, Endpoint, NEVER};
+use crate::listener::Admitted;
 use crate::stack::Tables;
 use alloc::collections::{BTreeMap, VecDeque};
 use alloc::string::String;
@@ -394,7 +395,12 @@ impl Interface {
                     (Some(conn), _) => Some(conn),
                     // Without room the SYN is lost; it will be sent again.
                     (None, Some(listener)) => match listener.admit(self, to, from) {
-                        Some(conn) => Some(conn),
+                        Some(Admitted { conn, displaced }) => {
+                            if let Some(displaced) = displaced {
+                                core.cancel(&(displaced as Arc<dyn Endpoint>));
+                            }
+                            Some(conn)
+                        }
                         None => return,
                     },
                     (None, None) => None,
@@ -532,6 +538,12 @@ impl Interface {
         let now = self.now();
         self.sleeps_until.store(due, Ordering::SeqCst);
         if due == NEVER { u64::MAX } else { (due - now).max(0) as u64 * 1000 }
+    }
+
+    /// How many endpoints its timers keep.
+    #[cfg(test)]
+    pub(crate) fn timers(&self) -> usize {
+        self.core.lock().timers.len()
     }
 
     fn wake_for_timers(&self, core: MutexGuard<'_, Core>) {

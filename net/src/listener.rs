@@ -2,7 +2,8 @@
 //!
 //! # Invariants
 //! - A connection is in `half` from its SYN until it is established, then in `ready` until it is accepted.
-//! - Both together are bounded; a flood of SYNs pushes out the oldest that is not established, not those that are.
+//! - Both together are bounded; a flood of SYNs pushes out the oldest of the same interface that is not established, not
+//!   those that are.
 
 use crate::Hook;
 use crate::interface::Interface;
@@ -16,13 +17,20 @@ use platform::sync::Mutex;
 
 /// Largest backlog (`net.core.somaxconn`).
 pub(crate) const BACKLOG_MAX: usize = 4096;
-/// Most connections of one listener that are being made: each has its buffers already.
+/// Most connections of one listener that are being made over one interface: each has its buffers already.
 const HALF_OPEN_MAX: usize = 256;
+
+/// A connection that a SYN made.
+pub(crate) struct Admitted {
+    pub(crate) conn: Arc<Conn>,
+    /// The one of the same interface that was pushed out for it: no timer may keep it any longer.
+    pub(crate) displaced: Option<Arc<Conn>>,
+}
 
 #[derive(Default)]
 struct Queues {
-    /// By number, so by age.
-    half: BTreeMap<u64, Arc<Conn>>,
+    /// By interface and number, so by age.
+    half: BTreeMap<(u32, u64), Arc<Conn>>,
     ready: VecDeque<Arc<Conn>>,
     backlog: usize,
     closed: bool,
@@ -75,17 +83,19 @@ impl Listener {
         interface: &Interface,
         local: SocketAddr,
         remote: SocketAddr,
-    ) -> Option<Arc<Conn>> {
-        let oldest = {
+    ) -> Option<Admitted> {
+        let displaced = {
             let mut queues = self.queues.lock();
             let half_max = HALF_OPEN_MAX.min(queues.backlog.max(16));
             if queues.closed || queues.ready.len() >= queues.backlog {
                 return None;
             }
-            if queues.half.len() < half_max { None } else { queues.half.pop_first() }
+            let own = queues.half.range((interface.index, 0)..=(interface.index, u64::MAX));
+            let oldest = own.clone().next().map(|(key, _)| *key);
+            if own.count() < half_max { None } else { oldest.and_then(|key| queues.half.remove(&key)) }
         };
-        if let Some((_, oldest)) = oldest {
-            oldest.forget();
+        if let Some(displaced) = &displaced {
+            displaced.forget();
         }
         let interface = self.shared.interface(interface.index)?;
         let options = self.options.lock().clone();
@@ -94,16 +104,16 @@ impl Listener {
         if queues.closed {
             return None;
         }
-        queues.half.insert(conn.number(), Arc::clone(&conn));
+        queues.half.insert(conn.place(), Arc::clone(&conn));
         drop(queues);
         self.shared.tables.lock().tcp.insert((local, remote), Arc::clone(&conn));
-        Some(conn)
+        Some(Admitted { conn, displaced })
     }
 
     /// A connection is established.
-    pub(crate) fn established(&self, number: u64) {
+    pub(crate) fn established(&self, conn: &Conn) {
         let mut queues = self.queues.lock();
-        if let Some(conn) = queues.half.remove(&number) {
+        if let Some(conn) = queues.half.remove(&conn.place()) {
             queues.ready.push_back(conn);
             drop(queues);
             (self.hook)();
@@ -111,8 +121,9 @@ impl Listener {
     }
 
     /// A connection ended before it was established.
-    pub(crate) fn failed(&self, number: u64) {
-        drop(self.queues.lock().half.remove(&number));
+    pub(crate) fn failed(&self, conn: &Conn) {
+        let conn = self.queues.lock().half.remove(&conn.place());
+        drop(conn);
     }
 
     /// The next connection.

@@ -190,6 +190,11 @@ impl Conn {
         self.common.id
     }
 
+    /// Its place among a listener's connections: the interface, then the age.
+    pub(crate) fn place(&self) -> (u32, u64) {
+        (self.interface.index, self.common.id)
+    }
+
     pub(crate) fn local(&self) -> SocketAddr {
         self.local
     }
@@ -390,9 +395,9 @@ impl Endpoint for Conn {
     fn settled(&self, outcome: Outcome) {
         if let Some(listener) = self.listener.as_ref().and_then(Weak::upgrade) {
             if outcome.retire {
-                listener.failed(self.number());
+                listener.failed(self);
             } else if !matches!(*self.state.lock(), State::Listen | State::SynReceived) {
-                listener.established(self.number());
+                listener.established(self);
             }
         }
         if outcome.retire {

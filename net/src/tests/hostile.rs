@@ -63,6 +63,8 @@ fn a_flood_of_half_open_connections_keeps_nobody_out() {
     pair.run();
     let open = pair.stacks[1].connections().len();
     assert!((1..=256).contains(&open), "{open} connections");
+    let kept = pair.stacks[1].interfaces()[1].timers();
+    assert!(kept <= open, "{kept} timers keep connections, of which {open} are known");
     let client = pair.stacks[0].tcp(quiet());
     let _ = client.connect(address("10.0.0.2:80"));
     pair.run();
