@@ -10,7 +10,9 @@ use std::collections::VecDeque;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream, UdpSocket};
 use std::process::{Child, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 use testkit::rootfs;
 use tests::tool::{tarn, tarn_ok, zdb_check};
@@ -38,8 +40,11 @@ fn path(folder: &tempfile::TempDir) -> String {
     folder.path().join("disk/guest.img").to_string_lossy().into_owned()
 }
 
+/// Reads what a guest prints, shows it, and gives it at the guest's end.
+type Console = JoinHandle<String>;
+
 /// A guest that runs `serve`; it says so before this returns.
-fn serve(folder: &tempfile::TempDir, options: &[&str]) -> (Child, BufReader<std::process::ChildStdout>) {
+fn serve(folder: &tempfile::TempDir, options: &[&str]) -> (Child, Console) {
     let mut boot = tarn();
     boot.args(["run", &path(folder), "--memory", "128M", "--timeout", "120"])
         .args(options)
@@ -51,12 +56,20 @@ fn serve(folder: &tempfile::TempDir, options: &[&str]) -> (Child, BufReader<std:
         line.clear();
         assert!(console.read_line(&mut line).unwrap() > 0, "the guest ended: {:?}", child.wait());
     }
+    let console = std::thread::spawn(move || {
+        let mut all = String::new();
+        for line in console.lines().map_while(Result::ok) {
+            println!("guest: {line}");
+            all.push_str(&line);
+            all.push('\n');
+        }
+        all
+    });
     (child, console)
 }
 
-fn finish(mut child: Child, mut console: BufReader<std::process::ChildStdout>) {
-    let mut rest = String::new();
-    console.read_to_string(&mut rest).unwrap();
+fn finish(mut child: Child, console: Console) {
+    let rest = console.join().unwrap();
     assert!(child.wait().unwrap().success(), "{rest}");
     assert!(rest.contains("serve: ok"), "{rest}");
 }
@@ -118,12 +131,15 @@ fn clients_of_the_host_are_served() {
 struct Link {
     stream: TcpStream,
     inbox: Arc<Mutex<VecDeque<Vec<u8>>>>,
+    /// The guest has ended.
+    ended: Arc<AtomicBool>,
 }
 
 impl Link {
     fn new(stream: TcpStream) -> Arc<Self> {
         let inbox = Arc::new(Mutex::new(VecDeque::new()));
-        let (mut from, into) = (stream.try_clone().unwrap(), Arc::clone(&inbox));
+        let ended = Arc::new(AtomicBool::new(false));
+        let (mut from, into, over) = (stream.try_clone().unwrap(), Arc::clone(&inbox), Arc::clone(&ended));
         std::thread::spawn(move || {
             let mut len = [0; 4];
             while from.read_exact(&mut len).is_ok() {
@@ -133,14 +149,16 @@ impl Link {
                 }
                 into.lock().unwrap().push_back(frame);
             }
+            over.store(true, Ordering::SeqCst);
         });
-        Arc::new(Link { stream, inbox })
+        Arc::new(Link { stream, inbox, ended })
     }
 
     fn put(&self, frame: &[u8]) {
         let mut bytes = (frame.len() as u32).to_be_bytes().to_vec();
         bytes.extend_from_slice(frame);
-        (&self.stream).write_all(&bytes).unwrap();
+        // A guest that has ended is no longer there: what waits for its answer sees `ended`.
+        let _ = (&self.stream).write_all(&bytes);
     }
 }
 
@@ -228,12 +246,13 @@ fn a_hostile_link_stops_nobody() {
         gateways: Vec::new(),
         dns: Vec::new(),
     };
-    let stack = Stack::new(env, Config::default(), vec![(link as Arc<dyn Device>, addresses)]);
+    let stack = Stack::new(env, Config::default(), vec![(Arc::clone(&link) as Arc<dyn Device>, addresses)]);
     let interface = Arc::clone(&stack.interfaces()[1]);
+    let ended = || link.ended.load(Ordering::SeqCst) && link.inbox.lock().unwrap().is_empty();
     let deadline = Instant::now() + PATIENCE;
     let until = |done: &mut dyn FnMut() -> bool| {
         while !done() {
-            assert!(Instant::now() < deadline, "the guest does not answer");
+            assert!(!ended() && Instant::now() < deadline, "the guest does not answer");
             if !interface.work() {
                 std::thread::sleep(Duration::from_millis(1));
             }
