@@ -13,6 +13,10 @@ use testkit::rootfs;
 /// So long may a guest take to answer first, and to end.
 const PATIENCE: Duration = Duration::from_secs(60);
 
+/// Most connections at a time. QEMU's user network listens on the host with a backlog of one: of many that begin at once
+/// most wait for the host's repeated SYNs, for tens of seconds, or are reset before the guest hears of them.
+pub(super) const MANY: u32 = 8;
+
 static TARN: OnceLock<PathBuf> = OnceLock::new();
 
 /// Builds `tarn` with the kernel inside; `TARN_BIN` names another one.
@@ -172,6 +176,13 @@ pub(super) fn connect(address: SocketAddr) -> std::io::Result<TcpStream> {
     let stream = TcpStream::connect_timeout(&address, Duration::from_secs(5))?;
     stream.set_read_timeout(Some(Duration::from_secs(30)))?;
     stream.set_nodelay(true)?;
+    Ok(stream)
+}
+
+/// A connection to a guest that may not listen yet. QEMU accepts it at once, and would try long to reach the guest.
+pub(super) fn probe(address: SocketAddr) -> std::io::Result<TcpStream> {
+    let stream = connect(address)?;
+    stream.set_read_timeout(Some(Duration::from_millis(500)))?;
     Ok(stream)
 }
 

@@ -1,6 +1,6 @@
 //! Web servers: nginx as a single process, and Python's `http.server`.
 
-use super::guest::{Guest, Image, Numbers, connect};
+use super::guest::{Guest, Image, MANY, Numbers, probe};
 use super::{Options, Row};
 use crate::machine::output;
 use anyhow::{Context, Result, ensure};
@@ -9,6 +9,8 @@ use std::path::Path;
 use std::process::Command;
 use std::time::Instant;
 
+/// Debian's, whatever else is in the path.
+pub(super) const PYTHON: &str = "/usr/bin/python3";
 const PORT: u16 = 8080;
 /// Sizes of the files that are served.
 const SIZES: [usize; 3] = [100, 20_000, 1_500_000];
@@ -28,7 +30,7 @@ fn add_files(root: &Path) -> Result<()> {
 
 fn first_answer(guest: &mut Guest) -> Result<Row> {
     let (_, took) = guest.wait_for(|address| {
-        let mut stream = connect(address).ok()?;
+        let mut stream = probe(address).ok()?;
         stream.write_all(b"GET /100 HTTP/1.0\r\n\r\n").ok()?;
         let mut answer = Vec::new();
         stream.read_to_end(&mut answer).ok()?;
@@ -82,10 +84,10 @@ pub(super) fn nginx(_options: &Options) -> Result<Vec<Row>> {
     })?;
     let mut guest = image.boot("256M", 2, PORT, &["/usr/sbin/nginx", "-c", "/etc/nginx/tarn.conf"])?;
     let mut rows = vec![first_answer(&mut guest)?, fetch(&guest, 20)?];
-    for connections in [1, 16, 200] {
-        rows.push(wrk(&guest, connections.max(2), 100)?);
+    for connections in [2, MANY] {
+        rows.push(wrk(&guest, connections, 100)?);
     }
-    rows.push(wrk(&guest, 16, 20_000)?);
+    rows.push(wrk(&guest, MANY, 20_000)?);
     guest.cut()?;
     image.zdb()?;
     Ok(rows)
@@ -93,17 +95,16 @@ pub(super) fn nginx(_options: &Options) -> Result<Vec<Row>> {
 
 /// `python3 -m http.server`, a thread for each connection.
 pub(super) fn python(_options: &Options) -> Result<Vec<Row>> {
-    let version = output(
-        Command::new("python3").args(["-c", "import sysconfig; print(sysconfig.get_path('stdlib'))"]),
-    )?;
+    let version =
+        output(Command::new(PYTHON).args(["-c", "import sysconfig; print(sysconfig.get_path('stdlib'))"]))?;
     let library = Path::new(version.trim()).to_owned();
-    let image = Image::new("python", &["python3"], |root| {
+    let image = Image::new("python", &[PYTHON], |root| {
         add_files(root)?;
         let to = root.join(library.strip_prefix("/")?);
         copy_modules(&library, &to)
     })?;
     let port = PORT.to_string();
-    let command = ["/usr/bin/python3", "-m", "http.server", "--directory", "/srv", &port];
+    let command = [PYTHON, "-m", "http.server", "--directory", "/srv", &port];
     let mut guest = image.boot("256M", 2, PORT, &command)?;
     let rows = vec![first_answer(&mut guest)?, fetch(&guest, 10)?];
     guest.cut()?;

@@ -49,7 +49,7 @@ const WORKLOADS: [Workload; 5] = [
         packages: &[("nginx", "nginx-light"), ("curl", "curl"), ("wrk", "wrk")],
         run: http::nginx,
     },
-    Workload { name: "python", packages: &[("python3", "python3"), ("curl", "curl")], run: http::python },
+    Workload { name: "python", packages: &[(http::PYTHON, "python3"), ("curl", "curl")], run: http::python },
 ];
 
 /// The verb.
