@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use zfs::ondisk::nvlist::NvList;
 use zfs::spa::{ImportOptions, Pool};
-use zfs::vdev::label;
+use zfs::vdev::partition;
 
 /// Bytes that the cache may hold. The tool runs on a machine, not in a small guest.
 pub(crate) const ARC_MAX: usize = 256 << 20;
@@ -100,7 +100,7 @@ pub(crate) fn check_labels(image: &Path) -> Result<()> {
 fn one_pool(images: &Images) -> Result<()> {
     let mut pools: BTreeMap<u64, String> = BTreeMap::new();
     for (path, device) in images.paths.iter().zip(&images.devices) {
-        let label = label::read(&**device).with_context(|| path.display().to_string())?;
+        let (label, device) = partition::find(device).with_context(|| path.display().to_string())?;
         let Some(guid) = label.config.get_u64("pool_guid") else { continue };
         not_truncated(&label.config, device.info().size).with_context(|| path.display().to_string())?;
         let name = label.config.get_str("name").unwrap_or("?");

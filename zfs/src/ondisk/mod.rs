@@ -15,6 +15,7 @@ pub mod dsl;
 pub mod eck;
 pub mod features;
 pub mod gang;
+pub mod gpt;
 pub mod indirect;
 pub mod label;
 pub mod nvlist;

@@ -28,7 +28,7 @@ use crate::ondisk::objset::ZIL_HEADER_SIZE;
 use crate::ondisk::uberblock::Uberblock;
 use crate::ondisk::zil::Header as ZilHeader;
 use crate::vdev::label::{self, Label};
-use crate::vdev::{Member, VdevTree};
+use crate::vdev::{Member, VdevTree, partition};
 use crate::zil;
 use crate::zio::Zio;
 use alloc::string::ToString;
@@ -78,8 +78,8 @@ fn find(devices: &[Arc<dyn BlockDevice>], guid: Option<u64>) -> Result<Found> {
     let mut found = Vec::new();
     let mut failure = Error::NoPool;
     for device in devices {
-        match label::read(&**device) {
-            Ok(label) => found.push((label, Arc::clone(device))),
+        match partition::find(device) {
+            Ok(labelled) => found.push(labelled),
             Err(Error::NoPool) => {}
             Err(error) => failure = error,
         }

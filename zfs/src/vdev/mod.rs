@@ -17,6 +17,7 @@ mod leaf;
 mod map;
 mod open;
 mod parity;
+pub mod partition;
 pub mod queue;
 mod raidz;
 pub(crate) mod survey;

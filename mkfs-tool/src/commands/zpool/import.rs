@@ -18,7 +18,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use zfs::ondisk::label::{LABEL_SIZE, LABELS, MIN_DEVICE_SIZE, label_offset};
 use zfs::spa::ImportOptions;
-use zfs::vdev::label;
+use zfs::vdev::{label, partition};
 
 /// Devices of one pool, by what their labels say.
 struct Found {
@@ -71,7 +71,7 @@ fn find(named: &[PathBuf]) -> Result<Vec<Found>> {
     let images = Images::open(named, Access::Read)?;
     let mut pools: BTreeMap<u64, Found> = BTreeMap::new();
     for (path, device) in images.paths.iter().zip(&images.devices) {
-        let Ok(label) = label::read(&**device) else { continue };
+        let Ok((label, _)) = partition::find(device) else { continue };
         // Spares and cache devices name no pool: every pool there may have them.
         let Some(guid) = label.config.get_u64("pool_guid") else { continue };
         let name = label.config.get_str("name").unwrap_or("?").to_owned();
