@@ -75,3 +75,31 @@ fn a_pool_in_a_partition_is_read_and_written() {
     std::fs::write(folder.path().join("partition.img"), &after[start..end]).unwrap();
     tool::zdb_check(folder.path(), &name).unwrap();
 }
+
+fn refused(args: &[&str], why: &str) {
+    let output = tool::tarn().args(args).output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(!output.status.success() && said.contains(why), "{args:?}: {said}");
+}
+
+#[test]
+fn a_pool_in_a_partition_is_not_overwritten_unasked() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("whole.img");
+    let image = fixtures::image("m-ashift12", 0).unwrap();
+    let before = whole_disk(&image);
+    std::fs::write(&path, &before).unwrap();
+    let path = path.to_str().unwrap();
+    refused(&["zpool", "create", "other", path], "is part of pool 'm_ashift12'");
+    refused(&["zpool", "labelclear", path], "is part of pool 'm_ashift12'");
+    assert!(before == std::fs::read(path).unwrap());
+
+    // With -f its labels go; the table and the partition after it stay.
+    tool::tarn_ok(&["zpool", "labelclear", "-f", path]).unwrap();
+    let (start, end) = ((FIRST * SECTOR) as usize, (FIRST * SECTOR) as usize + image.len());
+    let after = std::fs::read(path).unwrap();
+    assert!(before[..start] == after[..start] && before[end..] == after[end..]);
+    refused(&["zpool", "labelclear", path], "no label");
+    tool::tarn_ok(&["zpool", "create", "other", path]).unwrap();
+    refused(&["zpool", "create", "third", path], "is part of pool 'other'");
+}

@@ -17,7 +17,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use zfs::ondisk::features::FEATURES;
 use zfs::spa::{NewDevice, NewVdev, Pool, Topology};
-use zfs::vdev::label;
+use zfs::vdev::partition;
 
 /// How much the devices of one vdev may differ in size without `-f`, in bytes (`ZPOOL_FUZZ`).
 const SIZE_FUZZ: u64 = 16 << 20;
@@ -115,11 +115,9 @@ impl Devices {
             ensure!(path.exists(), "{}: no such file; with --size it would be made", path.display());
             image::check_image(path)?;
             self._locks.push(image::lock(path)?);
-            let looked_at = FileDisk::open(path, false).with_context(shown)?;
             if !force {
-                check_unused(&looked_at).with_context(shown)?;
+                check_unused(FileDisk::open(path, false).with_context(shown)?).with_context(shown)?;
             }
-            drop(looked_at);
             Arc::new(FileDisk::open(path, true).with_context(shown)?)
         };
         self.by_path.insert(path.to_owned(), device);
@@ -183,9 +181,10 @@ impl Devices {
     }
 }
 
-/// Refuses a device that belongs to a pool.
-fn check_unused(device: &dyn BlockDevice) -> Result<()> {
-    let Ok(label) = label::read(device) else { return Ok(()) };
+/// Refuses a device that belongs to a pool, or one of whose partitions does.
+fn check_unused(device: FileDisk) -> Result<()> {
+    let device: Arc<dyn BlockDevice> = Arc::new(device);
+    let Ok((label, _)) = partition::find(&device) else { return Ok(()) };
     if label.config.get_u64("state") == Some(STATE_DESTROYED) {
         return Ok(());
     }

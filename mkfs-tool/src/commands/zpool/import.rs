@@ -8,15 +8,15 @@ use crate::commands::open::OpenPool;
 use crate::image::{self, Access, Images};
 use crate::output::show_name;
 use anyhow::{Context, Result, bail, ensure};
+use platform::block::{BlockDevice, Op, run as run_io};
 use platform::host::FileDisk;
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
-use std::fs::OpenOptions;
 use std::io::Write as _;
-use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use zfs::ondisk::label::{LABEL_SIZE, LABELS, MIN_DEVICE_SIZE, label_offset};
+use std::sync::Arc;
+use zfs::ondisk::label::MIN_DEVICE_SIZE;
 use zfs::spa::ImportOptions;
 use zfs::vdev::{label, partition};
 
@@ -127,9 +127,10 @@ fn clear(path: &Path, force: bool) -> Result<()> {
     let size = std::fs::metadata(path)?.len();
     ensure!(size >= MIN_DEVICE_SIZE, "too small to have labels");
     let _lock = image::lock(path)?;
-    let found = label::read(&FileDisk::open(path, false)?);
+    let device: Arc<dyn BlockDevice> = Arc::new(FileDisk::open(path, true)?);
+    let found = partition::find(&device);
     if !force {
-        let Ok(label) = found else {
+        let Ok((label, _)) = &found else {
             bail!("no label was found; with -f, where labels would be is cleared anyway")
         };
         match label.config.get_str("name") {
@@ -140,9 +141,9 @@ fn clear(path: &Path, force: bool) -> Result<()> {
             None => bail!("is a spare or cache device of a pool: with -f its labels are cleared"),
         }
     }
-    let file = OpenOptions::new().write(true).open(path)?;
-    let zeros = vec![0; usize::try_from(LABEL_SIZE)?];
-    (0..LABELS).try_for_each(|index| file.write_all_at(&zeros, label_offset(size, index)))?;
-    file.sync_all()?;
+    // Those of the partition that has them, as `zpool labelclear` is given it.
+    let place = found.map_or(device, |(_, place)| place);
+    label::clear(&*place)?;
+    run_io(&*place, Op::Flush)?;
     Ok(())
 }
