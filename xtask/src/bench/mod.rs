@@ -108,9 +108,13 @@ fn provenance() -> Result<String> {
         .unwrap_or("")
         .trim_start_matches([' ', '\t', ':']);
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    let commit = output(Command::new("git").current_dir(root()).args(["describe", "--always", "--dirty"]))?;
+    let git = |args: &[&str]| output(Command::new("git").current_dir(root()).args(args));
+    let commit = git(&["describe", "--always"])?;
+    // The page that this is written to changes with each section.
+    let changed = git(&["status", "--porcelain", "--untracked-files=no", "--", ".", ":!docs/benchmarks.md"])?;
+    let dirty = if changed.trim().is_empty() { "" } else { "-dirty" };
     Ok(format!(
-        "\nTaken at commit {} on {cores} cores ({model}); each figure is the best of {ROUNDS} runs.\n",
+        "\nTaken at commit {}{dirty} on {cores} cores ({model}); each figure is the best of {ROUNDS} runs.\n",
         commit.trim()
     ))
 }
