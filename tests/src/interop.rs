@@ -179,7 +179,8 @@ impl Campaign {
         differences.extend(want.keys().map(|name| format!("{name}: not found")));
         ensure!(differences.is_empty(), "properties:\n{}", differences.join("\n"));
         println!(
-            "{part}: {} file systems and snapshots, {entries} files, all properties equal",
+            "{}, {part}: {} file systems and snapshots, {entries} files, all properties equal",
+            self.layout.name(),
             sections.len()
         );
         Ok(())

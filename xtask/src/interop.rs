@@ -8,11 +8,12 @@
 //! side, and `zdb`, must find nothing wrong and read the same (`tests::interop`).
 
 use crate::build;
-use crate::machine::{cargo, install_all, output, root, run, target};
+use crate::machine::{cargo, install_all, is_root, output, root, run, target};
 use anyhow::{Context, Result, bail, ensure};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
 use testkit::rootfs;
 
@@ -28,6 +29,8 @@ const LAYOUTS: [&str; 9] =
     ["single", "stripe", "mirror", "raidz1", "raidz2", "raidz3", "draid", "log", "special"];
 /// Turns on each.
 const ROUNDS: u64 = 10;
+/// Turns on each in `cargo xtask test`.
+const ROUNDS_IN_TEST: u64 = 2;
 
 /// What was asked for.
 struct Options {
@@ -82,23 +85,49 @@ pub(crate) fn run_interop(rest: &[String]) -> Result<()> {
     turns(&options, &oracle, &folder)
 }
 
+/// The part of the campaign that belongs to `cargo xtask test`: [`ROUNDS_IN_TEST`] turns on each layout. Where OpenZFS's guest cannot be
+/// had, it says so and leaves them out.
+pub(crate) fn run_in_test() -> Result<()> {
+    if let Some(reason) = no_guest() {
+        println!("LEFT OUT: OpenZFS in its guest checks nothing in this run: {reason}");
+        return Ok(());
+    }
+    let mut options = Options::parse(&[])?;
+    (options.images, options.rounds) = (false, ROUNDS_IN_TEST);
+    let folder = target().join("interop");
+    if folder.exists() {
+        std::fs::remove_dir_all(&folder)?;
+    }
+    std::fs::create_dir_all(&folder)?;
+    turns(&options, &Oracle::prepare()?, &folder)
+}
+
 /// Tarn and OpenZFS take turns. A layout that fails does not keep the others from being tried.
 fn turns(options: &Options, oracle: &Oracle, folder: &Path) -> Result<()> {
     if options.layouts.is_empty() {
         return Ok(());
     }
     run(cargo().args(["build", "--quiet", "--package", "tests", "--bin", "interop"]))?;
-    let mut failed = Vec::new();
-    for layout in &options.layouts {
-        let mut campaign = Command::new(target().join("debug/interop"));
-        campaign.arg(&oracle.0).arg(folder.join(layout)).arg(layout);
-        let outcome = run(campaign.args([options.rounds.to_string(), options.seed.to_string()]));
-        match outcome {
+    let next = AtomicUsize::new(0);
+    // As many at a time as there are cores: a guest is one process of one processor.
+    let work = || {
+        let mut failed = Vec::new();
+        while let Some(layout) = options.layouts.get(next.fetch_add(1, Ordering::Relaxed)) {
+            let mut campaign = Command::new(target().join("debug/interop"));
+            campaign.arg(&oracle.0).arg(folder.join(layout)).arg(layout);
+            let outcome = run(campaign.args([options.rounds.to_string(), options.seed.to_string()]));
             // What failed stays to be looked at.
-            Ok(()) => std::fs::remove_dir_all(folder.join(layout))?,
-            Err(_) => failed.push(layout.as_str()),
+            if outcome.and_then(|()| Ok(std::fs::remove_dir_all(folder.join(layout))?)).is_err() {
+                failed.push(layout.as_str());
+            }
         }
-    }
+        failed
+    };
+    let workers = std::thread::available_parallelism().map_or(1, usize::from);
+    let failed: Vec<&str> = std::thread::scope(|scope| {
+        let workers: Vec<_> = (0..workers).map(|_| scope.spawn(work)).collect();
+        workers.into_iter().flat_map(|worker| worker.join().unwrap_or_else(|_| vec!["a panic"])).collect()
+    });
     ensure!(failed.is_empty(), "failed on {}; the disks are in {}", failed.join(", "), folder.display());
     println!("== {} layouts, {} rounds each: all equal on both sides", options.layouts.len(), options.rounds);
     Ok(())
@@ -194,6 +223,39 @@ fn sha256_of(tarn: &Path, image: &Path, path: &str) -> Result<String> {
     Ok(text.split_whitespace().next().unwrap_or_default().to_owned())
 }
 
+/// The result of an earlier build of OpenZFS's guest.
+const GUEST: &str = "oracle-guest.tar.zst";
+
+/// An earlier build of the guest: a file, or the folder it lies in, that `TARN_ORACLE_CACHE` names.
+fn cached_guest() -> Option<PathBuf> {
+    let cache = std::env::var_os("TARN_ORACLE_CACHE").filter(|path| !path.is_empty()).map(PathBuf::from)?;
+    let file = if cache.is_dir() { cache.join(GUEST) } else { cache };
+    file.is_file().then_some(file)
+}
+
+/// Why OpenZFS's guest cannot be had here; `None` if it can.
+fn no_guest() -> Option<&'static str> {
+    if cached_guest().is_some() || target().join("oracle/cache").join(GUEST).is_file() {
+        return None;
+    }
+    if !is_root() {
+        return Some(
+            "there is no built guest, and building one installs packages, for which this is not root",
+        );
+    }
+    // The archive itself is asked, not what is known of it; the guest needs this package anyway.
+    let folder = target().join("oracle/build/debs");
+    let fetched = std::fs::create_dir_all(&folder).map_err(anyhow::Error::from).and_then(|()| {
+        output(Command::new("apt-get").args(["download", "busybox-static"]).current_dir(&folder))
+    });
+    match fetched {
+        Ok(_) => None,
+        Err(_) => {
+            Some("there is no built guest, and Debian's packages, of which one is made, cannot be reached")
+        }
+    }
+}
+
 /// The Linux guest with OpenZFS.
 pub(crate) struct Oracle(PathBuf);
 
@@ -203,8 +265,9 @@ impl Oracle {
         let home = target().join("oracle");
         std::fs::create_dir_all(home.join("cache"))?;
         run(Command::new("cp").arg("-r").arg(root().join("tests/oracle/.")).arg(&home))?;
-        if let Some(cache) = std::env::var_os("TARN_ORACLE_CACHE") {
-            std::fs::copy(&cache, home.join("cache/oracle-guest.tar.zst")).context("TARN_ORACLE_CACHE")?;
+        if let Some(cache) = cached_guest() {
+            std::fs::copy(&cache, home.join("cache").join(GUEST))
+                .with_context(|| cache.display().to_string())?;
         }
         println!("== preparing OpenZFS's guest (about 10 minutes the first time)");
         run(&mut Command::new(home.join("build-oracle")))?;
