@@ -1,9 +1,10 @@
 //! A guest with one server: its image, its boot, its end.
 
+use super::link::Link;
 use crate::machine::{cargo, find, output, run, target};
 use anyhow::{Context, Result, bail, ensure};
 use std::io::Read;
-use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::OnceLock;
@@ -12,10 +13,6 @@ use testkit::rootfs;
 
 /// So long may a guest take to answer first, and to end.
 const PATIENCE: Duration = Duration::from_secs(60);
-
-/// Most connections at a time. QEMU's user network listens on the host with a backlog of one: of many that begin at once
-/// most wait for the host's repeated SYNs, for tens of seconds, or are reset before the guest hears of them.
-pub(super) const MANY: u32 = 8;
 
 static TARN: OnceLock<PathBuf> = OnceLock::new();
 
@@ -94,18 +91,14 @@ impl Image {
 
     /// Boots it with `command`; `port` of the guest is reached by [`Guest::address`].
     pub(super) fn boot(&self, memory: &str, cpus: u32, port: u16, command: &[&str]) -> Result<Guest> {
-        let here = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?.port();
+        let (link, address) = Link::get().options(port)?;
         let mut boot = tarn();
         boot.arg("run").arg(self.path()).args(["--memory", memory, "--cpus", &cpus.to_string()]);
-        boot.args(["--forward", &format!("{here}:{port}"), "--"]).args(command);
+        boot.args(link).arg("--").args(command);
         let log = std::fs::File::create(self.folder.join("console.log"))?;
         boot.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
         let child = boot.spawn().context("tarn run")?;
-        Ok(Guest {
-            child,
-            address: SocketAddr::from((Ipv4Addr::LOCALHOST, here)),
-            console: self.folder.join("console.log"),
-        })
+        Ok(Guest { child, address, console: self.folder.join("console.log") })
     }
 }
 
@@ -179,10 +172,12 @@ pub(super) fn connect(address: SocketAddr) -> std::io::Result<TcpStream> {
     Ok(stream)
 }
 
-/// A connection to a guest that may not listen yet. QEMU accepts it at once, and would try long to reach the guest.
+/// A connection to a guest that may not listen yet. Over a tap device nobody answers then, and a second SYN is sent only after a
+/// second; QEMU's user network accepts it at once, and would try long to reach the guest.
 pub(super) fn probe(address: SocketAddr) -> std::io::Result<TcpStream> {
-    let stream = connect(address)?;
+    let stream = TcpStream::connect_timeout(&address, Duration::from_millis(100))?;
     stream.set_read_timeout(Some(Duration::from_millis(500)))?;
+    stream.set_nodelay(true)?;
     Ok(stream)
 }
 

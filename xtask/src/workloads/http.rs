@@ -1,6 +1,7 @@
 //! Web servers: nginx as a single process, and Python's `http.server`.
 
-use super::guest::{Guest, Image, MANY, Numbers, probe};
+use super::guest::{Guest, Image, Numbers, probe};
+use super::link::Link;
 use super::{Options, Row};
 use crate::machine::output;
 use anyhow::{Context, Result, ensure};
@@ -58,8 +59,17 @@ fn fetch(guest: &Guest, times: u32) -> Result<Row> {
 /// wrk's requests per second; any error of a socket or a status fails.
 fn wrk(guest: &Guest, connections: u32, size: usize) -> Result<Row> {
     let url = format!("http://{}/{size}", guest.address);
-    let text =
-        output(Command::new("wrk").args(["-t", "2", "-c", &connections.to_string(), "-d", "5s", &url]))?;
+    let text = output(Command::new("wrk").args([
+        "-t",
+        "2",
+        "-c",
+        &connections.to_string(),
+        "-d",
+        "5s",
+        "--timeout",
+        "10s",
+        &url,
+    ]))?;
     ensure!(!text.contains("Non-2xx") && !text.contains("Socket errors"), "wrk:\n{text}");
     let rate =
         text.lines().find_map(|line| line.trim().strip_prefix("Requests/sec:")).context("wrk's rate")?;
@@ -84,10 +94,10 @@ pub(super) fn nginx(_options: &Options) -> Result<Vec<Row>> {
     })?;
     let mut guest = image.boot("256M", 2, PORT, &["/usr/sbin/nginx", "-c", "/etc/nginx/tarn.conf"])?;
     let mut rows = vec![first_answer(&mut guest)?, fetch(&guest, 20)?];
-    for connections in [2, MANY] {
+    for &connections in &Link::get().connections()[1..] {
         rows.push(wrk(&guest, connections, 100)?);
+        rows.push(wrk(&guest, connections, 20_000)?);
     }
-    rows.push(wrk(&guest, MANY, 20_000)?);
     guest.cut()?;
     image.zdb()?;
     Ok(rows)

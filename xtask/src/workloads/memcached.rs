@@ -1,6 +1,7 @@
 //! memcached with four threads, loaded by a client of ours that compares every answer.
 
-use super::guest::{Image, MANY, Numbers, connect, exchange, probe};
+use super::guest::{Image, Numbers, connect, exchange, probe};
+use super::link::Link;
 use super::{Options, Row};
 use anyhow::{Context, Result, ensure};
 use std::net::SocketAddr;
@@ -87,7 +88,8 @@ pub(super) fn run(options: &Options) -> Result<Vec<Row>> {
     for key in 0..KEYS {
         ensure!(exchange(&mut stream, &set(key), b"STORED\r\n")?, "key {key} is not stored");
     }
-    for (clients, pipeline) in [(1, 1), (u64::from(MANY), 1), (u64::from(MANY), 16)] {
+    let loads = Link::get().connections().iter().flat_map(|&clients| [(clients, 1), (clients, 16)]);
+    for (clients, pipeline) in loads.map(|(clients, pipeline)| (u64::from(clients), pipeline)) {
         for sets in [true, false] {
             let requests = options.thousands * 1000 / if clients == 1 { 5 } else { 1 };
             let rate = load(guest.address, sets, clients, pipeline, requests, options.seed)?;

@@ -3,11 +3,12 @@
 
 mod guest;
 mod http;
+mod link;
 mod memcached;
 mod redis;
 
 use crate::machine;
-use anyhow::{Result, bail};
+use anyhow::{Result, bail, ensure};
 
 /// One line of the table.
 pub(crate) struct Row {
@@ -76,12 +77,18 @@ pub(crate) fn run_workloads(args: &[String]) -> Result<()> {
     let chosen: Vec<&Workload> =
         WORKLOADS.iter().filter(|w| names.is_empty() || names.contains(&w.name)).collect();
     let tarn = guest::build()?;
+    for workload in &chosen {
+        machine::install_for(workload.packages)?;
+    }
+    if let Some(status) = link::enter(&tarn)? {
+        ensure!(status.success(), "workloads failed");
+        return Ok(());
+    }
     println!("seed {}", options.seed);
     let mut failed = Vec::new();
     let mut table = Vec::new();
     for workload in chosen {
         println!("== {}", workload.name);
-        machine::install_for(workload.packages)?;
         guest::use_tarn(&tarn);
         match (workload.run)(&options) {
             Ok(rows) => table.extend(rows.into_iter().map(|row| (workload.name, row))),

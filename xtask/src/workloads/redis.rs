@@ -1,6 +1,7 @@
 //! redis-server: loaded by redis-benchmark, checked by a client of ours, and cut off while it promises durability.
 
-use super::guest::{Guest, Image, MANY, Numbers, connect, exchange, probe};
+use super::guest::{Guest, Image, Numbers, connect, exchange, probe};
+use super::link::Link;
 use super::{Options, Row};
 use crate::machine::output;
 use anyhow::{Context, Result, ensure};
@@ -45,26 +46,24 @@ fn boot(image: &Image, sync: &str) -> Result<(Guest, Duration)> {
 }
 
 fn cli(address: SocketAddr, words: &[&str]) -> Result<String> {
-    let port = address.port().to_string();
-    output(Command::new("redis-cli").args(["-h", "127.0.0.1", "-p", &port]).args(words))
+    let (host, port) = (address.ip().to_string(), address.port().to_string());
+    output(Command::new("redis-cli").args(["-h", &host, "-p", &port]).args(words))
 }
 
 /// The requests per second that redis-benchmark measures for each command.
 fn benchmark(address: SocketAddr, clients: u32, pipeline: u32, requests: u64) -> Result<Vec<(String, f64)>> {
-    let port = address.port().to_string();
+    let (host, port) = (address.ip().to_string(), address.port().to_string());
     let text = output(
-        Command::new("redis-benchmark")
-            .args(["-h", "127.0.0.1", "-p", &port, "-t", "set,get", "--csv"])
-            .args([
-                "-n",
-                &requests.to_string(),
-                "-c",
-                &clients.to_string(),
-                "-P",
-                &pipeline.to_string(),
-                "-r",
-                "10000",
-            ]),
+        Command::new("redis-benchmark").args(["-h", &host, "-p", &port, "-t", "set,get", "--csv"]).args([
+            "-n",
+            &requests.to_string(),
+            "-c",
+            &clients.to_string(),
+            "-P",
+            &pipeline.to_string(),
+            "-r",
+            "10000",
+        ]),
     )?;
     let rows: Vec<(String, f64)> = text
         .lines()
@@ -109,7 +108,7 @@ pub(super) fn run(options: &Options) -> Result<Vec<Row>> {
         let (guest, took) = boot(&image, sync)?;
         rows.push(Row::new(format!("{sync}: first answer"), format!("{} ms", took.as_millis())));
         verify(guest.address, options.seed, 1000)?;
-        for clients in [1, MANY] {
+        for &clients in Link::get().connections() {
             for pipeline in [1, 16] {
                 let requests = options.thousands * 1000 / if clients == 1 && pipeline == 1 { 5 } else { 1 };
                 for (command, rate) in benchmark(guest.address, clients, pipeline, requests)? {

@@ -1,0 +1,86 @@
+//! How the guests are reached from here.
+//!
+//! As root the workloads run in a network namespace of their own, at one end of a tap device whose other end is the guest: any
+//! number of connections, and nothing of this machine's network is touched. Else QEMU's user network forwards a port: it listens
+//! on the host with a backlog of one, and of many connections that begin at once most wait for the host's repeated SYNs, for tens
+//! of seconds, or are reset before the guest hears of them.
+
+use crate::machine::{is_root, output, run};
+use anyhow::{Context, Result};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::path::Path;
+use std::process::{Command, ExitStatus};
+
+/// Set in the namespace.
+const INSIDE: &str = "TARN_LINK";
+const TAP: &str = "tarn0";
+const HERE: &str = "10.0.2.2";
+const GUEST: Ipv4Addr = Ipv4Addr::new(10, 0, 2, 15);
+/// What QEMU gives to a network device that is not told otherwise.
+const MAC: &str = "52:54:00:12:34:56";
+
+/// The way to the guests.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Link {
+    /// A tap device in a namespace.
+    Tap,
+    /// QEMU's user network.
+    User,
+}
+
+impl Link {
+    /// The one that this process has.
+    pub(super) fn get() -> Link {
+        if std::env::var_os(INSIDE).is_some() { Link::Tap } else { Link::User }
+    }
+
+    /// Numbers of connections at a time with which servers are loaded, the most that it bears last.
+    pub(super) fn connections(self) -> &'static [u32] {
+        match self {
+            Link::Tap => &[1, 16, 50, 200],
+            Link::User => &[1, 8],
+        }
+    }
+
+    /// Options of `tarn run`, and where `port` of the guest is reached.
+    pub(super) fn options(self, port: u16) -> Result<(Vec<String>, SocketAddr)> {
+        let (words, address) = match self {
+            Link::Tap => {
+                let address = format!("{GUEST}/24,gw={HERE}");
+                (
+                    vec!["--net".to_owned(), format!("tap:{TAP}"), "--address".to_owned(), address],
+                    (GUEST, port),
+                )
+            }
+            Link::User => {
+                let here = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?.port();
+                (vec!["--forward".to_owned(), format!("{here}:{port}")], (Ipv4Addr::LOCALHOST, here))
+            }
+        };
+        Ok((words, SocketAddr::from(address)))
+    }
+}
+
+/// Runs this program with the same words in a namespace, where that is possible and it does not run in one yet.
+pub(super) fn enter(tarn: &Path) -> Result<Option<ExitStatus>> {
+    if Link::get() == Link::Tap {
+        let ip = |words: &str| run(Command::new("ip").args(words.split(' ')));
+        ip("link set lo up")?;
+        ip(&format!("tuntap add dev {TAP} mode tap"))?;
+        ip(&format!("addr add {HERE}/24 dev {TAP}"))?;
+        ip(&format!("link set {TAP} up"))?;
+        // The first packet must not wait for an answer to ARP of a guest that has not booted yet.
+        ip(&format!("neigh replace {GUEST} lladdr {MAC} nud permanent dev {TAP}"))?;
+        return Ok(None);
+    }
+    let possible = is_root()
+        && Path::new("/dev/net/tun").exists()
+        && output(Command::new("unshare").args(["--net", "ip", "link"])).is_ok();
+    if !possible {
+        println!("note: at most 8 connections at a time; more need root, /dev/net/tun and iproute2");
+        return Ok(None);
+    }
+    let mut again = Command::new("unshare");
+    again.arg("--net").arg(std::env::current_exe()?).args(std::env::args_os().skip(1));
+    Ok(Some(again.env(INSIDE, "tap").env("TARN_BIN", tarn).status().context("unshare")?))
+}
