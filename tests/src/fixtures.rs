@@ -4,11 +4,11 @@ use anyhow::{Context, Result};
 use platform::mem::MemDisk;
 use serde::Deserialize;
 use sha2::{Digest, Sha256};
-use std::fmt::Write as _;
 use std::fs::File;
 use std::io::{BufReader, Read};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use testkit::sums::hex;
 
 /// The repository's root folder.
 #[must_use]
@@ -160,13 +160,4 @@ pub fn sections(manifest: &str) -> Result<Vec<(String, Vec<Entry>)>> {
         }
     }
     Ok(sections)
-}
-
-/// Lower-case hexadecimal.
-#[must_use]
-pub fn hex(bytes: &[u8]) -> String {
-    bytes.iter().fold(String::new(), |mut s, b| {
-        let _ = write!(s, "{b:02x}");
-        s
-    })
 }

@@ -2,15 +2,13 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 #![expect(clippy::missing_panics_doc, reason = "a difference is a panic that names it; nothing else is")]
 
-use crate::fixtures::{Entry, Xattr, hex};
+use crate::fixtures::{Entry, Xattr};
 use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use testkit::sums::{SPARSE_LIMIT, hex};
 use zfs::spa::Pool;
 use zfs::zpl::{Attr, FileKind, Filesystem, MountOptions};
-
-/// Files longer than this are hashed by their non-zero pages.
-pub const SPARSE_LIMIT: u64 = 64 << 20;
 
 /// Mounts a dataset or snapshot for reading.
 #[must_use]

@@ -1,13 +1,12 @@
 //! Trees on the host: making one with everything a file system can hold, and comparing two.
 
-use crate::fixtures::hex;
 use anyhow::{Context, Result, ensure};
-use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use testkit::sums::sparse_sha256;
 
 /// What is compared of one entry.
 #[derive(Debug, PartialEq, Eq)]
@@ -61,7 +60,7 @@ fn node(path: &Path, relative: &Path, seen: &mut BTreeMap<u64, PathBuf>) -> Resu
     let kind = meta.file_type();
     let content = match seen.get(&meta.ino()) {
         Some(first) => format!("hard link to {}", first.display()),
-        None if kind.is_file() => content(path, meta.len())?,
+        None if kind.is_file() => sparse_sha256(path)?,
         None => String::new(),
     };
     if !kind.is_dir() {
@@ -85,41 +84,6 @@ fn node(path: &Path, relative: &Path, seen: &mut BTreeMap<u64, PathBuf>) -> Resu
         content,
         xattrs,
     })
-}
-
-/// Where a file has data, as the host's file system knows it: start and end in bytes.
-pub fn data_ranges(path: &Path) -> Result<Vec<(u64, u64)>> {
-    use rustix::fs::{SeekFrom, seek};
-    let file = File::open(path)?;
-    let mut ranges = Vec::new();
-    let mut at = 0;
-    // ENXIO: no data after this offset.
-    while let Ok(start) = seek(&file, SeekFrom::Data(at)) {
-        at = seek(&file, SeekFrom::Hole(start))?;
-        ranges.push((start, at));
-    }
-    Ok(ranges)
-}
-
-/// SHA-256 of a file's pages that are not all zero, with their offsets: the same for sparse and filled files.
-fn content(path: &Path, size: u64) -> Result<String> {
-    const PAGE: u64 = 65536;
-    let file = File::open(path)?;
-    let mut hash = Sha256::new();
-    let mut page = vec![0; PAGE as usize];
-    let mut next = 0;
-    for (start, end) in data_ranges(path)? {
-        for i in (start / PAGE).max(next)..end.div_ceil(PAGE) {
-            let len = (size - i * PAGE).min(PAGE) as usize;
-            file.read_exact_at(&mut page[..len], i * PAGE)?;
-            if page[..len].iter().any(|&b| b != 0) {
-                hash.update((i * PAGE).to_le_bytes());
-                hash.update(&page[..len]);
-            }
-            next = i + 1;
-        }
-    }
-    Ok(hex(&hash.finalize()))
 }
 
 /// Both trees are equal; the first few differences otherwise.

@@ -4,7 +4,8 @@
 
 use sha2::{Digest, Sha256};
 use std::path::Path;
-use tests::fixtures::{self, hex};
+use testkit::sums::hex;
+use tests::fixtures;
 use tests::tool::{tarn, tarn_ok, zdb_check};
 use tests::tree;
 

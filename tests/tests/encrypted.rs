@@ -367,7 +367,7 @@ fn keys_on_the_command_line() {
     let listed = tarn_ok(&["ls", "--key", &key, &place]).unwrap();
     assert!(listed.lines().count() > 0);
     assert_eq!(typed(&["ls", "--key", "j_enc/gcm", &place], b"correct horse battery\n").1, listed);
-    let hex: String = fixtures::hex(J_ENCRYPTED[2].1);
+    let hex: String = testkit::sums::hex(J_ENCRYPTED[2].1);
     tarn_ok(&["tree", "--key", &format!("j_enc/ccm256=hex:{hex}"), &format!("{image}:j_enc/ccm256:/")])
         .unwrap();
 

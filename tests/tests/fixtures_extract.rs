@@ -8,9 +8,10 @@ use sha2::{Digest, Sha256};
 use std::fs::{self, File};
 use std::io::Read;
 use std::os::unix::ffi::OsStringExt;
-use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt};
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
-use tests::fixtures::{self, Entry, hex};
+use testkit::sums::{hex, sparse_sha256};
+use tests::fixtures::{self, Entry};
 use tests::tool::{tarn, tarn_ok};
 
 /// Fixtures that are compared whole, and the suffix of their manifest.
@@ -154,7 +155,7 @@ fn compare(out: &Path, entry: &Entry) -> Option<String> {
             check("sha256", hex(&Sha256::digest(fs::read(&path).unwrap())), want.clone());
         }
         if let Some(want) = &entry.sparse_sha256 {
-            check("sparse sha256", sparse_sha256(&path), want.clone());
+            check("sparse sha256", sparse_sha256(&path).unwrap(), want.clone());
         }
     }
     if let Some(target) = &entry.target {
@@ -174,22 +175,4 @@ fn compare(out: &Path, entry: &Entry) -> Option<String> {
         );
     }
     (!wrong.is_empty()).then(|| format!("{}: {}", entry.path, wrong.join(", ")))
-}
-
-/// The manifest's sum of large files; reads only where the extracted file has data, as it may be 1 TiB of hole.
-fn sparse_sha256(path: &Path) -> String {
-    const PAGE: u64 = 4096;
-    let file = File::open(path).unwrap();
-    let mut hash = Sha256::new();
-    for (start, end) in tests::tree::data_ranges(path).unwrap() {
-        for offset in (start / PAGE * PAGE..end).step_by(PAGE as usize) {
-            let mut page = [0; PAGE as usize];
-            let len = file.read_at(&mut page, offset).unwrap();
-            if page.iter().any(|&b| b != 0) {
-                hash.update(offset.to_le_bytes());
-                hash.update(&page[..len]);
-            }
-        }
-    }
-    hex(&hash.finalize())
 }
