@@ -179,3 +179,58 @@ fn features_are_enabled_only_when_asked() {
     zfs("create tank/more");
     folder.zdb();
 }
+
+#[test]
+fn older_states_of_a_pool_are_returned_to() {
+    let folder = Folder::new();
+    folder.ok("create --size 96M tank mirror a b");
+    let zfs = |words: &str| {
+        let disks = folder.disks().to_string_lossy().into_owned();
+        let args: Vec<&str> = ["zfs", "--disk", &disks].into_iter().chain(words.split(' ')).collect();
+        tarn_ok(&args).unwrap()
+    };
+    let datasets = || zfs("list -H -o name");
+    let guid = || folder.ok("--disk . get -H -o value guid");
+
+    let first = guid();
+    folder.ok("--disk . reguid tank");
+    assert_ne!(guid(), first);
+    folder.zdb();
+
+    zfs("create tank/kept");
+    folder.refused("--disk . checkpoint -d", "has none");
+    folder.ok("--disk . checkpoint tank");
+    folder.refused("--disk . checkpoint", "-d discards it");
+    folder.refused("--disk . reguid", "discard it first");
+    zfs("destroy tank/kept");
+    zfs("create tank/later");
+    let status = folder.ok("--disk . status");
+    assert!(status.contains("\ncheckpoint: created ") && status.contains(", consumes "), "{status}");
+    folder.zdb();
+
+    // To look does not rewind.
+    assert!(folder.ok("import -d . -n --rewind-to-checkpoint tank").contains("as it was at txg"));
+    assert_eq!(datasets(), "tank\ntank/later\n");
+    folder.ok("import -d . --rewind-to-checkpoint tank");
+    assert_eq!(datasets(), "tank\ntank/kept\n");
+    folder.refused("import -d . --rewind-to-checkpoint tank", "no checkpoint");
+    folder.zdb();
+    let history = folder.ok("--disk . history");
+    assert!(history.contains("zpool import --rewind-to-checkpoint tank"), "{history}");
+
+    folder.ok("--disk . checkpoint");
+    zfs("destroy tank/kept");
+    folder.ok("--disk . checkpoint -d");
+    assert!(!folder.ok("--disk . status").contains("checkpoint:"));
+    folder.zdb();
+
+    let status: serde_json::Value = serde_json::from_str(&folder.ok("--disk . status --json")).unwrap();
+    let txg = status["txg"].as_u64().unwrap();
+    zfs("create tank/another");
+    let found = folder.ok(&format!("import -d . -n -T {txg} tank"));
+    assert!(found.contains(&format!("as it was at txg {txg}")), "{found}");
+    assert_eq!(datasets(), "tank\ntank/another\n");
+    folder.ok(&format!("import -d . -T {txg} tank"));
+    assert_eq!(datasets(), "tank\n");
+    folder.zdb();
+}

@@ -53,6 +53,10 @@ pub enum Verb {
     Remove(Remove),
     /// Forget the errors on record
     Clear(Clear),
+    /// Keep the pool's state of now, to which import can rewind it; or give it up
+    Checkpoint(Checkpoint),
+    /// Give the pool another guid, so that it can stand beside a copy of itself
+    Reguid(Reguid),
     /// What was done to the pool, and when
     History(History),
     /// Properties of the pool
@@ -307,6 +311,26 @@ pub struct Clear {
     pub pool: Option<String>,
 }
 
+/// `zpool checkpoint`.
+#[derive(Debug, Args)]
+pub struct Checkpoint {
+    /// Give the checkpoint up, and free what only it held
+    #[arg(short, long)]
+    pub discard: bool,
+    /// Wait until it is given up (tarn always does)
+    #[arg(short, long, hide = true)]
+    pub wait: bool,
+    /// The pool's name
+    pub pool: Option<String>,
+}
+
+/// `zpool reguid`.
+#[derive(Debug, Args)]
+pub struct Reguid {
+    /// The pool's name
+    pub pool: Option<String>,
+}
+
 /// `zpool history`.
 #[derive(Debug, Args)]
 pub struct History {
@@ -361,9 +385,21 @@ pub struct Import {
     /// Also if another host used the pool last and did not export it
     #[arg(short)]
     pub force: bool,
-    /// Only check that it can be imported
+    /// Only check that it can be imported, and in which state
     #[arg(short = 'n')]
     pub dry_run: bool,
+    /// Where the newest state is damaged, go back to an older one: what was written since is gone
+    #[arg(short = 'F')]
+    pub rewind: bool,
+    /// With -F: however old; what is found may have been overwritten in part since
+    #[arg(short = 'X', requires = "rewind")]
+    pub extreme: bool,
+    /// Go back to the state of this txg or the last one before it
+    #[arg(short = 'T', value_name = "TXG", conflicts_with = "rewind")]
+    pub txg: Option<u64>,
+    /// Go back to the checkpoint: what was written since is gone
+    #[arg(long, conflicts_with_all = ["rewind", "txg"])]
+    pub rewind_to_checkpoint: bool,
     /// Mount nothing (nothing is ever mounted)
     #[arg(short = 'N', hide = true)]
     pub no_mount: bool,

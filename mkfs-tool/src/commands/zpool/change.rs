@@ -1,6 +1,6 @@
 //! `tarn zpool set` and `upgrade`: what changes a pool as a whole.
 
-use crate::cli::zpool::{Clear, Set, Upgrade};
+use crate::cli::zpool::{Clear, Reguid, Set, Upgrade};
 use crate::commands::open::OpenPool;
 use crate::output::{Align, Column, Style, Table};
 use anyhow::{Context, Result, ensure};
@@ -52,6 +52,14 @@ pub(super) fn clear(target: Target<'_>, options: &Clear) -> Result<ExitCode> {
     target.change(options.pool.as_deref(), |opened| {
         opened.pool.clear_errors()?;
         Ok(Some(format!("zpool clear {}", opened.pool.name())))
+    })
+}
+
+/// `zpool reguid`.
+pub(super) fn reguid(target: Target<'_>, options: &Reguid) -> Result<ExitCode> {
+    target.change(options.pool.as_deref(), |opened| {
+        opened.pool.reguid()?;
+        Ok(Some(format!("zpool reguid {}", opened.pool.name())))
     })
 }
 

@@ -17,7 +17,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 use zfs::ondisk::label::MIN_DEVICE_SIZE;
-use zfs::spa::ImportOptions;
+use zfs::spa::{ImportOptions, Rewind};
 use zfs::vdev::{label, partition};
 
 /// Devices of one pool, by what their labels say.
@@ -47,23 +47,68 @@ pub(super) fn run(options: &Import, disks: &[PathBuf]) -> Result<ExitCode> {
     if let Some(name) = &options.new_name {
         new_pool::check_name(name)?;
     }
-    let wanted =
-        ImportOptions { force: options.force, name: options.new_name.clone(), ..ImportOptions::default() };
-    if options.dry_run {
-        let only_looking = ImportOptions { read_only: true, ..wanted };
-        let opened = OpenPool::with(&pool.paths, Access::Read, only_looking)?;
-        println!("would import {}", opened.pool.name());
-        return Ok(ExitCode::SUCCESS);
-    }
+    let wanted = ImportOptions {
+        force: options.force,
+        name: options.new_name.clone(),
+        rewind: state(options),
+        ..ImportOptions::default()
+    };
     // What refuses a pool is found while its images can only be read.
     let probe = ImportOptions { read_only: true, ..wanted.clone() };
-    drop(OpenPool::with(&pool.paths, Access::Read, probe)?);
+    let probed = OpenPool::with(&pool.paths, Access::Read, probe).map_err(|e| advise(e, options))?;
+    if options.dry_run {
+        let (name, txg) = (probed.pool.name(), probed.pool.last_synced_txg());
+        match wanted.rewind {
+            Rewind::No => println!("would import {name}"),
+            _ => println!("would import {name} as it was at txg {txg}"),
+        }
+        return Ok(ExitCode::SUCCESS);
+    }
+    drop(probed);
+    let wanted_rewind = wanted.rewind;
     let opened = OpenPool::with(&pool.paths, Access::Write, wanted)?;
     let renamed = options.new_name.as_ref().map(|name| format!(" {name}")).unwrap_or_default();
-    opened.pool.log_history(&format!("zpool import {}{renamed}", pool.name))?;
+    let how = options_text(wanted_rewind);
+    opened.pool.log_history(&format!("zpool import {how}{}{renamed}", pool.name))?;
     println!("{}: imported and exported again", opened.pool.name());
     opened.close()?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// Which state is asked for.
+fn state(options: &Import) -> Rewind {
+    match (options.txg, options.rewind, options.extreme, options.rewind_to_checkpoint) {
+        (Some(txg), ..) => Rewind::Txg(txg),
+        (_, _, _, true) => Rewind::Checkpoint,
+        (_, true, true, _) => Rewind::Any,
+        (_, true, false, _) => Rewind::Recent,
+        _ => Rewind::No,
+    }
+}
+
+/// The options that ask for it, as the history has them.
+fn options_text(rewind: Rewind) -> String {
+    match rewind {
+        Rewind::No => String::new(),
+        Rewind::Recent => "-F ".to_owned(),
+        Rewind::Any => "-FX ".to_owned(),
+        Rewind::Txg(txg) => format!("-T {txg} "),
+        Rewind::Checkpoint => "--rewind-to-checkpoint ".to_owned(),
+    }
+}
+
+/// Says what can be done about a damaged pool.
+fn advise(error: anyhow::Error, options: &Import) -> anyhow::Error {
+    let damaged = matches!(
+        error.downcast_ref::<zfs::Error>(),
+        Some(zfs::Error::Checksum { .. } | zfs::Error::Corrupt { .. })
+    );
+    match state(options) {
+        Rewind::No if damaged => {
+            anyhow::anyhow!("{error:#}; -F goes back to an older state, -Fn says to which")
+        }
+        _ => error,
+    }
 }
 
 /// Groups all labelled devices by pool.

@@ -2,6 +2,7 @@
 
 mod add;
 mod change;
+mod checkpoint;
 mod create;
 mod devices;
 mod history;
@@ -50,6 +51,8 @@ pub(crate) fn run(options: &Zpool) -> Result<ExitCode> {
         }
         Verb::Set(set) => change::set(target, set),
         Verb::Upgrade(upgrade) => change::upgrade(target, upgrade),
+        Verb::Checkpoint(checkpoint) => checkpoint::run(target, checkpoint),
+        Verb::Reguid(reguid) => change::reguid(target, reguid),
         Verb::Clear(clear) => change::clear(target, clear),
         Verb::Add(add) => add::run(target, add),
         Verb::Remove(remove) => add::remove(target, remove),

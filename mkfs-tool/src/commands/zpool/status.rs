@@ -1,5 +1,6 @@
 //! `tarn zpool status`.
 
+use super::checkpoint;
 use super::scrub::{file_name, scan_line};
 use super::vdevs::{self, Section};
 use crate::cli::zpool::Status;
@@ -48,6 +49,9 @@ pub(super) fn run(opened: &OpenPool, options: &Status) -> Result<ExitCode> {
     let _ = write!(text, "  pool: {}\n state: {state}\n", pool.name());
     if let Some(scan) = scan {
         let _ = writeln!(text, "  scan: {scan}");
+    }
+    if let Some(checkpoint) = pool.checkpoint_status() {
+        let _ = writeln!(text, "checkpoint: {}", checkpoint::line(&checkpoint));
     }
     text.push_str("config:\n\n");
     config(&mut text, &pool.name(), state, &sections);
