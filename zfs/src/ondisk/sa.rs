@@ -169,15 +169,17 @@ pub fn header_size(variable: usize) -> usize {
 
 /// Packs values in the order of a layout; the flag says whether a value's length varies.
 #[must_use]
-pub fn emit(layout: u16, values: &[(&[u8], bool)]) -> Vec<u8> {
-    let size = header_size(values.iter().filter(|(_, variable)| *variable).count());
-    let mut out = alloc::vec![0; size];
+pub fn emit<'v>(layout: u16, values: impl Iterator<Item = (&'v [u8], bool)> + Clone) -> Vec<u8> {
+    let size = header_size(values.clone().filter(|(_, variable)| *variable).count());
+    let total = values.clone().fold(size, |sum, (value, _)| sum + value.len().next_multiple_of(8));
+    let mut out = Vec::with_capacity(total);
+    out.resize(size, 0);
     out[..4].copy_from_slice(&MAGIC.to_le_bytes());
     let info = layout & 0x3ff | ((size / 8) as u16) << 10;
     out[4..6].copy_from_slice(&info.to_le_bytes());
     let mut lengths = 6;
     for (value, variable) in values {
-        if *variable {
+        if variable {
             out[lengths..lengths + 2].copy_from_slice(&(value.len() as u16).to_le_bytes());
             lengths += 2;
         }
@@ -194,7 +196,7 @@ mod tests {
     #[test]
     fn values_come_back() {
         let name = b"target/of/link";
-        let packed = emit(4, &[(&[1; 8], false), (name, true), (&[2; 24], true), (&[], true)]);
+        let packed = emit(4, [(&[1; 8][..], false), (name, true), (&[2; 24], true), (&[], true)].into_iter());
         assert_eq!(Header::parse(&packed).unwrap(), Header { layout: 4, size: 16 });
         let values = parse(&packed, &[(5, 8), (17, 0), (19, 0), (20, 0)]).unwrap();
         assert_eq!(values, [(5, &[1; 8][..]), (17, &name[..]), (19, &[2; 24][..]), (20, &[][..])]);

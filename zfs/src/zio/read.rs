@@ -95,6 +95,13 @@ impl Zio {
     /// The logical bytes of a block: a hole is zeros, an embedded block its payload; else from the cache, or read,
     /// verified and decompressed. Another copy is tried if one is bad.
     pub fn read(&self, bp: &Blkptr, at: Bookmark) -> Result<Bytes> {
+        // What is in the cache is most of what is read, and needs no batch.
+        if let Some(result) = self.without_device(bp, at) {
+            return result;
+        }
+        if let Some(data) = self.cache.get(&Key::of(bp)) {
+            return Ok(data);
+        }
         let mut results = self.read_batch(&[(*bp, at)], Some(Reader::Demand));
         results.pop().unwrap_or(Err(Error::Checksum { at }))
     }

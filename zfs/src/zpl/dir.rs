@@ -4,6 +4,7 @@ use super::create::Birth;
 use super::filesystem::{Filesystem, RESERVE_METADATA};
 use super::protect;
 use super::types::{DirEntry, FileKind, New};
+use super::unlinked::Hold;
 use super::znode::Znode;
 use crate::dmu::Tx;
 use crate::error::{Error, Result};
@@ -201,8 +202,9 @@ impl Filesystem {
         let birth = Birth { nameless: true, project, ..Birth::default() };
         let znode = self.make_file(&tx, dir.object(), new, &birth)?;
         self.enqueue(&tx, znode.object())?;
-        self.holds.lock().insert(znode.object(), 1);
-        Ok(znode.object())
+        let object = znode.object();
+        self.holds.lock().insert(object, Hold::first(znode));
+        Ok(object)
     }
 
     /// One more name for a file that is no directory.

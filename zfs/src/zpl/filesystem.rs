@@ -4,6 +4,7 @@ use super::quota::Quotas;
 use super::sa::SaTable;
 use super::tunables::Tunables;
 use super::types::{MountOptions, StatFs};
+use super::unlinked::Hold;
 use super::znode::{Znode, ZnodeCache};
 use crate::dmu::{Dnode, Objset, Tx};
 use crate::dsl::{Dataset, Follow, Owned};
@@ -47,8 +48,8 @@ pub struct Filesystem {
     pub(super) read_only: AtomicBool,
     pub(super) log: Option<Arc<Log>>,
     pub(super) znodes: ZnodeCache,
-    /// How often each object is held open.
-    pub(super) holds: Mutex<HashMap<u64, u32>>,
+    /// The objects that are held open.
+    pub(super) holds: Mutex<HashMap<u64, Hold>>,
     /// Serializes renames, so that the tree of directories stays one.
     pub(super) rename: Mutex<()>,
     /// Limits of users, groups and projects.

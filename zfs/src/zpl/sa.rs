@@ -14,6 +14,7 @@ use alloc::collections::BTreeMap;
 use alloc::string::ToString;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
+use core::ops::Range;
 use hashbrown::HashMap;
 use platform::clock::Timespec;
 use platform::sync::Mutex;
@@ -84,7 +85,7 @@ impl SaTable {
         let layout = layout.ok_or(Error::corrupt("system attributes: unknown layout", None))?;
         for (number, value) in parse(buffer, &layout)? {
             let key = tables.key.get(&number).copied().unwrap_or(UNKNOWN | number);
-            into.list.push((key, value.to_vec()));
+            into.push(key, value);
         }
         Ok(())
     }
@@ -198,18 +199,45 @@ pub(super) enum Format {
     Sa,
 }
 
-/// The attributes of one file, in their order.
+/// Where a value lies among the bytes of all.
+#[derive(Debug, Clone, Copy)]
+struct Place {
+    key: u16,
+    at: u32,
+    len: u32,
+}
+
+impl Place {
+    fn range(self) -> Range<usize> {
+        self.at as usize..(self.at + self.len) as usize
+    }
+}
+
+/// How attributes are packed that all fit into the bonus.
+#[derive(Debug, Clone, Copy)]
+struct Packing {
+    layout: u16,
+    /// Those of variable length, a bit each.
+    variable: u64,
+}
+
+/// The attributes of one file, in their order. They change with every write, so all values lie in one buffer, and how they are packed is
+/// remembered.
 #[derive(Debug, Clone)]
 pub(super) struct Attrs {
     format: Format,
-    list: Vec<(u16, Vec<u8>)>,
+    places: Vec<Place>,
+    bytes: Vec<u8>,
     has_spill: bool,
+    /// Holds as long as no value comes, goes or changes its length.
+    packing: Option<Packing>,
 }
 
 impl Attrs {
     /// No attributes yet.
     pub(super) fn new() -> Self {
-        Attrs { format: Format::Sa, list: Vec::with_capacity(16), has_spill: false }
+        let (places, bytes) = (Vec::with_capacity(16), Vec::with_capacity(192));
+        Attrs { format: Format::Sa, places, bytes, has_spill: false, packing: None }
     }
 
     /// Reads those of an object. [`Error::Corrupt`] if it has none.
@@ -221,7 +249,7 @@ impl Attrs {
             ObjectType::ZNODE => {
                 attrs.format = Format::ZnodePhys;
                 for (attr, value) in parse_znode_phys(&bonus)? {
-                    attrs.list.push((attr as u16, value.to_vec()));
+                    attrs.push(attr as u16, value);
                 }
             }
             ObjectType::SA => {
@@ -238,6 +266,29 @@ impl Attrs {
         Ok(attrs)
     }
 
+    fn push(&mut self, key: u16, value: &[u8]) {
+        // Both are far below 4 GiB: a bonus and a spill block hold them, or they are refused before they are stored.
+        self.places.push(Place { key, at: self.bytes.len() as u32, len: value.len() as u32 });
+        self.bytes.extend_from_slice(value);
+        self.packing = None;
+    }
+
+    fn find(&self, attr: Zpl) -> Option<usize> {
+        self.places.iter().position(|place| place.key == attr as u16)
+    }
+
+    /// Replaces a value by one of another length (`None`: by nothing), keeping the order.
+    fn rebuild(&mut self, at: usize, value: Option<&[u8]>) {
+        let (places, bytes) = (core::mem::take(&mut self.places), core::mem::take(&mut self.bytes));
+        for (i, place) in places.into_iter().enumerate() {
+            match (i == at, value) {
+                (false, _) => self.push(place.key, &bytes[place.range()]),
+                (true, Some(value)) => self.push(place.key, value),
+                (true, None) => self.packing = None,
+            }
+        }
+    }
+
     /// How they are stored.
     pub(super) fn format(&self) -> Format {
         self.format
@@ -245,7 +296,7 @@ impl Attrs {
 
     /// A value's bytes.
     pub(super) fn get(&self, attr: Zpl) -> Option<&[u8]> {
-        self.list.iter().find(|(key, _)| *key == attr as u16).map(|(_, value)| value.as_slice())
+        self.find(attr).map(|i| &self.bytes[self.places[i].range()])
     }
 
     /// A word; 0 if it is missing.
@@ -262,12 +313,12 @@ impl Attrs {
 
     /// Sets a value, which goes to the end if it is new.
     pub(super) fn set(&mut self, attr: Zpl, value: &[u8]) {
-        match self.list.iter_mut().find(|(key, _)| *key == attr as u16) {
-            Some((_, old)) => {
-                old.clear();
-                old.extend_from_slice(value);
+        match self.find(attr) {
+            Some(i) if self.places[i].len as usize == value.len() => {
+                self.bytes[self.places[i].range()].copy_from_slice(value);
             }
-            None => self.list.push((attr as u16, value.to_vec())),
+            Some(i) => self.rebuild(i, Some(value)),
+            None => self.push(attr as u16, value),
         }
     }
 
@@ -286,13 +337,24 @@ impl Attrs {
 
     /// Removes a value.
     pub(super) fn remove(&mut self, attr: Zpl) {
-        self.list.retain(|(key, _)| *key != attr as u16);
+        if let Some(i) = self.find(attr) {
+            self.rebuild(i, None);
+        }
     }
 
     /// Whether they would fit an object: in its bonus and one spill block.
     pub(super) fn fits(&self) -> bool {
-        self.list.iter().map(|(_, v)| v.len().next_multiple_of(8)).sum::<usize>() + 256 <= MAX_SPILL
-            && self.list.iter().all(|(_, v)| v.len() <= usize::from(u16::MAX))
+        self.places.iter().map(|p| (p.len as usize).next_multiple_of(8)).sum::<usize>() + 256 <= MAX_SPILL
+            && self.places.iter().all(|p| p.len <= u32::from(u16::MAX))
+    }
+
+    /// Those in `range` as they lie on disk.
+    fn pack(&self, range: Range<usize>, packing: Packing) -> Vec<u8> {
+        let first = range.start;
+        let values = self.places[range].iter().enumerate().map(move |(i, place)| {
+            (&self.bytes[place.range()], packing.variable.checked_shr((first + i) as u32).unwrap_or(0) & 1 != 0)
+        });
+        emit(packing.layout, values)
     }
 
     /// Writes them to the object.
@@ -300,30 +362,34 @@ impl Attrs {
         if self.format == Format::ZnodePhys {
             return self.store_znode_phys(dnode, tx);
         }
-        if !self.fits() {
+        if let Some(packing) = self.packing {
+            return dnode.set_bonus(tx, ObjectType::SA, &self.pack(0..self.places.len(), packing));
+        }
+        if !self.fits() || self.places.len() > u64::BITS as usize {
             return Err(Error::TooBig);
         }
-        let variable: Vec<bool> = {
+        let variable = {
             let tables = table.tables.lock();
-            self.list.iter().map(|(key, _)| tables.len_of(*key) == 0).collect()
+            let bits = self.places.iter().enumerate();
+            bits.fold(0, |all, (i, place)| all | u64::from(tables.len_of(place.key) == 0) << i)
         };
-        let split = self.split(&variable, dnode.max_bonus(false));
-        let pack = |range: core::ops::Range<usize>| -> Result<Vec<u8>> {
-            let keys: Vec<u16> = self.list[range.clone()].iter().map(|(key, _)| *key).collect();
-            let layout = table.layout(tx, &keys)?;
-            let values: Vec<(&[u8], bool)> =
-                range.map(|i| (self.list[i].1.as_slice(), variable[i])).collect();
-            Ok(emit(layout, &values))
+        let split = self.split(variable, dnode.max_bonus(false));
+        let packing = |range: Range<usize>| -> Result<Packing> {
+            let keys: Vec<u16> = self.places[range].iter().map(|place| place.key).collect();
+            Ok(Packing { layout: table.layout(tx, &keys)?, variable })
         };
-        let bonus = pack(0..split)?;
-        if split == self.list.len() {
+        let inside = packing(0..split)?;
+        let bonus = self.pack(0..split, inside);
+        if split == self.places.len() {
             if self.has_spill {
                 dnode.remove_spill(tx)?;
                 self.has_spill = false;
             }
+            self.packing = Some(inside);
             return dnode.set_bonus(tx, ObjectType::SA, &bonus);
         }
-        let spill = pack(split..self.list.len())?;
+        let rest = split..self.places.len();
+        let spill = self.pack(rest.clone(), packing(rest)?);
         dnode.set_bonus(tx, ObjectType::SA, &bonus)?;
         dnode.set_spill(tx, &spill)?;
         self.has_spill = true;
@@ -332,19 +398,19 @@ impl Attrs {
 
     /// How many of the attributes stay in a bonus of `room` bytes: all, or those before the first one that would not
     /// leave room for the pointer of a spill block (`sa_find_sizes`).
-    fn split(&self, variable: &[bool], room: usize) -> usize {
+    fn split(&self, variable: u64, room: usize) -> usize {
         let (mut total, mut count, mut first_out) = (0, 0, None);
-        for (i, (_, value)) in self.list.iter().enumerate() {
-            total += value.len().next_multiple_of(8);
-            count += usize::from(variable[i]);
+        for (i, place) in self.places.iter().enumerate() {
+            total += (place.len as usize).next_multiple_of(8);
+            count += usize::from(variable >> i & 1 != 0);
             if first_out.is_none() && total + header_size(count) > room.saturating_sub(SPILL_POINTER) {
                 first_out = Some(i);
             }
         }
         if total + header_size(count) <= room {
-            self.list.len()
+            self.places.len()
         } else {
-            first_out.unwrap_or(self.list.len())
+            first_out.unwrap_or(self.places.len())
         }
     }
 

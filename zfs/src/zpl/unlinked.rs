@@ -2,6 +2,7 @@
 //!
 //! # Invariants
 //! - An object without links is in the delete queue, or freed in the transaction that took its last link.
+//! - What is held has its znode in memory: whoever holds a file finds its attributes there.
 
 use super::filesystem::{Filesystem, RESERVE_METADATA};
 use super::znode::Znode;
@@ -12,16 +13,31 @@ use crate::ondisk::znode::Dirent;
 use crate::zap;
 use alloc::sync::Arc;
 
+/// That an object is held open.
+pub(super) struct Hold {
+    /// How often.
+    count: u32,
+    /// Keeps it in the cache of znodes.
+    _znode: Arc<Znode>,
+}
+
+impl Hold {
+    /// The first one.
+    pub(super) fn first(znode: Arc<Znode>) -> Self {
+        Hold { count: 1, _znode: znode }
+    }
+}
+
 impl Filesystem {
     /// Keeps the object from vanishing when its last name goes: one call per open file.
     pub fn hold(&self, object: u64) -> Result<()> {
         let znode = self.znode(object)?;
         let mut holds = self.holds.lock();
         match holds.get_mut(&object) {
-            Some(count) => *count += 1,
+            Some(hold) => hold.count += 1,
             None if znode.is_unlinked() => return Err(Error::NotFound),
             None => {
-                holds.insert(object, 1);
+                holds.insert(object, Hold::first(znode));
             }
         }
         Ok(())
@@ -33,8 +49,8 @@ impl Filesystem {
         {
             let mut holds = self.holds.lock();
             match holds.get_mut(&object) {
-                Some(count) if *count > 1 => {
-                    *count -= 1;
+                Some(hold) if hold.count > 1 => {
+                    hold.count -= 1;
                     return;
                 }
                 Some(_) => {}

@@ -115,6 +115,8 @@ const KEEP: usize = 4096;
 #[derive(Default)]
 struct Entries {
     znodes: HashMap<u64, Arc<Znode>>,
+    /// Sweep when there are more than so many, and than twice [`KEEP`].
+    sweep_above: usize,
     /// Changes when an entry goes: what was loaded before may be stale.
     epoch: u64,
 }
@@ -172,14 +174,21 @@ impl ZnodeCache {
 
 impl Entries {
     fn trim(&mut self) {
-        if self.znodes.len() > 2 * KEEP {
-            let mut excess = KEEP;
+        if self.znodes.len() <= self.sweep_above.max(2 * KEEP) {
+            return;
+        }
+        let is_used = |znode: &Arc<Znode>| Arc::strong_count(znode) > 1;
+        let used = self.znodes.values().filter(|znode| is_used(znode)).count();
+        let mut excess = (self.znodes.len() - used).saturating_sub(KEEP);
+        if excess > 0 {
             self.znodes.retain(|_, znode| {
-                let keep = excess == 0 || Arc::strong_count(znode) > 1;
+                let keep = excess == 0 || is_used(znode);
                 excess -= usize::from(!keep);
                 keep
             });
             self.epoch += 1;
         }
+        // As many again must come before the next sweep: each costs a look at all of them.
+        self.sweep_above = 2 * self.znodes.len();
     }
 }
