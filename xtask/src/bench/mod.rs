@@ -31,6 +31,7 @@ struct Bench {
 pub(crate) fn run_bench(rest: &[String]) -> Result<()> {
     let mut tree = PathBuf::from("/usr/share");
     let (mut host, mut boot, mut guest) = (false, false, false);
+    let mut counts = guest::Counts::default();
     let mut words = rest.iter();
     while let Some(word) = words.next() {
         match (word.as_str(), words.as_slice().first()) {
@@ -38,10 +39,20 @@ pub(crate) fn run_bench(rest: &[String]) -> Result<()> {
                 tree = PathBuf::from(dir);
                 words.next();
             }
+            ("--rounds", Some(n)) => {
+                counts.rounds = n.parse::<usize>().context("--rounds")?.max(1);
+                words.next();
+            }
+            ("--snapshots", Some(n)) => {
+                counts.snapshots = n.parse().context("--snapshots")?;
+                words.next();
+            }
             ("--host", _) => host = true,
             ("--boot", _) => boot = true,
             ("--guest", _) => guest = true,
-            _ => bail!("usage: cargo xtask bench [--host] [--boot] [--guest] [--tree DIR]"),
+            _ => bail!(
+                "usage: cargo xtask bench [--host] [--boot] [--guest [--rounds N] [--snapshots N]] [--tree DIR]"
+            ),
         }
     }
     // The guests need a Linux with OpenZFS, which takes 10 minutes to build: only when asked for.
@@ -57,15 +68,15 @@ pub(crate) fn run_bench(rest: &[String]) -> Result<()> {
     std::fs::create_dir_all(&folder)?;
     let bench = Bench { tarn, kernel, folder };
     if all || host {
-        publish("build", &bench.images(&tree)?)?;
-        publish("verification", &bench.verification(&tree)?)?;
-        publish("copying", &bench.copying(&tree)?)?;
+        publish("build", &bench.images(&tree)?, ROUNDS)?;
+        publish("verification", &bench.verification(&tree)?, ROUNDS)?;
+        publish("copying", &bench.copying(&tree)?, ROUNDS)?;
     }
     if all || boot {
-        publish("boot", &bench.boot()?)?;
+        publish("boot", &bench.boot()?, ROUNDS)?;
     }
     if guest {
-        publish("guest", &bench.guest(&tree)?)?;
+        publish("guest", &bench.guest(&tree, counts)?, counts.rounds)?;
     }
     std::fs::remove_dir_all(&bench.folder)?;
     Ok(())
@@ -100,7 +111,7 @@ impl Bench {
 }
 
 /// What was measured, and where.
-fn provenance() -> Result<String> {
+fn provenance(runs: usize) -> Result<String> {
     let cpu = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
     let model = cpu
         .lines()
@@ -114,7 +125,7 @@ fn provenance() -> Result<String> {
     let changed = git(&["status", "--porcelain", "--untracked-files=no", "--", ".", ":!docs/benchmarks.md"])?;
     let dirty = if changed.trim().is_empty() { "" } else { "-dirty" };
     Ok(format!(
-        "\nTaken at commit {}{dirty} on {cores} cores ({model}); each figure is the best of {ROUNDS} runs.\n",
+        "\nTaken at commit {}{dirty} on {cores} cores ({model}); each figure is the best of {runs} runs.\n",
         commit.trim()
     ))
 }
@@ -148,8 +159,8 @@ fn copy_some(from: &Path, to: &Path, budget: u64) -> Result<u64> {
 }
 
 /// Puts a section into the page, in the place of its predecessor: at once, so that a failure costs no figures.
-fn publish(section: &str, text: &str) -> Result<()> {
-    let text = format!("{}{}", text.trim_start(), provenance()?);
+fn publish(section: &str, text: &str, runs: usize) -> Result<()> {
+    let text = format!("{}{}", text.trim_start(), provenance(runs)?);
     let path = root().join("docs/benchmarks.md");
     let page = std::fs::read_to_string(&path).unwrap_or_default();
     std::fs::write(&path, replace_section(&page, section, &text))?;

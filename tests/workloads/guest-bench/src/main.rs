@@ -1,9 +1,8 @@
 //! `guest-bench FOLDER SECONDS PART…`: times file-system workloads in FOLDER and prints one line for each: its name, a figure,
 //! its unit. The same static program runs in a guest of Tarn and in one of Linux with OpenZFS. Parts:
-//! - `sequential`, `files`, `snapshots`;
+//! - `sequential`, `files`; `snapshots=N`, which takes and destroys so many;
 //! - `random`, which takes SECONDS for each of its figures and wants a dataset of 8 KiB records;
-//! - `leave`, which leaves a file behind, and `cold`, which reads it: to be run after another import of the pool;
-//! - `leave-snapshots`, which leaves 10,000 snapshots behind.
+//! - `leave`, which leaves a file behind, and `cold`, which reads it: to be run after another import of the pool.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};
@@ -17,8 +16,6 @@ const RANDOM: u64 = 64 << 20;
 const CHUNK: usize = 128 << 10;
 const SMALL: usize = 8 << 10;
 const FILES: usize = 20_000;
-const SNAPSHOTS: usize = 1_000;
-const MANY_SNAPSHOTS: usize = 10_000;
 
 /// Numbers that compress no better than data of a database: half of each block is random.
 struct Noise(u64);
@@ -153,21 +150,16 @@ fn snapshot_folder(folder: &Path) -> io::Result<PathBuf> {
     folder.ancestors().find_map(control).ok_or_else(|| io::Error::other("no .zfs/snapshot above the folder"))
 }
 
-fn snapshots(folder: &Path) -> io::Result<()> {
+fn snapshots(folder: &Path, count: usize) -> io::Result<()> {
     let control = snapshot_folder(folder)?;
     let name = |i: usize| control.join(format!("bench-{i:05}"));
     let start = Instant::now();
-    (0..SNAPSHOTS).try_for_each(|i| fs::create_dir(name(i)))?;
-    rate("snapshot", SNAPSHOTS, start);
+    (0..count).try_for_each(|i| fs::create_dir(name(i)))?;
+    rate("snapshot", count, start);
     let start = Instant::now();
-    (0..SNAPSHOTS).try_for_each(|i| fs::remove_dir(name(i)))?;
-    rate("destroy a snapshot", SNAPSHOTS, start);
+    (0..count).try_for_each(|i| fs::remove_dir(name(i)))?;
+    rate("destroy a snapshot", count, start);
     Ok(())
-}
-
-fn leave_snapshots(folder: &Path) -> io::Result<()> {
-    let control = snapshot_folder(folder)?;
-    (0..MANY_SNAPSHOTS).try_for_each(|i| fs::create_dir(control.join(format!("many-{i:05}"))))
 }
 
 fn leave(folder: &Path) -> io::Result<()> {
@@ -198,14 +190,14 @@ fn main() -> io::Result<()> {
     };
     let (folder, seconds) = (Path::new(folder), seconds.parse().map_err(io::Error::other)?);
     for part in parts {
-        match part.as_str() {
+        let (name, count) = part.split_once('=').unwrap_or((part, "1"));
+        match name {
             "sequential" => sequential(folder)?,
             "random" => random(folder, seconds)?,
             "files" => files(folder)?,
-            "snapshots" => snapshots(folder)?,
+            "snapshots" => snapshots(folder, count.parse().map_err(io::Error::other)?)?,
             "leave" => leave(folder)?,
             "cold" => cold(folder)?,
-            "leave-snapshots" => leave_snapshots(folder)?,
             other => return Err(io::Error::other(format!("no part is called {other}"))),
         }
     }
