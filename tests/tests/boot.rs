@@ -224,6 +224,16 @@ fn asynchronous_requests_clocks_and_signals() {
 }
 
 #[test]
+fn memory_and_system_calls_with_arguments_that_no_sane_program_passes() {
+    let guest = Guest::new(add_checks);
+    guest.checks(&["--cpus", "2"], &["memory", "wild"]);
+    // The fuzzer ends with its process. More of it: `cargo xtask syscalls`.
+    let output = guest.ok(&["--cpus", "2", "--append=tarn.env=FUZZ_MS=1500"], &[CHECKS, "fuzz"]);
+    assert!(output.contains("fuzz: ok"), "{output}");
+    guest.zdb();
+}
+
+#[test]
 fn a_program_that_wants_too_much_memory_is_ended_by_name() {
     let guest = Guest::new(add_checks);
     let output = guest.boot(&["--memory", "96M"], &[CHECKS, "hunger"]);

@@ -10,6 +10,7 @@ mod demo;
 mod interop;
 mod machine;
 mod proof;
+mod syscalls;
 mod workloads;
 
 use anyhow::{Result, bail};
@@ -27,13 +28,15 @@ usage: cargo xtask <verb>
                        [--layout L] [--seed S] [--operations N] [--cuts-per-run N] [--failures N] [--shrink N]
   soak --minutes N     random operations against a model, export and import between [--layout L] [--seed S]
   fuzz [--target T]    damaged bytes for every parser, damaged pools [--minutes M each] [--seed S] [--from N] [--count N]
+  syscalls [--minutes N] [--seed S]
+                       system calls with random arguments in the guest
   world --dir DIR      a pool of random operations as image files, with a manifest [--layout L] [--seed S] [--operations N]
   interop [--images [--tree DIR]] [--layout LAYOUT]… [--rounds N] [--seed N]
                        real OpenZFS imports, hashes and scrubs what Tarn wrote, and takes
                        turns with Tarn in writing to pools of every layout (slow)
   workloads [NAME]… [--cuts N] [--seed S] [--thousands N]
-                       Debian's servers in the guest, loaded from here: redis, redis-powercut, memcached, nginx, python
-  bench [--host] [--boot] [--guest] [--tree DIR]
+                       Debian's servers in the guest, loaded from here: redis, redis-powercut, memcached, nginx, python; fio
+  bench [--host] [--boot] [--guest [--rounds N] [--snapshots N]] [--tree DIR]
                        figures beside their peers, written to docs/benchmarks.md
 ";
 
@@ -62,6 +65,7 @@ fn run(args: &[String]) -> Result<()> {
         "setup" => machine::install_all(),
         "kernel" => build::kernel().map(|path| println!("{}", path.display())),
         "sim" | "soak" | "fuzz" | "world" => proof::campaign(verb, rest),
+        "syscalls" => syscalls::run_syscalls(rest),
         "powercut" => check::powercut(rest),
         "help" | "--help" | "-h" => {
             print!("{USAGE}");

@@ -1,8 +1,8 @@
 //! Reading, writing, and making durable.
 
 use super::{Call, SysResult, user};
-use crate::process::Task;
 use crate::process::signals::{self, SigInfo};
+use crate::process::{self, Task};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use vfs::Errno;
@@ -34,6 +34,11 @@ fn read_piece(file: &File, at: At, done: usize, buf: &mut [u8]) -> Result<usize,
     }
 }
 
+/// Whether the process is ending: then a long transfer has nobody who waits for it.
+fn is_ending() -> bool {
+    process::try_current().is_some_and(|task| task.process.is_exiting())
+}
+
 /// Fills the caller's buffers; stops at the first short piece.
 pub(super) fn read_to(file: &File, at: At, buffers: &[(u64, usize)]) -> SysResult {
     let total: usize = buffers.iter().map(|b| b.1).sum();
@@ -53,7 +58,8 @@ pub(super) fn read_to(file: &File, at: At, buffers: &[(u64, usize)]) -> SysResul
             filled += n;
             done += n;
             // A pipe or terminal gives what it has; waiting for more would be wrong. Memory devices fill the buffer.
-            if n < want || file.stream().is_some_and(|s| s.waiters().is_some()) {
+            let waits = || file.stream().is_some_and(|s| s.waiters().is_some());
+            if n < want || waits() || is_ending() {
                 return Ok(done as u64);
             }
         }
@@ -108,7 +114,7 @@ pub(super) fn write_from(task: &Task, file: &File, at: At, buffers: &[(u64, usiz
                 return Ok(done as u64);
             }
             taken += n;
-            if scratch.len() == user::CHUNK && !flush(&mut scratch, &mut done)? {
+            if scratch.len() == user::CHUNK && (!flush(&mut scratch, &mut done)? || is_ending()) {
                 return Ok(done as u64);
             }
         }
@@ -256,7 +262,8 @@ fn copy(
 ) -> SysResult {
     let mut scratch = buffer(length(len));
     let mut done = 0u64;
-    while done < len {
+    // Two gigabytes take their time: a signal ends it early, as on Linux.
+    while done < len && (done == 0 || !call.task.interrupted()) {
         let want = scratch.len().min((len - done) as usize);
         let n = match at {
             Some(offset) => from.read_at(offset, &mut scratch[..want])?,
@@ -324,19 +331,19 @@ pub(super) fn copy_file_range(call: &mut Call<'_>) -> SysResult {
 }
 
 /// Collects directory entries in `encode`'s form until the caller's buffer is full.
-fn entries(call: &Call<'_>, encode: fn(&DirEntry) -> Vec<u8>) -> SysResult {
+fn entries(call: &Call<'_>, encode: fn(&DirEntry, &mut Vec<u8>)) -> SysResult {
     let file = file(call)?;
     let limit = length(call.arg(2)).min(1 << 20);
     let start = file.position();
-    let mut out = Vec::new();
+    let mut out = Vec::with_capacity(limit.min(32 << 10));
     let mut too_small = false;
     file.read_dir(&mut |entry| {
-        let bytes = encode(entry);
-        let fits = out.len() + bytes.len() <= limit;
-        if fits {
-            out.extend(bytes);
-        } else {
-            too_small = out.is_empty();
+        let before = out.len();
+        encode(entry, &mut out);
+        let fits = out.len() <= limit;
+        if !fits {
+            out.truncate(before);
+            too_small = before == 0;
         }
         fits
     })?;
@@ -352,29 +359,27 @@ fn entries(call: &Call<'_>, encode: fn(&DirEntry) -> Vec<u8>) -> SysResult {
 }
 
 pub(super) fn getdents64(call: &mut Call<'_>) -> SysResult {
-    entries(call, |e| {
+    entries(call, |e, out| {
         let len = (19 + e.name.len() + 1).next_multiple_of(8);
-        let mut out = Vec::with_capacity(len);
-        out.extend(e.ino.to_le_bytes());
-        out.extend(e.next.to_le_bytes());
-        out.extend((len as u16).to_le_bytes());
+        let end = out.len() + len;
+        out.extend_from_slice(&e.ino.to_le_bytes());
+        out.extend_from_slice(&e.next.to_le_bytes());
+        out.extend_from_slice(&(len as u16).to_le_bytes());
         out.push(e.kind as u8);
-        out.extend(&e.name);
-        out.resize(len, 0);
-        out
+        out.extend_from_slice(&e.name);
+        out.resize(end, 0);
     })
 }
 
 pub(super) fn getdents(call: &mut Call<'_>) -> SysResult {
-    entries(call, |e| {
+    entries(call, |e, out| {
         let len = (18 + e.name.len() + 2).next_multiple_of(8);
-        let mut out = Vec::with_capacity(len);
-        out.extend(e.ino.to_le_bytes());
-        out.extend(e.next.to_le_bytes());
-        out.extend((len as u16).to_le_bytes());
-        out.extend(&e.name);
-        out.resize(len - 1, 0);
+        let end = out.len() + len;
+        out.extend_from_slice(&e.ino.to_le_bytes());
+        out.extend_from_slice(&e.next.to_le_bytes());
+        out.extend_from_slice(&(len as u16).to_le_bytes());
+        out.extend_from_slice(&e.name);
+        out.resize(end - 1, 0);
         out.push(e.kind as u8);
-        out
     })
 }

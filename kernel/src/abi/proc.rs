@@ -357,7 +357,8 @@ pub(super) fn prctl(call: &mut Call<'_>) -> SysResult {
         // PR_SET_NAME, PR_GET_NAME
         15 => {
             let name = user::read_bytes(call.arg(1), 16).or_else(|_| user::read_string(call.arg(1), 16))?;
-            let end = name.iter().position(|b| *b == 0).unwrap_or(15).min(15);
+            // A string that ends before its page does may be shorter than 16 bytes, and then has no zero at its end here.
+            let end = name.iter().position(|b| *b == 0).unwrap_or(name.len()).min(15);
             *call.task.name.lock() = name[..end].to_vec();
             Ok(0)
         }

@@ -11,8 +11,6 @@ use alloc::vec::Vec;
 use bytes::Bytes;
 use core::any::Any;
 
-/// Entries that are read from the engine at once: about what fits into the buffer of a C library.
-const BATCH: usize = 1024;
 /// Where a directory's reader goes on behind the last entry. Below the engine's own mark, as callers add to it.
 const END: u64 = u64::MAX - 16;
 /// A damaged size must not become a negative number of blocks.
@@ -283,25 +281,18 @@ impl Inode for ZfsInode {
     }
 
     fn read_dir(&self, cookie: u64, sink: &mut dyn FnMut(DirEntry) -> bool) -> Result<()> {
-        let mut at = cookie;
-        while at < END {
-            let entries = self.fs().readdir(self.object, at, BATCH)?;
-            if entries.is_empty() {
-                return Ok(());
-            }
-            for entry in entries {
-                let kind = match entry.kind {
-                    Some(kind) => kind_of(kind),
-                    // A very old directory does not say.
-                    None => kind_of(self.fs().getattr(entry.object)?.kind()),
-                };
-                at = entry.cookie.min(END);
-                if !sink(DirEntry { name: entry.name, ino: entry.object, kind, next: at }) {
-                    return Ok(());
-                }
-            }
+        if cookie >= END {
+            return Ok(());
         }
-        Ok(())
+        Ok(self.fs().visit_entries(self.object, cookie, &mut |entry| {
+            let kind = match entry.kind {
+                Some(kind) => kind_of(kind),
+                // A very old directory does not say.
+                None => kind_of(self.fs().getattr(entry.object)?.kind()),
+            };
+            let next = entry.cookie.min(END);
+            Ok(sink(DirEntry { name: entry.name, ino: entry.object, kind, next }))
+        })?)
     }
 
     fn readlink(&self) -> Result<Vec<u8>> {

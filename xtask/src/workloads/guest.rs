@@ -142,17 +142,22 @@ impl Guest {
     }
 
     /// Waits until the server has ended by itself, successfully.
-    pub(super) fn end(mut self) -> Result<()> {
+    pub(super) fn end(self) -> Result<()> {
+        self.end_within(PATIENCE).map(drop)
+    }
+
+    /// The same with another patience; what it has printed.
+    pub(super) fn end_within(mut self, patience: Duration) -> Result<String> {
         let start = Instant::now();
         let status = loop {
             if let Some(status) = self.child.try_wait()? {
                 break status;
             }
-            ensure!(start.elapsed() < PATIENCE, "the guest does not end:\n{}", self.console());
+            ensure!(start.elapsed() < patience, "the guest does not end:\n{}", self.console());
             std::thread::sleep(Duration::from_millis(10));
         };
         ensure!(status.success(), "the guest ended with {status}:\n{}", self.console());
-        Ok(())
+        Ok(self.console())
     }
 }
 

@@ -1,6 +1,7 @@
 //! `cargo xtask workloads [NAME…]`: Debian's own, unmodified servers in the guest, loaded from this machine by their usual
 //! clients. Every answer is checked: by the client where it does, else by a client of ours beside it.
 
+mod fio;
 mod guest;
 mod http;
 mod link;
@@ -41,7 +42,8 @@ struct Workload {
 
 const REDIS: &[(&str, &str)] = &[("redis-server", "redis-server"), ("redis-benchmark", "redis-tools")];
 
-const WORKLOADS: [Workload; 5] = [
+const WORKLOADS: [Workload; 6] = [
+    Workload { name: "fio", packages: &[("fio", "fio")], run: fio::run },
     Workload { name: "redis", packages: REDIS, run: redis::run },
     Workload { name: "redis-powercut", packages: REDIS, run: redis::power_cuts },
     Workload { name: "memcached", packages: &[("memcached", "memcached")], run: memcached::run },

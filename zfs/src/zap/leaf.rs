@@ -198,8 +198,18 @@ impl<B: AsRef<[u8]>> Leaf<B> {
         if !matches!(size, 1 | 2 | 4 | 8) {
             return Err("zap leaf: integer size is not 1, 2, 4 or 8");
         }
+        let word = |bytes: &[u8]| bytes.iter().fold(0, |v, &b| v << 8 | u64::from(b));
+        if entry.value_ints == 1 {
+            // What a directory's entry has, and it lies in one chunk.
+            let at = self.chunk_at(entry.value_chunk);
+            if entry.value_chunk >= self.chunks || self.block.as_ref()[at] != ARRAY {
+                return Err(BAD_CHUNK);
+            }
+            let one = word(&self.block.as_ref()[at + 1..at + 1 + size]);
+            return Ok(Value { int_size: entry.int_size, ints: vec![one] });
+        }
         let bytes = self.array(entry.value_chunk, usize::from(entry.value_ints) * size)?;
-        let ints = bytes.chunks(size).map(|c| c.iter().fold(0, |v, &b| v << 8 | u64::from(b))).collect();
+        let ints = bytes.chunks(size).map(word).collect();
         Ok(Value { int_size: entry.int_size, ints })
     }
 

@@ -82,19 +82,38 @@ impl Filesystem {
         Ok(self.directory(dir)?.word(Zpl::Parent))
     }
 
-    /// Up to `max` entries of a directory after `cookie` (0: from the start), without `.` and `..`; empty at the end.
-    pub fn readdir(&self, dir: u64, cookie: u64, max: usize) -> Result<Vec<DirEntry>> {
+    /// Gives the entries of a directory after `cookie` (0: from the start), without `.` and `..`, to `sink` until it answers false.
+    /// The names are locked meanwhile: `sink` must not change any.
+    pub fn visit_entries(
+        &self,
+        dir: u64,
+        cookie: u64,
+        sink: &mut dyn FnMut(DirEntry) -> Result<bool>,
+    ) -> Result<()> {
         let dir = self.directory(dir)?;
         let _entries = dir.entries.read();
-        let mut found = Vec::new();
         if cookie == zap::COOKIE_END {
-            return Ok(found);
+            return Ok(());
         }
-        for entry in zap::iterate(&dir.dnode, cookie).take(max) {
+        for entry in zap::iterate(&dir.dnode, cookie) {
             let entry = entry?;
             let dirent = Dirent::from_raw(entry.value.first());
             let kind = FileKind::from_dirent_type(dirent.kind);
-            found.push(DirEntry { name: entry.name, object: dirent.object, kind, cookie: entry.cookie });
+            if !sink(DirEntry { name: entry.name, object: dirent.object, kind, cookie: entry.cookie })? {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// Up to `max` entries of a directory after `cookie` (0: from the start), without `.` and `..`; empty at the end.
+    pub fn readdir(&self, dir: u64, cookie: u64, max: usize) -> Result<Vec<DirEntry>> {
+        let mut found = Vec::new();
+        if max > 0 {
+            self.visit_entries(dir, cookie, &mut |entry| {
+                found.push(entry);
+                Ok(found.len() < max)
+            })?;
         }
         Ok(found)
     }

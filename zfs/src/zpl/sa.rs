@@ -352,7 +352,10 @@ impl Attrs {
     fn pack(&self, range: Range<usize>, packing: Packing) -> Vec<u8> {
         let first = range.start;
         let values = self.places[range].iter().enumerate().map(move |(i, place)| {
-            (&self.bytes[place.range()], packing.variable.checked_shr((first + i) as u32).unwrap_or(0) & 1 != 0)
+            (
+                &self.bytes[place.range()],
+                packing.variable.checked_shr((first + i) as u32).unwrap_or(0) & 1 != 0,
+            )
         });
         emit(packing.layout, values)
     }

@@ -88,8 +88,41 @@ fn open() -> Result<(), String> {
     if fds == [3, 4] { Ok(()) } else { Err(format!("descriptors {fds:?}")) }
 }
 
+/// `prctl` takes up to 16 bytes, but a name may end sooner, right before memory that is not there.
+fn name_before_nothing() -> Result<(), String> {
+    const PAGE: usize = 4096;
+    // SAFETY: two pages of ours, one of which goes again; pointers into the other one.
+    unsafe {
+        let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS;
+        let page =
+            libc::mmap(std::ptr::null_mut(), 2 * PAGE, libc::PROT_READ | libc::PROT_WRITE, flags, -1, 0);
+        if page == libc::MAP_FAILED || libc::munmap(page.add(PAGE), PAGE) != 0 {
+            return Err("no page".to_owned());
+        }
+        let mut old = [0u8; 16];
+        libc::prctl(libc::PR_GET_NAME, old.as_mut_ptr());
+        for (text, wanted) in [(&b"abc\0"[..], 0), (b"\0", 0), (b"abcdef", -i64::from(libc::EFAULT))] {
+            let at = page.cast::<u8>().add(PAGE - text.len());
+            at.copy_from_nonoverlapping(text.as_ptr(), text.len());
+            let result = call(libc::SYS_prctl, [libc::PR_SET_NAME as u64, at as u64, 0, 0, 0, 0]);
+            if result != wanted {
+                return Err(format!("PR_SET_NAME of {text:?} at the end of memory: {result}"));
+            }
+            let mut name = [1u8; 16];
+            libc::prctl(libc::PR_GET_NAME, name.as_mut_ptr());
+            if wanted == 0 && !name.starts_with(text) {
+                return Err(format!("the name is {name:?}, not {text:?}"));
+            }
+        }
+        libc::prctl(libc::PR_SET_NAME, old.as_ptr());
+        libc::munmap(page, PAGE);
+    }
+    Ok(())
+}
+
 /// The check of wild pointers.
 pub fn wild() -> Result<String, String> {
+    name_before_nothing()?;
     open()?;
     for &(number, args, at) in POINTERS {
         for address in WILD {
