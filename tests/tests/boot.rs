@@ -234,6 +234,14 @@ fn memory_and_system_calls_with_arguments_that_no_sane_program_passes() {
 }
 
 #[test]
+fn a_program_that_takes_anothers_place_has_threads() {
+    let guest = Guest::new(add_checks);
+    let said = guest.ok(&["--cpus", "2"], &[CHECKS, "exec"]);
+    assert!(said.contains("joined: ok"), "{said}");
+    guest.zdb();
+}
+
+#[test]
 fn a_program_that_wants_too_much_memory_is_ended_by_name() {
     let guest = Guest::new(add_checks);
     let output = guest.boot(&["--memory", "96M"], &[CHECKS, "hunger"]);

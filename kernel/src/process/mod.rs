@@ -451,7 +451,7 @@ pub fn exit_thread() -> ! {
 fn leave(task: &'static Task) {
     let process = Arc::clone(&task.process);
     let tid_word = task.clear_tid.load(Ordering::Relaxed);
-    if tid_word != 0 && !process.released.load(Ordering::Relaxed) {
+    if tid_word != 0 {
         // The thread that joins sleeps on this word. It may be unmapped by now: no matter then.
         let _ = usercopy::write(tid_word, &0u32.to_le_bytes());
         crate::abi::futex::wake_address(tid_word, u32::MAX);

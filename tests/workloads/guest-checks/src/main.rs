@@ -8,8 +8,9 @@ mod hunger;
 mod mapping;
 mod memory;
 mod names;
-mod sockets;
+mod programs;
 mod signals;
+mod sockets;
 mod vectors;
 
 use std::process::ExitCode;
@@ -24,6 +25,8 @@ const CHECKS: &[(&str, Check)] = &[
     ("asynchronous", asynchronous::run),
     ("memory", memory::run),
     ("signals", signals::run),
+    ("exec", programs::exec),
+    ("joined", programs::joined),
     ("wild", hostile::wild),
     ("fuzz", hostile::fuzz),
     ("hunger", hunger::run),
