@@ -5,6 +5,7 @@ mod fio;
 mod guest;
 mod http;
 mod link;
+mod mariadb;
 mod memcached;
 mod redis;
 
@@ -42,10 +43,15 @@ struct Workload {
 
 const REDIS: &[(&str, &str)] = &[("redis-server", "redis-server"), ("redis-benchmark", "redis-tools")];
 
-const WORKLOADS: [Workload; 6] = [
+const MARIADB: &[(&str, &str)] =
+    &[("mariadbd", "mariadb-server-core"), ("mariadb", "mariadb-client"), ("sysbench", "sysbench")];
+
+const WORKLOADS: &[Workload] = &[
     Workload { name: "fio", packages: &[("fio", "fio")], run: fio::run },
     Workload { name: "redis", packages: REDIS, run: redis::run },
     Workload { name: "redis-powercut", packages: REDIS, run: redis::power_cuts },
+    Workload { name: "mariadb", packages: MARIADB, run: mariadb::run },
+    Workload { name: "mariadb-powercut", packages: MARIADB, run: mariadb::power_cuts },
     Workload { name: "memcached", packages: &[("memcached", "memcached")], run: memcached::run },
     Workload {
         name: "nginx",
@@ -73,7 +79,10 @@ pub(crate) fn run_workloads(args: &[String]) -> Result<()> {
             "--seed" => options.seed = number()?,
             "--thousands" => options.thousands = number()?.max(1),
             name if WORKLOADS.iter().any(|w| w.name == name) => names.push(name),
-            other => bail!("no workload is called {other}: {}", WORKLOADS.map(|w| w.name).join(", ")),
+            other => {
+                let names: Vec<_> = WORKLOADS.iter().map(|w| w.name).collect();
+                bail!("no workload is called {other}: {}", names.join(", "))
+            }
         }
     }
     let chosen: Vec<&Workload> =
