@@ -131,7 +131,7 @@ impl FileDisk {
             sector_size: 512,
             physical_sector_size: 512,
             read_only: !writable,
-            discard: false,
+            discard: true,
             queue_depth: FILE_QUEUE_DEPTH,
         };
         let (queue, requests) = channel::<Request>();
@@ -164,9 +164,23 @@ fn perform(file: &File, op: Op) -> Outcome {
         }
         Op::Write { offset, data } => file.write_all_at(&data, offset),
         Op::Flush => file.sync_data(),
-        Op::Discard { .. } => return Err(BlockError::Unsupported),
+        Op::Discard { offset, len } => return discard(file, offset, len),
     };
     done.map(|()| Vec::new()).map_err(|e| error(&e))
+}
+
+/// Punches a hole: the file keeps its size, and the range reads as zeros.
+fn discard(file: &File, offset: u64, len: u64) -> Outcome {
+    use rustix::fs::{FallocateFlags, fallocate};
+    use rustix::io::Errno;
+    if len == 0 {
+        return Ok(Vec::new());
+    }
+    match fallocate(file, FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE, offset, len) {
+        Ok(()) => Ok(Vec::new()),
+        Err(Errno::OPNOTSUPP | Errno::NOSYS) => Err(BlockError::Unsupported),
+        Err(e) => Err(error(&e.into())),
+    }
 }
 
 fn error(e: &io::Error) -> BlockError {

@@ -1,9 +1,12 @@
 //! A disk in memory: for tests, and for images that are built before they are written out.
 
-use crate::block::{BlockDevice, BlockError, BlockInfo, Op, Request, check_range};
+use crate::block::{BlockDevice, BlockInfo, Op, Request, check_range};
 use crate::sync::RwLock;
 use alloc::vec;
 use alloc::vec::Vec;
+
+/// What discarded bytes read as.
+const DISCARDED: u8 = 0xdd;
 
 /// A disk whose sectors live in memory. Requests complete before [`BlockDevice::submit`] returns.
 #[derive(Debug)]
@@ -53,7 +56,7 @@ impl BlockDevice for MemDisk {
             sector_size: self.sector_size,
             physical_sector_size: self.sector_size,
             read_only: self.read_only,
-            discard: false,
+            discard: true,
             queue_depth: 32,
         }
     }
@@ -72,7 +75,11 @@ impl BlockDevice for MemDisk {
                 Ok(Vec::new())
             }
             Op::Flush => Ok(Vec::new()),
-            Op::Discard { .. } => Err(BlockError::Unsupported),
+            Op::Discard { offset, len } => {
+                // Nobody may rely on what is read there.
+                self.data.write()[offset as usize..(offset + len) as usize].fill(DISCARDED);
+                Ok(Vec::new())
+            }
         });
         (request.done)(outcome);
     }

@@ -8,6 +8,7 @@
 //! - Of every other write, submitted or complete, any of its sectors may be there: all, none, or some. Which ones is drawn from a
 //!   seed; writes to the same sector keep their order (a cache never brings back what was overwritten in it).
 //! - A sector is written whole or not at all.
+//! - What is discarded reads as zeros; a discard is as durable as a write.
 
 use crate::block::{BlockDevice, BlockError, BlockInfo, Op, Outcome, Request, check_range};
 use crate::random::{Random, Seeded};
@@ -74,10 +75,50 @@ impl Image {
         }
     }
 
+    /// Takes the content of a range away: it reads as zeros.
+    pub fn erase(&mut self, offset: u64, len: u64) {
+        let (mut at, end) = (offset, (offset + len).min(self.size));
+        while at < end {
+            let (chunk, within) = (at as usize / CHUNK, at as usize % CHUNK);
+            let piece = (CHUNK - within).min((end - at) as usize);
+            match self.chunks.get_mut(chunk) {
+                Some(slot) if piece == CHUNK => *slot = None,
+                Some(Some(data)) => Arc::make_mut(data)[within..within + piece].fill(0),
+                _ => {}
+            }
+            at += piece as u64;
+        }
+    }
+
     /// The parts that were ever written: offset and bytes, in order.
     pub fn written(&self) -> impl Iterator<Item = (u64, &[u8])> {
         let chunks = self.chunks.iter().enumerate();
         chunks.filter_map(|(i, c)| c.as_ref().map(|c| ((i * CHUNK) as u64, &c[..])))
+    }
+}
+
+/// What a write leaves on the medium.
+#[derive(Clone)]
+enum Content {
+    Bytes(Bytes),
+    /// So many bytes are discarded: a write of nothing, which a cut may leave done in part like any other.
+    Nothing(u64),
+}
+
+impl Content {
+    fn len(&self) -> usize {
+        match self {
+            Content::Bytes(data) => data.len(),
+            Content::Nothing(len) => *len as usize,
+        }
+    }
+
+    /// Puts the part `from..to` of it on the medium.
+    fn apply(&self, image: &mut Image, offset: u64, from: usize, to: usize) {
+        match self {
+            Content::Bytes(data) => image.write(offset + from as u64, &data[from..to]),
+            Content::Nothing(_) => image.erase(offset + from as u64, (to - from) as u64),
+        }
     }
 }
 
@@ -86,7 +127,7 @@ enum Event {
     Write {
         disk: usize,
         offset: u64,
-        data: Bytes,
+        content: Content,
     },
     Flush {
         disk: usize,
@@ -107,9 +148,14 @@ impl Record {
             return None;
         }
         let event = match op {
-            Op::Write { offset, data } => Event::Write { disk, offset: *offset, data: data.clone() },
+            Op::Write { offset, data } => {
+                Event::Write { disk, offset: *offset, content: Content::Bytes(data.clone()) }
+            }
+            Op::Discard { offset, len } => {
+                Event::Write { disk, offset: *offset, content: Content::Nothing(*len) }
+            }
             Op::Flush => Event::Flush { disk },
-            Op::Read { .. } | Op::Discard { .. } => return None,
+            Op::Read { .. } => return None,
         };
         self.events.push(event);
         Some(self.events.len() - 1)
@@ -222,7 +268,7 @@ impl DiskState {
             sector_size: SECTOR as u32,
             physical_sector_size: SECTOR as u32,
             read_only: false,
-            discard: false,
+            discard: true,
             queue_depth: QUEUE_DEPTH,
         }
     }
@@ -239,7 +285,7 @@ impl DiskState {
             }
             Op::Write { offset, data } => self.image.write().write(offset, &data),
             Op::Flush => {}
-            Op::Discard { .. } => return Err(BlockError::Unsupported),
+            Op::Discard { offset, len } => self.image.write().erase(offset, len),
         }
         Ok(Vec::new())
     }
@@ -294,7 +340,7 @@ struct Volatile {
     at: usize,
     complete: Option<usize>,
     offset: u64,
-    data: Bytes,
+    content: Content,
 }
 
 /// Walks over a record, moment by moment, and makes the disks as a power cut would leave them.
@@ -318,11 +364,11 @@ impl<'a> Cuts<'a> {
         let record = self.log.record.lock();
         while self.at < to.min(record.events.len()) {
             match &record.events[self.at] {
-                Event::Write { disk, offset, data } => self.volatile[*disk].push(Volatile {
+                Event::Write { disk, offset, content } => self.volatile[*disk].push(Volatile {
                     at: self.at,
                     complete: None,
                     offset: *offset,
-                    data: data.clone(),
+                    content: content.clone(),
                 }),
                 Event::Flush { .. } => {}
                 Event::Done(begun) => match &record.events[*begun] {
@@ -344,7 +390,7 @@ impl<'a> Cuts<'a> {
         self.volatile[disk].retain(|write| {
             let durable = write.complete.is_some_and(|at| at < submitted);
             if durable {
-                image.write(write.offset, &write.data);
+                write.content.apply(image, write.offset, 0, write.content.len());
             }
             !durable
         });
@@ -362,7 +408,7 @@ impl<'a> Cuts<'a> {
         // Some cuts lose (almost) everything, some (almost) nothing: the interesting ones are not all in the middle.
         let kept_of_eight = random.next_u64() % 9;
         let fate = |write: &Volatile| match random.next_u64() % 8 < kept_of_eight {
-            true => torn(write.data.len().div_ceil(SECTOR), random),
+            true => torn(write.content.len().div_ceil(SECTOR), random),
             false => Fate::Lost,
         };
         self.volatile.iter().flatten().map(fate).collect()
@@ -375,10 +421,9 @@ impl<'a> Cuts<'a> {
         let mut fates = fates.iter();
         for (image, writes) in images.iter_mut().zip(&self.volatile) {
             for (write, fate) in writes.iter().zip(&mut fates) {
-                for (i, sector) in write.data.chunks(SECTOR).enumerate() {
-                    if fate.keeps(i) {
-                        image.write(write.offset + (i * SECTOR) as u64, sector);
-                    }
+                let len = write.content.len();
+                for i in (0..len.div_ceil(SECTOR)).filter(|i| fate.keeps(*i)) {
+                    write.content.apply(image, write.offset, i * SECTOR, ((i + 1) * SECTOR).min(len));
                 }
             }
         }
@@ -389,7 +434,9 @@ impl<'a> Cuts<'a> {
     #[must_use]
     pub fn list_unflushed(&self) -> Vec<(usize, u64, usize)> {
         let disks = self.volatile.iter().enumerate();
-        disks.flat_map(|(disk, writes)| writes.iter().map(move |w| (disk, w.offset, w.data.len()))).collect()
+        disks
+            .flat_map(|(disk, writes)| writes.iter().map(move |w| (disk, w.offset, w.content.len())))
+            .collect()
     }
 }
 
@@ -497,7 +544,7 @@ mod tests {
         let log = SimLog::new();
         log.start();
         let data = Bytes::from(vec![3; SECTOR]);
-        let write = |offset| Event::Write { disk: 0, offset, data: data.clone() };
+        let write = |offset| Event::Write { disk: 0, offset, content: Content::Bytes(data.clone()) };
         // The second write is complete only after the flush was submitted.
         let events =
             [write(0), Event::Done(0), write(512), Event::Flush { disk: 0 }, Event::Done(2), Event::Done(3)];
@@ -506,6 +553,30 @@ mod tests {
         cuts.advance(6);
         assert_eq!((byte(&cuts.durable[0], 0), byte(&cuts.durable[0], 512)), (3, 0));
         assert_eq!(cuts.volatile[0].len(), 1);
+    }
+
+    #[test]
+    fn a_discard_may_be_lost_or_done_in_part() {
+        let log = SimLog::new();
+        let mut base = Image::new(1 << 20);
+        base.write(0, &vec![7; 64 << 10]);
+        let disk = SimDisk::new(&log, 0, base.clone());
+        log.start();
+        assert!(run(&disk, Op::Discard { offset: 4096, len: 40 << 10 }).is_ok());
+        assert_eq!((byte(&disk.image(), 4095), byte(&disk.image(), 4096)), (7, 0));
+        let mut seen = [false; 3];
+        for seed in 0..100 {
+            let mut cuts = Cuts::new(&log, vec![base.clone()]);
+            cuts.advance(log.now());
+            let image = &cuts.cut(&cuts.draw(&Seeded::new(seed)))[0];
+            assert_eq!((byte(image, 0), byte(image, 44 << 10)), (7, 7), "what lies around stays");
+            match (0..80).filter(|i| byte(image, 4096 + i * 512) == 0).count() {
+                0 => seen[0] = true,
+                80 => seen[2] = true,
+                _ => seen[1] = true,
+            }
+        }
+        assert_eq!(seen, [true; 3], "lost, in part and whole");
     }
 
     #[test]

@@ -29,6 +29,20 @@ fn devices_change_places_under_power_cuts() {
     }
 }
 
+/// Disks forget what they are told to be free: that must never be what a state on them refers to.
+#[test]
+fn free_space_is_trimmed_under_power_cuts() {
+    let seed = seed();
+    for layout in [Layout::Single, Layout::Raidz2, Layout::Draid] {
+        let plan = Plan { trim: true, swap: false, ..Plan::new(seed, layout, 40) };
+        let run = Run::record(&plan).unwrap_or_else(|e| panic!("seed {seed}, {}: {e:#}", layout.name()));
+        match run.check(30, seed) {
+            Ok(cuts) => println!("{}: {cuts} cuts", layout.name()),
+            Err(failure) => panic!("{failure}"),
+        }
+    }
+}
+
 /// The same seed gives the same writes.
 #[test]
 fn a_run_can_be_repeated() {

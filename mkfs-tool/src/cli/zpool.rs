@@ -35,6 +35,8 @@ pub enum Verb {
     Status(Status),
     /// Read and check every copy of every block, and write good copies over bad ones
     Scrub(Scrub),
+    /// Tell the devices what is free on them: image files get holes there
+    Trim(Trim),
     /// Bring devices what they lack: new ones everything, others what they missed
     Resilver(Resilver),
     /// Put a device beside another, as a side of a mirror
@@ -137,6 +139,9 @@ pub struct Status {
     /// List damaged files, and the features with their state
     #[arg(short)]
     pub verbose: bool,
+    /// How far devices are trimmed
+    #[arg(short = 't')]
+    pub trim: bool,
     /// JSON
     #[arg(short = 'j', long)]
     pub json: bool,
@@ -164,6 +169,36 @@ pub struct Scrub {
     pub quiet: bool,
     /// Only this pool
     pub pool: Option<String>,
+}
+
+/// `zpool trim`.
+#[derive(Debug, Args)]
+#[command(after_help = "A trim that was suspended, or cut off, goes on with the next one.\n\nExamples:\n  \
+    tarn zpool --disk app.img trim tank\n  \
+    tarn zpool --disk a.img --disk b.img trim -r 100M tank b.img")]
+pub struct Trim {
+    /// Make what was free unreadable for good: refused, as image files and virtio disks do not promise that
+    #[arg(short = 'd')]
+    pub secure: bool,
+    /// At most that many bytes in a second on each device
+    #[arg(short = 'r', value_parser = super::size, conflicts_with_all = ["cancel", "suspend"])]
+    pub rate: Option<u64>,
+    /// Give an unfinished trim up
+    #[arg(short = 'c', conflicts_with = "suspend")]
+    pub cancel: bool,
+    /// Leave an unfinished trim to the next one
+    #[arg(short = 's')]
+    pub suspend: bool,
+    /// Wait for the end, as it always does
+    #[arg(short = 'w', hide = true)]
+    pub wait: bool,
+    /// Show no progress bar
+    #[arg(short, long)]
+    pub quiet: bool,
+    /// The pool
+    pub pool: String,
+    /// Only these devices, by the names that status shows or by their guids
+    pub devices: Vec<OsString>,
 }
 
 /// `zpool resilver`.

@@ -47,8 +47,9 @@ pub fn arguments(options: &Run, kernel: &str, disks: &[PathBuf], accel: Accel) -
     let pci = options.machine != Machine::Microvm;
     for (n, disk) in disks.iter().enumerate() {
         let snapshot = if options.snapshot { ",snapshot=on" } else { "" };
-        let mut drive =
-            OsString::from(format!("if=none,id=disk{n},format=raw,cache=writeback{snapshot},file="));
+        let mut drive = OsString::from(format!(
+            "if=none,id=disk{n},format=raw,cache=writeback,discard=unmap{snapshot},file="
+        ));
         drive.push(escape(disk));
         words.push("-drive".into());
         words.push(drive);

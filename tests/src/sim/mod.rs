@@ -19,6 +19,7 @@ use platform::sim::{Cuts, Fate, Image, SimDisk, SimLog};
 use std::collections::BTreeSet;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
+use zfs::spa::ScanControl;
 
 /// Size of each disk in bytes.
 const DISK_SIZE: u64 = 96 << 20;
@@ -44,13 +45,23 @@ pub struct Plan {
     pub reorder: bool,
     /// There is an idle disk more, and now and then disks change places.
     pub swap: bool,
+    /// Now and then the disks are told what is free on them.
+    pub trim: bool,
 }
 
 impl Plan {
     /// A run with nothing left out.
     #[must_use]
     pub fn new(seed: u64, layout: Layout, operations: u64) -> Self {
-        Plan { seed, layout, operations, skip: BTreeSet::new(), reorder: seed % 4 == 3, swap: seed % 3 == 2 }
+        Plan {
+            seed,
+            layout,
+            operations,
+            skip: BTreeSet::new(),
+            reorder: seed % 4 == 3,
+            swap: seed % 3 == 2,
+            trim: seed % 5 == 4,
+        }
     }
 
     fn disks(&self) -> usize {
@@ -128,6 +139,10 @@ impl Run {
                 let (promise, story) = if plan.swap && rng.below(8) == 0 {
                     let story = devices::step(world.pool(), &disks, &mut rng);
                     (Promise::Pool, story.with_context(|| format!("operation {i}"))?)
+                } else if plan.trim && rng.below(5) == 0 {
+                    let trimmed = world.pool().trim(&[], None, &mut |_| ScanControl::Continue);
+                    let trimmed = trimmed.with_context(|| format!("operation {i}: trim"))?;
+                    (Promise::Pool, format!("trim: {} bytes", trimmed.bytes))
                 } else {
                     world.step(&mut rng).with_context(|| format!("operation {i}"))?
                 };

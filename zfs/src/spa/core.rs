@@ -10,6 +10,7 @@ use super::history;
 use super::log_space_map::Logs;
 use super::metaslab::{Metaslabs, Rules, VdevLayout};
 use super::scan::Scan;
+use super::trim::AutoTrim;
 use crate::dmu::{Objset, SpaceCheck, Tx, Txgs};
 use crate::dsl::{DslPool, Slop, SpaHost, SyncTask};
 use crate::error::{Error, Result};
@@ -88,6 +89,7 @@ pub(crate) struct Spa {
 pub(crate) struct Core {
     pub(super) spa: Arc<Spa>,
     pub(super) dsl: Arc<DslPool>,
+    pub(super) auto_trim: AutoTrim,
     /// Whether the sync thread has ended.
     pub(super) ended: (Mutex<bool>, Condvar),
 }

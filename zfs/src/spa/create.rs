@@ -11,6 +11,7 @@ use super::options::CreateOptions;
 use super::props;
 use super::sync::{self, SOFTWARE_VERSION};
 use super::topology::{ALLOCATION_BIAS, Bias, Builder, Built, Topology, new_guid};
+use super::trim::AutoTrim;
 use crate::dmu::tx::Limits;
 use crate::dmu::{Dnode, Objset, Quiesced, Tx, Txgs};
 use crate::dsl::{Bpobj, CreateFs, DslPool, Kind, SpaHost};
@@ -262,7 +263,12 @@ fn fill(spa: &Arc<Spa>, tx: &Tx, options: CreateOptions, quiesced: Quiesced) -> 
     }
     spa.state.lock().config_dirty = true;
     spa.state.lock().deferred_done = true;
-    let core = Arc::new(Core { spa: Arc::clone(spa), dsl, ended: (Mutex::new(false), Condvar::new()) });
+    let core = Arc::new(Core {
+        spa: Arc::clone(spa),
+        dsl,
+        auto_trim: AutoTrim::default(),
+        ended: (Mutex::new(false), Condvar::new()),
+    });
     if !core.sync_quiesced(&quiesced) {
         return Err(spa.txgs.failure().unwrap_or(Error::Busy));
     }

@@ -17,6 +17,7 @@ use super::log_space_map::Logs;
 use super::metaslab::{DEFER_TXGS, Metaslabs};
 use super::options::{ImportOptions, Rewind};
 use super::sync;
+use super::trim::AutoTrim;
 use crate::dmu::tx::Limits;
 use crate::dmu::{Objset, Traverse, Tx, Txgs, Visit, traverse};
 use crate::dsl::{DslPool, SpaHost};
@@ -217,7 +218,12 @@ fn load(found: &Found, uberblock: &Uberblock, env: Env, options: &ImportOptions)
     spa.load_checkpoint()?;
     let host: Arc<dyn SpaHost> = Arc::<Spa>::clone(&spa);
     let dsl = DslPool::open(&spa.mos, host)?;
-    Ok(Arc::new(Core { spa, dsl, ended: (Mutex::new(false), Condvar::new()) }))
+    Ok(Arc::new(Core {
+        spa,
+        dsl,
+        auto_trim: AutoTrim::default(),
+        ended: (Mutex::new(false), Condvar::new()),
+    }))
 }
 
 /// Starts what writes to an open pool. A pool that was rewound is written at once, so that the states that it left cannot be
@@ -234,6 +240,7 @@ fn start(core: Arc<Core>, rewound: bool, options: &ImportOptions) -> Result<Arc<
         state.config_dirty |= rewound;
     }
     core.claim_logs(options.rewind == Rewind::Checkpoint)?;
+    core.spa.space.set_autotrim(core.get_property("autotrim")?.0 == "on");
     sync::start(&core);
     if rewound {
         let txg = core.spa.txgs.request_sync();

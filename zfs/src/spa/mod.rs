@@ -40,6 +40,7 @@ mod sync;
 #[cfg(test)]
 mod tests;
 mod topology;
+mod trim;
 mod verify;
 
 pub use crate::ondisk::scan::{ScanFunc, ScanPhys, ScanState};
@@ -51,3 +52,4 @@ pub use pool::{FeatureState, Pool, PoolState, Space};
 pub use report::{DamagedFile, HistoryRecord, Progress, VerifyReport};
 pub use scan::{ScanControl, ScanReport};
 pub use topology::{NewDevice, NewVdev, Topology};
+pub use trim::{TrimReport, TrimState, TrimStatus};

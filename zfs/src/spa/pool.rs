@@ -9,6 +9,7 @@ use super::options::{CreateOptions, ImportOptions};
 use super::report::{DamagedFile, HistoryRecord, Progress, VerifyReport};
 use super::scan::{ScanControl, ScanReport};
 use super::topology::{NewDevice, Topology};
+use super::trim::{TrimReport, TrimStatus};
 use super::{create, history, import, props};
 use crate::dmu::{Objset, Tx, Txgs};
 use crate::dsl::{DslPool, Slop, SpaHost};
@@ -87,6 +88,7 @@ impl Drop for Pool {
     fn drop(&mut self) {
         // The sync thread must not outlive its pool; what was not asked to be on disk need not get there.
         self.core.spa.txgs.fail(Error::ReadOnly);
+        self.core.end_autotrim(false);
     }
 }
 
@@ -127,6 +129,7 @@ impl Pool {
         }
         spa.txgs.shut_down();
         self.core.wait_ended();
+        self.core.end_autotrim(true);
         spa.txgs.failure().map_or(Ok(()), Err)
     }
 
@@ -397,6 +400,30 @@ impl Pool {
     /// [`crate::Error::NotFound`], [`crate::Error::Busy`].
     pub fn online(&self, guid: u64, expand: bool) -> Result<LeafState> {
         self.core.online(guid, expand)
+    }
+    /// Tells the devices of these guids (all that can be told, if there are none) what is free on them (`zpool trim`), at most `rate` bytes
+    /// in a second of each. Goes on where an unfinished trim stopped; `control` may suspend it or give it up.
+    ///
+    /// # Errors
+    /// [`crate::Error::Unsupported`] (no device can be told), [`crate::Error::NotFound`], [`crate::Error::Busy`], [`crate::Error::ReadOnly`].
+    pub fn trim(
+        &self,
+        devices: &[u64],
+        rate: Option<u64>,
+        control: &mut dyn FnMut(Progress) -> ScanControl,
+    ) -> Result<TrimReport> {
+        self.core.trim(devices, rate, control)
+    }
+    /// Ends the unfinished trims of these devices, or of all: for good (`zpool trim -c`), or until the next one (`-s`).
+    ///
+    /// # Errors
+    /// [`crate::Error::Invalid`] (there is none), [`crate::Error::NotFound`].
+    pub fn stop_trim(&self, devices: &[u64], suspend: bool) -> Result<()> {
+        self.core.stop_trim(devices, suspend)
+    }
+    /// How the trim of a device stands; [`crate::Error::NotFound`] if the pool has none of that guid.
+    pub fn trim_status(&self, device: u64) -> Result<TrimStatus> {
+        self.core.trim_status(device)
     }
     /// Makes vdevs as large as their devices allow, if the property `autoexpand` is on.
     pub fn autoexpand(&self) -> Result<()> {

@@ -216,5 +216,8 @@ pub(super) fn set(spa: &Arc<Spa>, dsl: &DslPool, tx: &Tx, name: &str, value: &st
         None => directory::create_zap(&spa.mos, tx, "pool_props", ObjectType::POOL_PROPS)?,
     };
     zap::update_u64(&spa.mos.hold(object)?, tx, name, stored)?;
+    if name == "autotrim" {
+        spa.space.set_autotrim(stored == 1);
+    }
     spa.log_internal(tx, "set", 0, "", &format!("{name}={value}"))
 }

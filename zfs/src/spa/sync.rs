@@ -35,11 +35,12 @@ pub(super) fn start(core: &Arc<Core>) {
 
 impl Core {
     /// The sync thread.
-    fn run(&self) {
+    fn run(self: &Arc<Self>) {
         while let Some(quiesced) = self.spa.txgs.quiesce() {
             if !self.sync_quiesced(&quiesced) {
                 break;
             }
+            self.autotrim_due(quiesced.txg);
         }
     }
 

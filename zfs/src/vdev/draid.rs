@@ -152,6 +152,18 @@ impl Draid {
         [self.stripe(ashift, offset, first), self.stripe(ashift, end, psize - first)].into()
     }
 
+    /// Where on the children a stretch of whole stripes lies: one place on each child of each group.
+    pub(super) fn stretches(&self, ashift: u8, offset: u64, len: u64) -> Vec<Place> {
+        let (mut at, end, mut places) = (offset, offset.saturating_add(len), Vec::new());
+        while at < end {
+            let piece = end.min((at / self.layout.group_size() + 1) * self.layout.group_size()) - at;
+            let stripe = self.stripe(ashift, at, piece / self.layout.width() * self.layout.data);
+            places.extend(stripe.columns.into_iter().map(|(place, _)| place).filter(|place| place.size > 0));
+            at += piece;
+        }
+        places
+    }
+
     fn stripe(&self, ashift: u8, offset: u64, psize: u64) -> Stripe {
         let layout = &self.layout;
         let (width, disks) = (layout.width(), layout.disks());
@@ -219,6 +231,26 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn a_stretch_is_what_its_stripes_are() {
+        const ASHIFT: u8 = 20;
+        let draid = Draid::new(Layout::new(7, 2, 3, 1).unwrap()).unwrap();
+        let unit = draid.layout.width() << ASHIFT;
+        let (first, count) = (5, 3 * 16 + 4);
+        let mut single: Vec<(usize, u64)> = (first..first + count)
+            .flat_map(|i| draid.stripes(ASHIFT, i * unit, draid.layout.data << ASHIFT))
+            .flat_map(|stripe| stripe.columns.into_iter().map(|(place, _)| (place.child, place.offset)))
+            .collect();
+        let whole = draid.stretches(ASHIFT, first * unit, count * unit);
+        let sectors = |place: &Place| {
+            (0..place.size >> ASHIFT).map(|i| (place.child, place.offset + (i << ASHIFT))).collect::<Vec<_>>()
+        };
+        let mut whole: Vec<(usize, u64)> = whole.iter().flat_map(sectors).collect();
+        single.sort_unstable();
+        whole.sort_unstable();
+        assert_eq!(single, whole);
     }
 
     #[test]

@@ -215,6 +215,27 @@ impl TopVdev {
         }
     }
 
+    /// Where on its leaves a stretch of it lies, all of it (`vdev_xlate`): leaf, offset on the device and length, in bytes. The stretch is
+    /// one of whole sectors, and on draid of whole stripes.
+    #[must_use]
+    pub fn stretches(&self, offset: u64, len: u64) -> Vec<(Arc<Leaf>, u64, u64)> {
+        let places = match &self.layout {
+            Layout::Single(_) => [raidz::Place { child: 0, offset, size: len }].into(),
+            Layout::Raidz(_, children) => (0..children.len())
+                .map(|child| raidz::stretch(self.ashift, children.len(), child, offset, len))
+                .filter(|place| place.size > 0)
+                .collect(),
+            Layout::Draid(draid, _) => draid.stretches(self.ashift, offset, len),
+            Layout::Indirect(_) | Layout::Absent => Vec::new(),
+        };
+        let of = |place: raidz::Place| {
+            let size = place.size;
+            let column = self.column(place.child, place, 0);
+            column.targets.into_iter().map(move |leaf| (Arc::clone(leaf.leaf()), column.offset, size))
+        };
+        places.into_iter().flat_map(of).collect()
+    }
+
     /// The rows of `psize` bytes at `offset`. Both were checked.
     fn rows(&self, offset: u64, psize: u64, rows: &mut Vec<Row>) {
         match &self.layout {

@@ -42,6 +42,14 @@ pub(super) fn columns(ashift: u8, children: usize, parity: usize, offset: u64, p
     places
 }
 
+/// The place on a child of a stretch of whole sectors of the vdev (`vdev_raidz_xlate`); of size 0 if it has no part of it.
+pub(super) fn stretch(ashift: u8, children: usize, child: usize, offset: u64, len: u64) -> Place {
+    let rows =
+        |sector: u64| sector.checked_sub(child as u64 + 1).map_or(0, |before| before / children as u64 + 1);
+    let (first, end) = (rows(offset >> ashift), rows((offset + len) >> ashift));
+    Place { child, offset: first << ashift, size: (end - first) << ashift }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -57,6 +65,14 @@ mod tests {
         assert_eq!(found, [place(1, 512, 1536), place(2, 512, 1536), place(0, 1024, 1024)]);
         let small = columns(9, 5, 2, 512 * 3, 512);
         assert_eq!(small, [place(3, 0, 512), place(4, 0, 512), place(0, 512, 512)]);
+    }
+
+    #[test]
+    fn a_stretch_has_its_rows_on_each_child() {
+        // Sectors 4 to 10 on three children: 1 and 2 of row 1, all of row 2, and 0 and 1 of row 3.
+        let of = |child| stretch(9, 3, child, 512 * 4, 512 * 7);
+        assert_eq!([of(0), of(1), of(2)], [place(0, 1024, 1024), place(1, 512, 1536), place(2, 512, 1024)]);
+        assert_eq!(stretch(9, 3, 2, 0, 1024).size, 0);
     }
 
     #[test]

@@ -20,7 +20,7 @@ use zfs::spa::{Pool, Replacement, ScanControl};
 use zfs::vdev::LeafState;
 
 /// The guid of the device that is meant: by guid, by the name in the status, or by a path that ends in that name.
-fn device(pool: &Pool, word: &OsStr) -> Result<u64> {
+pub(super) fn device(pool: &Pool, word: &OsStr) -> Result<u64> {
     let text = word.to_string_lossy();
     let rows: Vec<(String, u64)> = vdevs::devices(pool);
     if let Ok(number) = text.parse::<u64>()

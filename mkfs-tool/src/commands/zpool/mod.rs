@@ -10,6 +10,7 @@ mod import;
 mod properties;
 mod scrub;
 mod status;
+mod trim;
 mod vdevs;
 
 pub(crate) use scrub::verify;
@@ -56,6 +57,7 @@ pub(crate) fn run(options: &Zpool) -> Result<ExitCode> {
         Verb::Clear(clear) => change::clear(target, clear),
         Verb::Add(add) => add::run(target, add),
         Verb::Remove(remove) => add::remove(target, remove),
+        Verb::Trim(trim) => trim::run(target, trim),
         Verb::Resilver(resilver) => devices::resilver(target, resilver),
         Verb::Attach(attach) => devices::attach(target, attach),
         Verb::Detach(detach) => devices::detach(target, detach),

@@ -2,6 +2,7 @@
 
 use super::checkpoint;
 use super::scrub::{file_name, scan_line};
+use super::trim;
 use super::vdevs::{self, Section};
 use crate::cli::zpool::Status;
 use crate::commands::open::OpenPool;
@@ -23,7 +24,8 @@ pub(super) fn run(opened: &OpenPool, options: &Status) -> Result<ExitCode> {
         name_damaged(pool, &mut errors);
     }
     let scan = pool.scan_status().as_ref().map(scan_line);
-    let sections = vdevs::sections(pool);
+    let mut sections = vdevs::sections(pool);
+    trim::note(pool, &mut sections, options.trim);
     let mut out = std::io::stdout().lock();
     if options.json {
         let files = errors.iter().map(|e| {

@@ -7,6 +7,7 @@
 
 mod pin;
 mod slab;
+mod trim;
 
 use super::range_tree::RangeTree;
 use super::space_map::{Place, SpaceMap};
@@ -22,11 +23,12 @@ use crate::zio::{AllocateBlocks, Class};
 use alloc::sync::Arc;
 use alloc::vec;
 use alloc::vec::Vec;
-use core::sync::atomic::{AtomicU64, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 pub(crate) use pin::Pin;
 use pin::Pins;
-use platform::sync::Mutex;
+use platform::sync::{Condvar, Mutex};
 use slab::Metaslab;
+pub(crate) use trim::Slab;
 
 /// Txgs between a free and the reuse of its space (`TXG_DEFER_SIZE`).
 pub(crate) const DEFER_TXGS: usize = 2;
@@ -120,6 +122,8 @@ struct Inner {
     vdevs: Vec<VdevSpace>,
     /// Of each class: the vdev that first copies go to now, and how many bytes it got.
     rotors: [(usize, u64); 4],
+    /// How many [`trim::Trimming`]s there are.
+    trimmings: usize,
 }
 
 /// All space of a pool.
@@ -131,6 +135,10 @@ pub(crate) struct Metaslabs {
     /// Every second request for more bytes is refused: [`Metaslabs::force_gangs`].
     gangs_above: AtomicU64,
     requests: AtomicU64,
+    /// A [`trim::Trimming`] has ended.
+    trimmed: Condvar,
+    /// It is on record what becomes free, for automatic trims.
+    autotrim: AtomicBool,
 }
 
 impl Metaslabs {
@@ -139,11 +147,13 @@ impl Metaslabs {
         let vdevs = layouts.iter().map(|layout| open_vdev(&mos, *layout)).collect::<Result<Vec<_>>>()?;
         let space = Metaslabs {
             mos,
-            inner: Mutex::new(Inner { vdevs, rotors: [(0, 0); 4] }),
+            inner: Mutex::new(Inner { vdevs, rotors: [(0, 0); 4], trimmings: 0 }),
             pins: Pins::default(),
             synced_allocated: AtomicU64::new(0),
             gangs_above: AtomicU64::new(u64::MAX),
             requests: AtomicU64::new(0),
+            trimmed: Condvar::new(),
+            autotrim: AtomicBool::new(false),
         };
         space.count_allocated();
         Ok(space)
@@ -313,8 +323,8 @@ impl Metaslabs {
     /// A txg is on disk.
     pub(crate) fn sync_done(&self, txg: u64) {
         let mut inner = self.inner.lock();
-        let pinned = self.pins.in_force();
-        inner.vdevs.iter_mut().flat_map(|v| &mut v.slabs).for_each(|s| s.sync_done(txg, pinned));
+        let (pinned, fresh) = (self.pins.in_force(), self.autotrim());
+        inner.vdevs.iter_mut().flat_map(|v| &mut v.slabs).for_each(|s| s.sync_done(txg, pinned, fresh));
         drop(inner);
         self.count_allocated();
     }
@@ -581,12 +591,18 @@ impl AllocateBlocks for Metaslabs {
             Class::Special | Class::Small => &[Bias::Special, Bias::None],
             Class::Dedup => &[Bias::Dedup, Bias::Special, Bias::None],
         };
-        for bias in classes {
-            if let Some(dvas) = inner.allocate_class(txg, psize, copies, *bias, &self.pins)? {
-                return Ok(dvas);
+        loop {
+            for bias in classes {
+                if let Some(dvas) = inner.allocate_class(txg, psize, copies, *bias, &self.pins)? {
+                    return Ok(dvas);
+                }
             }
+            if inner.trimmings == 0 {
+                return Err(Error::NoSpace);
+            }
+            // What devices are being told to be free is so in a moment.
+            inner = self.trimmed.wait(inner);
         }
-        Err(Error::NoSpace)
     }
 
     fn unallocate(&self, txg: u64, dva: &Dva) {

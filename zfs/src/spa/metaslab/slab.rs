@@ -16,6 +16,7 @@ use crate::dmu::{Objset, Tx};
 use crate::error::{Error, Result};
 use crate::ondisk::space_map::HISTOGRAM_SIZE;
 use alloc::sync::Arc;
+use alloc::vec::Vec;
 
 /// Free ranges that a first fit looks at before it takes the best fit.
 const FIRST_FIT_TRIES: usize = 64;
@@ -41,6 +42,10 @@ pub(crate) struct Metaslab {
     defer: [RangeTree; DEFER_TXGS],
     /// Ready to be given out, but for a [`super::Pin`].
     held: RangeTree,
+    /// Free, but devices are being told so: [`super::trim::Trimming`].
+    trimming: RangeTree,
+    /// Of what may be allocated, what became free since the last automatic trim.
+    fresh: RangeTree,
     cursor: u64,
     /// What logs of space maps say was allocated and freed, and the map does not (feature `log_spacemap`).
     unflushed: Unflushed,
@@ -70,6 +75,8 @@ impl Metaslab {
             freed: RangeTree::new(),
             defer: Default::default(),
             held: RangeTree::new(),
+            trimming: RangeTree::new(),
+            fresh: RangeTree::new(),
             cursor: place.start,
             unflushed: Unflushed::default(),
         }
@@ -150,7 +157,7 @@ impl Metaslab {
 
     /// What is free on disk and not given out yet.
     fn waiting(&self) -> impl Iterator<Item = &RangeTree> {
-        self.defer.iter().chain([&self.freed, &self.held])
+        self.defer.iter().chain([&self.freed, &self.held, &self.trimming])
     }
 
     /// Reads the space map, if that was not done.
@@ -197,6 +204,7 @@ impl Metaslab {
         let removed = free.remove(start, len);
         assert!(removed, "the range was just found free");
         self.cursor = start + len;
+        self.fresh.clear(start, len);
         let added = self.allocating[slot(txg)].add(start, len);
         assert!(added, "what was free cannot be in the allocations of a txg");
         Ok(Some(start))
@@ -217,6 +225,7 @@ impl Metaslab {
         if !self.load()?.remove(start, len) {
             return Err(Error::corrupt("claim of a block that is allocated already", None));
         }
+        self.fresh.clear(start, len);
         let added = self.allocating[slot(txg)].add(start, len);
         assert!(added, "what was free cannot be in the allocations of a txg");
         Ok(())
@@ -308,8 +317,9 @@ impl Metaslab {
         Ok(())
     }
 
-    /// A txg is on disk: what an older one freed can be given out, unless it is `pinned`.
-    pub(super) fn sync_done(&mut self, txg: u64, pinned: bool) {
+    /// A txg is on disk: what an older one freed can be given out, unless it is `pinned`. With `fresh` it is noted for the next
+    /// automatic trim.
+    pub(super) fn sync_done(&mut self, txg: u64, pinned: bool, fresh: bool) {
         let index = (txg % DEFER_TXGS as u64) as usize;
         let ready = core::mem::replace(&mut self.defer[index], self.freed.take_all());
         if pinned {
@@ -318,6 +328,9 @@ impl Metaslab {
             }
         } else {
             self.release(&ready);
+            for (start, len) in ready.iter().filter(|_| fresh) {
+                self.fresh.add_missing(start, len);
+            }
         }
     }
 
@@ -337,6 +350,62 @@ impl Metaslab {
             self.release(&ready);
         }
         any
+    }
+
+    /// Takes free ranges out, from the address `from` on and `most` bytes of them; and where the next one begins.
+    pub(super) fn begin_trim(&mut self, from: u64, most: u64) -> Result<(Vec<(u64, u64)>, Option<u64>)> {
+        let (mut at, mut left, mut ranges) = (from, most, Vec::new());
+        let free = self.load()?;
+        while left > 0
+            && let Some((begin, size)) = free.first_after(at)
+        {
+            let start = begin.max(at);
+            let len = (begin + size - start).min(left);
+            ranges.push((start, len));
+            (at, left) = (start + len, left - len);
+        }
+        let next = free.first_after(at).map(|_| at);
+        self.take_out(&ranges)?;
+        Ok((ranges, next))
+    }
+
+    /// Takes out what became free since the last automatic trim.
+    pub(super) fn begin_autotrim(&mut self) -> Result<Vec<(u64, u64)>> {
+        let fresh = self.fresh.take_all();
+        if fresh.is_empty() {
+            return Ok(Vec::new());
+        }
+        let ranges: Vec<(u64, u64)> = fresh.iter().collect();
+        self.load()?;
+        self.take_out(&ranges)?;
+        Ok(ranges)
+    }
+
+    fn take_out(&mut self, ranges: &[(u64, u64)]) -> Result<()> {
+        for (start, len) in ranges {
+            let free = self.load()?;
+            let removed = free.remove(*start, *len);
+            let added = self.trimming.add(*start, *len);
+            assert!(removed && added, "what is trimmed is free");
+            self.fresh.clear(*start, *len);
+        }
+        Ok(())
+    }
+
+    /// Puts back what was taken out.
+    pub(super) fn end_trim(&mut self, ranges: &[(u64, u64)]) {
+        for (start, len) in ranges {
+            let removed = self.trimming.remove(*start, *len);
+            assert!(removed, "what is trimmed is nobody else's");
+            if let Some(free) = &mut self.free {
+                free.add_missing(*start, *len);
+            }
+        }
+    }
+
+    /// Nobody trims automatically any more.
+    pub(super) fn forget_fresh(&mut self) {
+        self.fresh = RangeTree::new();
     }
 
     fn release(&mut self, ready: &RangeTree) {
