@@ -180,7 +180,7 @@ impl Core {
         let spa = Arc::clone(&self.spa);
         self.spa.run_task(move |tx: &Tx| {
             if complete {
-                spa.excise_dtls(phys.max_txg);
+                spa.excise_dtls(phys.max_txg.saturating_sub(1));
             }
             spa.finish_scan(tx, phys, &lost, state)
         })

@@ -71,7 +71,7 @@ impl Core {
         let needed = self.spa.resilver_needed();
         // A resilver that does not reach all that is lacking now begins anew.
         let recorded = recorded.filter(|phys| {
-            let reaches = |(min, max): (u64, u64)| phys.min_txg <= min && phys.max_txg >= max;
+            let reaches = |(min, max): (u64, u64)| phys.min_txg <= min && phys.max_txg > max;
             func == ScanFunc::Scrub || needed.is_none_or(reaches)
         });
         let resumed = recorded.is_some();
@@ -91,7 +91,8 @@ impl Core {
             }
             None => {
                 let spa = Arc::clone(&self.spa);
-                let bounds = needed.filter(|_| func == ScanFunc::Resilver);
+                // On record stands the first txg that it does not reach (`vdev_dtl_max`).
+                let bounds = needed.filter(|_| func == ScanFunc::Resilver).map(|(min, last)| (min, last + 1));
                 self.spa.run_task(move |tx: &Tx| spa.setup_scan(tx, func, bounds.unwrap_or((0, tx.txg()))))?
             }
         };
