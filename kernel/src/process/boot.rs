@@ -171,6 +171,7 @@ fn mount_pool(dataset: Option<&str>) -> Result<(Arc<dyn FileSystem>, RootHints),
         // After a power cut the pool still names its last user: that was this very machine.
         force: true,
         host_name: super::info::HOSTNAME.into(),
+        guard_devices: true,
         ..ImportOptions::default()
     };
     let start = crate::time::monotonic_ns();

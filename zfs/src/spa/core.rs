@@ -4,6 +4,7 @@
 
 use super::checkpoint::Checkpoint;
 use super::config::Config;
+use super::devices::Guard;
 use super::dtl::Dtls;
 use super::features::Features;
 use super::history;
@@ -90,6 +91,7 @@ pub(crate) struct Core {
     pub(super) spa: Arc<Spa>,
     pub(super) dsl: Arc<DslPool>,
     pub(super) auto_trim: AutoTrim,
+    pub(super) guard: Guard,
     /// Whether the sync thread has ended.
     pub(super) ended: (Mutex<bool>, Condvar),
 }

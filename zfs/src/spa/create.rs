@@ -3,6 +3,7 @@
 use super::aux_devices::{self, Aux};
 use super::config::{self, Config};
 use super::core::{Core, Parts, Spa};
+use super::devices::Guard;
 use super::directory;
 use super::features::Features;
 use super::history;
@@ -267,6 +268,7 @@ fn fill(spa: &Arc<Spa>, tx: &Tx, options: CreateOptions, quiesced: Quiesced) -> 
         spa: Arc::clone(spa),
         dsl,
         auto_trim: AutoTrim::default(),
+        guard: Guard::default(),
         ended: (Mutex::new(false), Condvar::new()),
     });
     if !core.sync_quiesced(&quiesced) {

@@ -9,6 +9,7 @@
 use super::checkpoint;
 use super::config::{self, Config, STATE_ACTIVE, STATE_DESTROYED, STATE_EXPORTED};
 use super::core::{Core, Parts, Spa};
+use super::devices::Guard;
 use super::directory;
 use super::dtl;
 use super::features::{self, Features};
@@ -222,6 +223,7 @@ fn load(found: &Found, uberblock: &Uberblock, env: Env, options: &ImportOptions)
         spa,
         dsl,
         auto_trim: AutoTrim::default(),
+        guard: Guard::default(),
         ended: (Mutex::new(false), Condvar::new()),
     }))
 }
@@ -245,6 +247,9 @@ fn start(core: Arc<Core>, rewound: bool, options: &ImportOptions) -> Result<Arc<
     if rewound {
         let txg = core.spa.txgs.request_sync();
         core.spa.txgs.wait_synced(txg)?;
+    }
+    if options.guard_devices {
+        core.guard_devices();
     }
     Ok(core)
 }

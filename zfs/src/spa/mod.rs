@@ -14,6 +14,7 @@
 //! The config lock of `dsl` → the allocator → a feature table. None is held while waiting for a txg.
 
 mod aux_devices;
+mod background;
 mod checkpoint;
 mod config;
 mod core;

@@ -97,6 +97,9 @@ pub struct ImportOptions {
     pub host_id: u64,
     /// Who imports it: host name.
     pub host_name: String,
+    /// The pool looks after its devices by itself: those that fail too often leave the service, and hot spares take their places, also of
+    /// those that are missing. Without it [`super::Pool::use_spares`] does that when it is called.
+    pub guard_devices: bool,
     /// For fuzzers: changes blocks between the medium and their readers.
     pub tamper: Option<Tamper>,
 }
@@ -114,6 +117,7 @@ impl Default for ImportOptions {
             txg_timeout_ns: None,
             host_id: 0,
             host_name: String::from("tarn"),
+            guard_devices: false,
             tamper: None,
         }
     }

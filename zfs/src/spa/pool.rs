@@ -88,6 +88,7 @@ impl Drop for Pool {
     fn drop(&mut self) {
         // The sync thread must not outlive its pool; what was not asked to be on disk need not get there.
         self.core.spa.txgs.fail(Error::ReadOnly);
+        self.core.guard.work.end();
         self.core.end_autotrim(false);
     }
 }
@@ -114,6 +115,7 @@ impl Pool {
         if spa.read_only {
             return Ok(());
         }
+        self.core.guard.work.end();
         self.sync()?;
         let wrote = {
             let mut state = spa.state.lock();
@@ -362,6 +364,14 @@ impl Pool {
     /// As [`Pool::attach`].
     pub fn replace(&self, guid: u64, with: Replacement) -> Result<u64> {
         self.core.attach(guid, with, true)
+    }
+    /// Takes devices that failed too often out of service and puts hot spares in the places of those that failed or are missing: the
+    /// guids of each and of its spare. They have the pool's data after [`Pool::resilver`].
+    ///
+    /// # Errors
+    /// As [`Pool::attach`].
+    pub fn use_spares(&self) -> Result<Vec<(u64, u64)>> {
+        self.core.use_spares()
     }
     /// Takes a device out of a mirror, or ends a replacement (`zpool detach`): its labels are cleared, a hot spare is free again.
     ///

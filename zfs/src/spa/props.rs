@@ -170,7 +170,7 @@ fn enable_feature(spa: &Arc<Spa>, tx: &Tx, name: &str, value: &str) -> Result<()
     if spa.version() < SOFTWARE_VERSION {
         return Err(Error::Invalid("a pool of an old version has no features"));
     }
-    if !feature.default_enabled() {
+    if !feature.can_enable() {
         return Err(Error::unsupported(format!("writing with feature {}", feature.guid)));
     }
     spa.features.enable(&spa.mos, tx, feature)?;

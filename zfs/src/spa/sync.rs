@@ -41,6 +41,7 @@ impl Core {
                 break;
             }
             self.autotrim_due(quiesced.txg);
+            self.look_after_devices(false);
         }
     }
 

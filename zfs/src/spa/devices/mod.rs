@@ -14,6 +14,7 @@
 mod add;
 mod attach;
 mod detach;
+mod guard;
 mod remove;
 mod state;
 #[cfg(test)]
@@ -21,6 +22,7 @@ mod tests;
 mod tree;
 
 pub use attach::Replacement;
+pub(super) use guard::Guard;
 
 use super::config::Config;
 use super::core::{Core, Spa};

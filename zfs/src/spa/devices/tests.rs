@@ -11,8 +11,9 @@ use alloc::boxed::Box;
 use alloc::sync::Arc;
 use alloc::vec;
 use alloc::vec::Vec;
+use core::sync::atomic::{AtomicBool, Ordering};
 use platform::Env;
-use platform::block::BlockDevice;
+use platform::block::{BlockDevice, BlockError, BlockInfo, Request};
 use platform::clock::{FixedClock, Timespec};
 use platform::mem::MemDisk;
 use platform::random::{Random, Seeded};
@@ -483,4 +484,85 @@ fn vdevs_are_added_and_logs_and_spares_removed() {
     bench.assert_clean(&pool, "filled");
     export(pool);
     bench.assert_clean(&bench.import(&all).unwrap(), "filled, imported");
+}
+
+/// A disk that breaks.
+struct Breaking(Arc<MemDisk>, AtomicBool);
+
+impl BlockDevice for Breaking {
+    fn info(&self) -> BlockInfo {
+        self.0.info()
+    }
+
+    fn submit(&self, request: Request) {
+        match self.1.load(Ordering::SeqCst) {
+            true => (request.done)(Err(BlockError::Io)),
+            false => self.0.submit(request),
+        }
+    }
+}
+
+/// Waits for what a thread of the pool does.
+fn until(what: &str, mut done: impl FnMut() -> bool) {
+    for _ in 0..3000 {
+        if done() {
+            return;
+        }
+        std::thread::sleep(core::time::Duration::from_millis(10));
+    }
+    panic!("{what}: it did not come to that");
+}
+
+/// Where nobody looks, a spare takes the place of a disk that is missing, or that breaks.
+#[test]
+fn a_guarded_pool_uses_its_spares() {
+    for breaks in [false, true] {
+        let mut bench = Bench::new(31, 4);
+        let topology = Topology { spares: [bench.device(3)].into(), ..raidz(&bench, 1, 3) };
+        let pool = bench.create(topology);
+        bench.write(&pool, 20);
+        let spare = pool.spares().unwrap()[0].get_u64("guid").unwrap();
+        export(pool);
+        let breaking = Arc::new(Breaking(Arc::clone(&bench.disks[1]), AtomicBool::new(false)));
+        let mut devices: Vec<Arc<dyn BlockDevice>> = [0, 2, 3].map(|n| handle(&bench.disks[n])).into();
+        if breaks {
+            devices.push(Arc::<Breaking>::clone(&breaking));
+        }
+        let options = ImportOptions { guard_devices: true, ..ImportOptions::default() };
+        let pool = Pool::import(devices, bench.env(), options).unwrap();
+        let lost = guid(&pool, 1);
+        let spared = || pool.zio().vdevs().leaf(spare).is_some_and(|leaf| leaf.missing().is_empty());
+        if breaks {
+            pool.sync().unwrap();
+            assert!(!spared());
+            breaking.1.store(true, Ordering::SeqCst);
+            for _ in 0..4 {
+                bench.write(&pool, 4);
+            }
+        }
+        until("resilver", || spared() && !pool.needs_resilver());
+        let state = pool.zio().vdevs().leaf(lost).unwrap().state;
+        assert_eq!(state, if breaks { LeafState::Faulted } else { LeafState::Missing });
+        bench.write(&pool, 5);
+        export(pool);
+        // The spare has it all: another disk may go.
+        let pool = bench.import(&[2, 3]).unwrap();
+        bench.compare(&pool, "without the lost disk and another");
+        export(pool);
+        let pool = bench.import(&[0, 2, 3]).unwrap();
+        bench.assert_clean(&pool, "with the spare");
+    }
+}
+
+/// What cannot be spared stays, and is said.
+#[test]
+fn there_may_be_nothing_to_use() {
+    let mut bench = Bench::new(32, 4);
+    let pool = bench.create(raidz(&bench, 1, 3));
+    bench.write(&pool, 5);
+    assert_eq!(pool.use_spares(), Ok(Vec::new()));
+    export(pool);
+    let pool = bench.import(&[0, 2]).unwrap();
+    assert_eq!(pool.use_spares(), Ok(Vec::new()), "there is none");
+    bench.compare(&pool, "degraded");
 }

@@ -3,13 +3,13 @@
 //!
 //! Nothing of it is on record: what became free and was not told before the pool was exported or lost power is left to `zpool trim`.
 
+use super::super::background::Background;
 use super::super::core::Core;
 use super::{TrimReport, can_trim, discard, joined};
 use crate::error::{Error, Result};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use platform::sync::{Condvar, Mutex};
 
 /// Txgs between two rounds (`zfs_trim_txg_batch`).
 const TXG_BATCH: u64 = 32;
@@ -18,11 +18,7 @@ const TXG_BATCH: u64 = 32;
 #[derive(Default)]
 pub(crate) struct AutoTrim {
     last: AtomicU64,
-    /// A round is going on.
-    running: Mutex<bool>,
-    ended: Condvar,
-    /// The pool is going away.
-    stop: AtomicBool,
+    round: Background,
     manual: AtomicBool,
 }
 
@@ -49,42 +45,30 @@ impl Core {
         if !self.spa.space.autotrim() || txg < auto.last.load(Ordering::Relaxed) + TXG_BATCH {
             return;
         }
-        let mut running = auto.running.lock();
-        if *running || auto.stop.load(Ordering::Acquire) {
+        if !auto.round.claim() {
             return;
         }
         auto.last.store(txg, Ordering::Relaxed);
-        *running = true;
-        drop(running);
         let core = Arc::clone(self);
         platform::thread::spawn("autotrim", move || {
-            core.autotrim_round();
-            *core.auto_trim.running.lock() = false;
-            core.auto_trim.ended.notify_all();
+            core.autotrim_round(true);
+            core.auto_trim.round.done();
         });
     }
 
     /// The pool goes away: waits for the round that is going on, and lets no other begin. With `last`, what is free by now is told first.
     pub(in super::super) fn end_autotrim(&self, last: bool) {
-        let auto = &self.auto_trim;
-        auto.stop.store(true, Ordering::Release);
-        let mut running = auto.running.lock();
-        while *running {
-            running = auto.ended.wait(running);
-        }
-        drop(running);
+        self.auto_trim.round.end();
         if last && self.spa.space.autotrim() {
-            auto.stop.store(false, Ordering::Release);
-            self.autotrim_round();
-            auto.stop.store(true, Ordering::Release);
+            self.autotrim_round(false);
         }
     }
 
-    /// Tells the devices what became free. A hint: nobody hears of failures.
-    fn autotrim_round(&self) -> TrimReport {
+    /// Tells the devices what became free. A hint: nobody hears of failures. It `stops` when the pool goes away.
+    fn autotrim_round(&self, stops: bool) -> TrimReport {
         let mut report = TrimReport::default();
         for slab in self.spa.space.slabs() {
-            if self.auto_trim.stop.load(Ordering::Acquire) {
+            if stops && self.auto_trim.round.stopping() {
                 break;
             }
             let vdevs = self.spa.zio.vdevs();
