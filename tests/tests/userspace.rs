@@ -50,3 +50,41 @@ fn quotas_are_set_and_shown() {
     }
     zdb_check(folder.path(), "w_owners").unwrap();
 }
+
+/// A tree is put into a project, found to be in it, and taken out; the accounts follow.
+#[test]
+fn trees_are_put_into_projects() {
+    let folder = tempfile::tempdir().unwrap();
+    let image = folder.path().join("disk0.img");
+    fixtures::write_image(FIXTURE, 0, &image).unwrap();
+    let path = image.to_str().unwrap();
+    let zfs =
+        |line: &str| tarn_ok(&["zfs", "--disk", path].into_iter().chain(line.split(' ')).collect::<Vec<_>>());
+    let used = || {
+        let lines = zfs("projectspace -Hp -o name,objused w_owners/fs").unwrap();
+        let line = lines.lines().find_map(|line| line.strip_prefix("77\t")).map(str::to_owned);
+        line.map_or(0, |n| n.parse::<u64>().unwrap())
+    };
+    assert_eq!(used(), 0);
+    zfs("project -p 77 -rs w_owners/fs:/").unwrap();
+    let listed = zfs("project -r w_owners/fs:/").unwrap();
+    assert!(listed.lines().count() > 5 && listed.lines().all(|line| line.starts_with("   77 ")), "{listed}");
+    assert_eq!(zfs("project -d w_owners/fs:/").unwrap(), "   77 P /\n");
+    assert_eq!(zfs("project -c -p 77 -d w_owners/fs:/").unwrap(), "");
+    assert!(
+        zfs("project -cd -p 78 w_owners/fs:/")
+            .unwrap()
+            .contains("/ - project ID is not set properly (77/78)")
+    );
+    assert!(used() >= listed.lines().count() as u64);
+    zfs("project -C -k w_owners/fs:/").unwrap();
+    assert_eq!(zfs("project -d w_owners/fs:/").unwrap(), "   77 - /\n");
+    zfs("project -C -r w_owners/fs:/").unwrap();
+    assert!(zfs("project -r w_owners/fs:/").unwrap().lines().all(|line| line.starts_with("    0 - ")));
+    // Other kinds of files keep what they have: they cannot be named.
+    assert!(used() < 20);
+    for wrong in ["project -d -r w_owners/fs:/", "project -k w_owners/fs:/", "project w_owners/fs"] {
+        assert!(zfs(wrong).is_err(), "{wrong}");
+    }
+    zdb_check(folder.path(), "w_owners").unwrap();
+}

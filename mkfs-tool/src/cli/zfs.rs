@@ -68,6 +68,8 @@ pub enum Verb {
     Groupspace(Space),
     /// Space and objects of each project, and their quotas
     Projectspace(Space),
+    /// Projects of files and directories: list, check, set or clear them
+    Project(Project),
     /// What differs between a snapshot and a later state
     Diff(Diff),
     /// Try a key; none stays loaded when tarn ends
@@ -363,6 +365,43 @@ pub struct Space {
     pub types: Vec<String>,
     /// The file system or snapshot
     pub dataset: String,
+}
+
+/// `zfs project`.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  \
+    tarn zfs --disk app.img project tank/home:/alice          list\n  \
+    tarn zfs --disk app.img project -p 7 -rs tank/home:/alice what is there and what comes belongs to project 7\n  \
+    tarn zfs --disk app.img project -cr tank/home:/alice      what does not\n  \
+    tarn zfs --disk app.img set projectquota@7=10G tank/home")]
+pub struct Project {
+    /// Only the directory itself
+    #[arg(short = 'd')]
+    pub directory_only: bool,
+    /// Everything below directories, too
+    #[arg(short = 'r')]
+    pub recursive: bool,
+    /// The project's id
+    #[arg(short = 'p', value_name = "ID", value_parser = clap::value_parser!(u64).range(..u64::from(u32::MAX)))]
+    pub id: Option<u64>,
+    /// What is made in the directories gets their project
+    #[arg(short = 's')]
+    pub inherit: bool,
+    /// Take files out of their projects
+    #[arg(short = 'C')]
+    pub clear: bool,
+    /// With -C: keep the id, and only hand it on no more
+    #[arg(short = 'k')]
+    pub keep: bool,
+    /// List what does not have the id, or does not hand it on
+    #[arg(short = 'c', conflicts_with = "clear")]
+    pub check: bool,
+    /// With -c: end names by zero bytes, without a reason
+    #[arg(short = '0')]
+    pub null: bool,
+    /// Files and directories
+    #[arg(required = true, value_name = "DATASET:/PATH")]
+    pub targets: Vec<String>,
 }
 
 /// `zfs diff`.

@@ -150,6 +150,7 @@ impl Filler<'_> {
         };
         let (uid, gid) = self.owner(&entry.meta);
         New {
+            umask: None,
             kind,
             mode: self.mode(&entry.meta),
             uid,

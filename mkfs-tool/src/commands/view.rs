@@ -77,11 +77,23 @@ fn open_with(location: &Location, opened: OpenPool) -> Result<Opened> {
         ensure!(location.path.is_none(), "{location}: {name} is a volume, which has no files");
         return Ok(Opened::Volume(opened, dataset));
     }
+    Ok(Opened::Files(mount(opened, dataset)?))
+}
+
+fn mount(opened: OpenPool, dataset: Arc<Dataset>) -> Result<View> {
     let options = MountOptions { read_only: opened.pool.is_read_only(), no_atime: true };
     let name = dataset.name();
     let mounted = Filesystem::mount(&opened.pool, dataset, options);
-    let fs = mounted.with_context(|| format!("{}: {name}", location.image.display()))?;
-    Ok(Opened::Files(View { fs, dataset: name, pool: opened }))
+    let fs = mounted.with_context(|| format!("{}: {name}", opened.name()))?;
+    Ok(View { fs, dataset: name, pool: opened })
+}
+
+/// Opens a file system of a pool.
+pub(crate) fn view(opened: OpenPool, name: &str) -> Result<View> {
+    let dataset = dataset(&opened.pool, name).with_context(|| opened.name())?;
+    readable(&dataset)?;
+    ensure!(dataset.objset()?.kind() == ObjsetKind::Zfs, "{name}: a volume, which has no files");
+    mount(opened, dataset)
 }
 
 /// Refuses what is encrypted and has no key, and tells of changes that only its log has.

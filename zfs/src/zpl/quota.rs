@@ -165,11 +165,17 @@ impl Filesystem {
 
     /// Refuses to give its owner more: space (`zfs_id_overblockquota`), and with `objects` another object (`zfs_id_overobjquota`).
     pub(super) fn check_quota(&self, owner: &FileOwner, objects: bool) -> Result<()> {
+        self.check_quota_of(owner, objects, &ALL)
+    }
+
+    /// [`Filesystem::check_quota`] of some of them alone.
+    pub(super) fn check_quota_of(&self, owner: &FileOwner, objects: bool, whose: &[Accounted]) -> Result<()> {
         let quotas = self.quotas.lock();
         if quotas.0.is_empty() || self.is_replaying() {
             return Ok(());
         }
-        let limits: Vec<_> = quotas.0.iter().filter(|(_, o, _)| objects || !o).cloned().collect();
+        let limits: Vec<_> =
+            quotas.0.iter().filter(|(w, o, _)| (objects || !o) && whose.contains(w)).cloned().collect();
         drop(quotas);
         for (what, of_objects, limits) in limits {
             let id = match what {

@@ -131,7 +131,14 @@ fn history(options: &cli::Create) -> String {
 
 /// What all datasets inherit. The user's word comes last and so wins.
 fn root_properties(options: &cli::Create) -> Vec<(String, String)> {
-    let defaults = [("canmount", "off"), ("mountpoint", "none"), ("compression", "lz4"), ("xattr", "sa")];
+    // As Linux mounts: without `relatime` every reading of a file would become a write.
+    let defaults = [
+        ("canmount", "off"),
+        ("mountpoint", "none"),
+        ("compression", "lz4"),
+        ("xattr", "sa"),
+        ("relatime", "on"),
+    ];
     let ours = defaults.iter().filter(|(name, _)| !options.properties.iter().any(|(given, _)| given == name));
     let ours = ours.map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
     ours.chain(options.properties.iter().cloned()).collect()
@@ -165,7 +172,14 @@ mod tests {
         let text: Vec<String> = list.iter().map(|(k, v)| format!("{k}={v}")).collect();
         assert_eq!(
             text,
-            ["canmount=off", "mountpoint=none", "xattr=sa", "compression=zstd", "recordsize=16K"]
+            [
+                "canmount=off",
+                "mountpoint=none",
+                "xattr=sa",
+                "relatime=on",
+                "compression=zstd",
+                "recordsize=16K"
+            ]
         );
     }
 

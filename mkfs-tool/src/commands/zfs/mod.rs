@@ -8,6 +8,7 @@ mod diff;
 mod holds;
 mod list;
 mod load_key;
+mod project;
 mod request;
 mod select;
 mod snapshots;
@@ -30,6 +31,10 @@ pub(crate) fn run(options: &Zfs) -> Result<ExitCode> {
         Verb::Groupspace(space) => return accounts::list(&OpenPool::read(disks)?, space, Accounted::Group),
         Verb::Projectspace(space) => {
             return accounts::list(&OpenPool::read(disks)?, space, Accounted::Project);
+        }
+        Verb::Project(project) => {
+            project::run(disks, options.disks.force_import, project)?;
+            return Ok(ExitCode::SUCCESS);
         }
         Verb::LoadKey(key) => return load_key::load(&OpenPool::read(disks)?, key),
         Verb::UnloadKey(key) => return load_key::unload(key),
@@ -63,6 +68,7 @@ pub(crate) fn run(options: &Zfs) -> Result<ExitCode> {
         | Verb::Userspace(_)
         | Verb::Groupspace(_)
         | Verb::Projectspace(_)
+        | Verb::Project(_)
         | Verb::LoadKey(_)
         | Verb::UnloadKey(_) => Vec::new(),
     };
