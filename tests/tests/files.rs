@@ -154,3 +154,126 @@ fn what_is_immutable_or_append_only_stays() {
     fs.unmount().unwrap();
     rig.close(pool).unwrap();
 }
+
+/// An ACL as Linux keeps it: tags, permissions and ids.
+fn posix_acl(entries: &[(u16, u16, u32)]) -> Vec<u8> {
+    let entry = |(tag, perm, id): &(u16, u16, u32)| {
+        [&tag.to_le_bytes()[..], &perm.to_le_bytes(), &id.to_le_bytes()].concat()
+    };
+    [vec![2, 0, 0, 0], entries.iter().flat_map(entry).collect()].concat()
+}
+
+/// New files get the directory's default ACL, and what is changed of an ACL or of the mode is changed of the other, in either place
+/// where attributes are kept, and after a cut.
+#[test]
+fn posix_acls_are_inherited_and_follow_the_mode() {
+    const ACCESS: &[u8] = b"system.posix_acl_access";
+    const DEFAULT: &[u8] = b"system.posix_acl_default";
+    const NOBODY: u32 = u32::MAX;
+    for place in ["sa", "on"] {
+        let (rig, pool) = Rig::with_pool(61).unwrap();
+        pool.dsl().set_properties(POOL, &[("acltype", "posix"), ("xattr", place)]).unwrap();
+        let fs = mount(&pool).unwrap();
+        let asked = |kind, mode| New { umask: Some(0o022), ..New::new(kind, mode) };
+        let of = |perms: [u16; 5]| {
+            let [user, named, group, mask, other] = perms;
+            posix_acl(&[
+                (1, user, NOBODY),
+                (2, named, 1000),
+                (4, group, NOBODY),
+                (16, mask, NOBODY),
+                (32, other, NOBODY),
+            ])
+        };
+        let dir = fs.create(fs.root(), b"dir", &asked(FileKind::Directory, 0o777)).unwrap();
+        assert_eq!(fs.getattr(dir).unwrap().mode & 0o777, 0o755, "no default ACL above it: the umask counts");
+        fs.set_xattr(dir, DEFAULT, &of([7, 6, 5, 7, 0]), XattrMode::Any).unwrap();
+        let file = fs.create(dir, b"file", &asked(FileKind::Regular, 0o666)).unwrap();
+        assert_eq!(fs.getattr(file).unwrap().mode & 0o777, 0o660);
+        assert_eq!(fs.get_xattr(file, ACCESS).unwrap(), of([6, 6, 5, 6, 0]));
+        assert_eq!(fs.get_xattr(file, DEFAULT), Err(Error::NotFound));
+        let sub = fs.create(dir, b"sub", &asked(FileKind::Directory, 0o777)).unwrap();
+        assert_eq!(fs.get_xattr(sub, DEFAULT).unwrap(), of([7, 6, 5, 7, 0]));
+        // What is copied has what it has.
+        let copied = fs.create(dir, b"copied", &New::new(FileKind::Regular, 0o604)).unwrap();
+        assert_eq!(
+            (fs.getattr(copied).unwrap().mode & 0o777, fs.list_xattr(copied).unwrap()),
+            (0o604, vec![])
+        );
+        fs.setattr(file, &SetAttr { mode: Some(0o640), ..SetAttr::default() }).unwrap();
+        assert_eq!(fs.get_xattr(file, ACCESS).unwrap(), of([6, 6, 5, 4, 0]));
+        fs.set_xattr(file, ACCESS, &of([7, 1, 1, 3, 2]), XattrMode::Any).unwrap();
+        assert_eq!(fs.getattr(file).unwrap().mode & 0o777, 0o732);
+        // A list that says what a mode says is none.
+        let plain = posix_acl(&[(1, 6, NOBODY), (4, 4, NOBODY), (32, 4, NOBODY)]);
+        fs.set_xattr(sub, ACCESS, &plain, XattrMode::Any).unwrap();
+        assert_eq!(
+            (fs.getattr(sub).unwrap().mode & 0o777, fs.get_xattr(sub, ACCESS)),
+            (0o644, Err(Error::NotFound))
+        );
+        assert!(matches!(fs.set_xattr(file, ACCESS, b"nonsense", XattrMode::Any), Err(Error::Invalid(_))));
+        assert!(matches!(fs.set_xattr(file, DEFAULT, &plain, XattrMode::Any), Err(Error::Invalid(_))));
+        fs.fsync(file).unwrap();
+        drop(fs);
+        let pool = cut(&rig, pool);
+        let fs = mount(&pool).unwrap();
+        assert_eq!(fs.get_xattr(file, ACCESS).unwrap(), of([7, 1, 1, 3, 2]), "{place}");
+        assert_eq!(fs.getattr(file).unwrap().mode & 0o777, 0o732);
+        assert_eq!(fs.get_xattr(sub, DEFAULT).unwrap(), of([7, 6, 5, 7, 0]));
+        fs.unmount().unwrap();
+        rig.close(pool).unwrap();
+    }
+}
+
+/// Attributes among the system attributes have records of their own once the feature is active on disk.
+#[test]
+fn extended_attributes_are_logged_where_the_feature_is_enabled() {
+    let (rig, pool) = Rig::with_pool(62).unwrap();
+    pool.set_property("feature@zilsaxattr", "enabled").unwrap();
+    pool.dsl().set_properties(POOL, &[("xattr", "sa")]).unwrap();
+    let fs = mount(&pool).unwrap();
+    let object = fs.create(fs.root(), b"f", &file()).unwrap();
+    fs.set_xattr(object, b"user.first", b"waits", XattrMode::Any).unwrap();
+    fs.fsync(object).unwrap();
+    fs.set_xattr(object, b"user.gone", b"soon", XattrMode::Any).unwrap();
+    pool.sync().unwrap();
+    fs.set_xattr(object, b"user.logged", &[7; 300], XattrMode::Any).unwrap();
+    fs.set_xattr(object, b"user.logged2", b"v", XattrMode::Any).unwrap();
+    fs.remove_xattr(object, b"user.gone").unwrap();
+    let before = pool.last_synced_txg();
+    fs.fsync(object).unwrap();
+    assert_eq!(pool.last_synced_txg(), before, "nobody waited for a txg");
+    drop(fs);
+    let pool = cut(&rig, pool);
+    assert_eq!(pool.get_property("feature@zilsaxattr").unwrap().0, "active");
+    let fs = mount(&pool).unwrap();
+    let names = [&b"user.first"[..], b"user.logged", b"user.logged2"];
+    assert_eq!(fs.list_xattr(object).unwrap(), names);
+    assert_eq!(fs.get_xattr(object, b"user.logged").unwrap(), [7; 300]);
+    fs.unmount().unwrap();
+    rig.close(pool).unwrap();
+}
+
+/// Every reading counts, or with `relatime` the first one after a change.
+#[test]
+fn relatime_decides_which_readings_count() {
+    let (rig, pool) = Rig::with_pool(63).unwrap();
+    for (value, counts) in [("off", true), ("on", false)] {
+        pool.dsl().set_properties(POOL, &[("relatime", value)]).unwrap();
+        let fs = mount(&pool).unwrap();
+        let object = fs.create(fs.root(), value.as_bytes(), &file()).unwrap();
+        fs.write(object, 0, b"text", Durability::Later).unwrap();
+        let read = || {
+            std::thread::sleep(std::time::Duration::from_millis(10));
+            fs.read(object, 0, &mut [0; 4]).unwrap();
+            let attr = fs.getattr(object).unwrap();
+            (attr.atime.sec, attr.atime.nsec)
+        };
+        let written = fs.getattr(object).unwrap().mtime;
+        let first = read();
+        assert!(first > (written.sec, written.nsec));
+        assert_eq!(read() > first, counts, "relatime={value}");
+        fs.unmount().unwrap();
+    }
+    rig.close(pool).unwrap();
+}

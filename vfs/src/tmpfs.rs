@@ -113,7 +113,7 @@ impl Shared {
             rdev: new.rdev,
             target: new.target.clone(),
             state: Mutex::new(State {
-                mode: new.mode & PERMISSIONS,
+                mode: new.mode & PERMISSIONS & !if new.kind == FileType::Symlink { 0 } else { new.umask },
                 uid: new.uid,
                 gid: new.gid,
                 nlink: if new.kind == FileType::Directory { 2 } else { 1 },

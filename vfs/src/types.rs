@@ -134,6 +134,8 @@ pub struct New {
     pub kind: FileType,
     /// Its permission bits.
     pub mode: u32,
+    /// Which of them it does not get, unless the directory's default ACL has a say instead (`umask`).
+    pub umask: u32,
     /// Its owner.
     pub uid: u32,
     /// Its group.
@@ -149,7 +151,7 @@ impl New {
     #[must_use]
     #[expect(clippy::self_named_constructors, reason = "the type is called New after what it describes")]
     pub const fn new(kind: FileType, mode: u32) -> Self {
-        New { kind, mode, uid: 0, gid: 0, rdev: 0, target: Vec::new() }
+        New { kind, mode, umask: 0, uid: 0, gid: 0, rdev: 0, target: Vec::new() }
     }
 }
 

@@ -56,12 +56,8 @@ fn new_file(process: &Process, kind: FileType, mode: u32) -> New {
     let c = process.credentials.lock();
     let (uid, gid) = (c.uid[1], c.gid[1]);
     drop(c);
-    let mode = if kind == FileType::Symlink {
-        0o777
-    } else {
-        mode & PERMISSIONS & !process.umask.load(Ordering::Relaxed)
-    };
-    New { uid, gid, ..New::new(kind, mode) }
+    let mode = if kind == FileType::Symlink { 0o777 } else { mode & PERMISSIONS };
+    New { uid, gid, umask: process.umask.load(Ordering::Relaxed), ..New::new(kind, mode) }
 }
 
 fn open_at(call: &Call<'_>, dirfd: i32, path_at: u64, flags: u32, mode: u32) -> SysResult {

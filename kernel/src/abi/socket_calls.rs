@@ -120,8 +120,8 @@ fn bind_unix(call: &Call<'_>, socket: &UnixSocket, name: Vec<u8>) -> Result<(), 
             }
             let vfs = process::vfs();
             let cwd = Arc::clone(&call.process().cwd.lock());
-            let mode = 0o777 & !call.process().umask.load(core::sync::atomic::Ordering::Relaxed);
-            let new = vfs::types::New::new(vfs::types::FileType::Socket, mode);
+            let umask = call.process().umask.load(core::sync::atomic::Ordering::Relaxed);
+            let new = vfs::types::New { umask, ..vfs::types::New::new(vfs::types::FileType::Socket, 0o777) };
             vfs.create(&cwd, &name, &new)
                 .map_err(|e| if e == Errno::EEXIST { Errno::EADDRINUSE } else { e })?;
             let place = vfs.tree.resolve(&cwd, &name, false)?;

@@ -140,6 +140,7 @@ impl ZfsInode {
             gid: new.gid,
             rdev: new.rdev,
             target: new.target.clone(),
+            umask: Some(new.umask),
             ..zpl::New::new(kind_to(new.kind), new.mode)
         }
     }

@@ -11,7 +11,7 @@ use crate::error::{Error, Result};
 use crate::ondisk::blkptr::Blkptr;
 use crate::ondisk::dsl::{Space, Used};
 use crate::ondisk::object_type::ObjectType;
-use crate::ondisk::objset::{FLAG_PROJECTQUOTA_COMPLETE, FLAG_USEROBJACCOUNTING_COMPLETE};
+use crate::ondisk::objset::{FLAG_PROJECTQUOTA_COMPLETE, FLAG_USEROBJACCOUNTING_COMPLETE, ObjsetKind};
 use crate::zio::AllocateBlocks;
 use alloc::boxed::Box;
 use alloc::collections::{BTreeMap, BTreeSet};
@@ -120,7 +120,17 @@ impl BlockOwner for MosOwner<'_> {
     }
 }
 
+/// The intent log has records of extended attributes among the system attributes.
+const ZILSAXATTR: &str = "org.openzfs:zilsaxattr";
+
 impl Dataset {
+    /// Whether the intent log may have records of extended attributes among the system attributes: the feature is active, or becomes so
+    /// with the txg that syncs.
+    #[must_use]
+    pub fn logs_sa_xattrs(&self) -> bool {
+        self.with(|s| s.features.contains(ZILSAXATTR))
+    }
+
     /// Changes the numbers and stores them in the MOS. Syncing context.
     pub(crate) fn update<T>(
         &self,
@@ -214,6 +224,10 @@ impl DslPool {
             if flags & flag != 0 && self.host().feature_enabled(feature) {
                 tally.features.insert(feature);
             }
+        }
+        // From the next txg on the intent log may have records of these.
+        if objset.kind() == ObjsetKind::Zfs && self.host().feature_enabled(ZILSAXATTR) {
+            tally.features.insert(ZILSAXATTR);
         }
         self.drop_livelist(tx, &dataset.dir())?;
         self.account(tx, &dataset, root, &tally)?;

@@ -350,7 +350,7 @@ pub const FEATURES: &[Feature] = &[
         "zilsaxattr",
         "System-attribute xattrs are logged in the intent log.",
         READ_ONLY | PER_DATASET | LATER,
-        Support::Read,
+        Support::Write,
         &["com.delphix:extensible_dataset"],
     ),
     feature(

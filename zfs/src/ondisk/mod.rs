@@ -6,6 +6,7 @@
 //! # Invariants
 //! - No module here reads a device, allocates by a size from disk without a bound, or panics on any bytes.
 
+pub mod acl;
 pub mod blkptr;
 pub mod bookmark;
 pub mod crypt;

@@ -8,6 +8,7 @@
 //! - Records are multiples of 8 bytes and never cross a block's end.
 
 use crate::error::{Error, Result};
+use crate::ondisk::acl::LoggedAcl;
 use crate::ondisk::blkptr::{BLKPTR_SIZE, Blkptr};
 use crate::ondisk::zil_optional::Optional;
 use alloc::vec::Vec;
@@ -270,6 +271,10 @@ pub struct Create {
     pub name: Vec<u8>,
     /// Target of a symbolic link.
     pub target: Vec<u8>,
+    /// More attributes, if any were given.
+    pub optional: Option<Optional>,
+    /// Its ACL, if one was given.
+    pub acl: Option<LoggedAcl>,
 }
 
 /// A change of attributes (`lr_setattr_t`).
@@ -298,7 +303,7 @@ pub struct SetAttr {
 /// What happened, as the log tells it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Record {
-    /// A file was made; the first field is the record's kind, with its ACL and attribute forms folded into the plain one.
+    /// A file was made; the first field is the record's kind without ACL and attributes.
     Create(u64, Create),
     /// A name was removed.
     Remove {
@@ -379,12 +384,8 @@ pub enum Record {
     Acl {
         /// The file.
         object: u64,
-        /// Number of entries.
-        count: u64,
-        /// The entries, as they stand in the file's attributes.
-        aces: Vec<u8>,
-        /// ACL flags.
-        flags: u64,
+        /// The list.
+        acl: LoggedAcl,
     },
     /// A kind that this engine does not know or replay.
     Other(u64),
@@ -412,22 +413,33 @@ fn parse_create(tx: u64, body: &[u8]) -> Result<Record> {
         MKDIR | MKDIR_ATTR | MKDIR_ACL | MKDIR_ACL_ATTR => MKDIR,
         other => other,
     };
-    let acl = matches!(tx, CREATE_ACL | CREATE_ACL_ATTR | MKDIR_ACL | MKDIR_ACL_ATTR);
-    let (mut acl_bytes, mut domains, mut fuids) = (0, 0, 0);
-    if acl {
+    let mut list = matches!(tx, CREATE_ACL | CREATE_ACL_ATTR | MKDIR_ACL | MKDIR_ACL_ATTR).then(|| {
         let word = |i: usize| u64_at(rest, 8 * i).unwrap_or(0);
-        (domains, fuids, acl_bytes) = (word(1), word(2), word(3));
+        let acl = LoggedAcl { count: word(0), aces: Vec::new(), flags: word(4) };
+        (acl, word(1), word(2), word(3))
+    });
+    if list.is_some() {
         rest = after(rest, ACL_FIXED)?;
     }
     if matches!(tx, CREATE_ATTR | MKDIR_ATTR | CREATE_ACL_ATTR | MKDIR_ACL_ATTR) {
-        rest = after(rest, Optional::parse(rest)?.1)?;
+        let (optional, len) = Optional::parse(rest)?;
+        create.optional = Some(optional);
+        rest = after(rest, len)?;
     }
-    if acl {
-        let skip = acl_bytes.checked_next_multiple_of(8).and_then(|a| a.checked_add(fuids.checked_mul(8)?));
-        rest = after(rest, usize::try_from(skip.unwrap_or(u64::MAX)).unwrap_or(usize::MAX))?;
-    } else if create.uid >> 32 != 0 || create.gid >> 32 != 0 {
-        domains = u64::from(create.uid >> 32 != 0) + u64::from(create.gid >> 32 != 0);
+    // Each domain of an owner, a group or an entry is told once.
+    let (user, group) = (create.uid >> 32, create.gid >> 32);
+    let mut domains = u64::from(user != 0) + u64::from(group != 0 && group != user);
+    if let Some((acl, of_list, fuids, bytes)) = &mut list {
+        let bytes = usize::try_from(*bytes).unwrap_or(usize::MAX);
+        acl.aces =
+            rest.get(..bytes).ok_or(Error::corrupt("log record: shorter than its fields", None))?.to_vec();
+        let skip = bytes
+            .checked_next_multiple_of(8)
+            .and_then(|a| a.checked_add(usize::try_from(*fuids).ok()?.checked_mul(8)?));
+        rest = after(rest, skip.unwrap_or(usize::MAX))?;
+        domains = *of_list;
     }
+    create.acl = list.map(|(acl, ..)| acl);
     for _ in 0..domains.min(64) {
         rest = name_at(rest)?.1;
     }
@@ -459,8 +471,7 @@ fn parse_create_fixed(body: &[u8]) -> Result<Create> {
         generation: word(5)?,
         crtime: [word(6)?, word(7)?],
         rdev: word(8)?,
-        name: Vec::new(),
-        target: Vec::new(),
+        ..Create::default()
     })
 }
 
@@ -514,7 +525,8 @@ impl Record {
                 let len = usize::try_from(word(4)?).unwrap_or(usize::MAX);
                 let aces = after(body, 48)?.get(..len);
                 let aces = aces.ok_or(Error::corrupt("log record: shorter than its fields", None))?;
-                Record::Acl { object: word(0)?, count: word(1)?, aces: aces.to_vec(), flags: word(5)? }
+                let acl = LoggedAcl { count: word(1)?, aces: aces.to_vec(), flags: word(5)? };
+                Record::Acl { object: word(0)?, acl }
             }
             other => Record::Other(other),
         })
@@ -524,7 +536,15 @@ impl Record {
     #[must_use]
     pub fn kind(&self) -> u64 {
         match self {
-            Record::Create(kind, _) => *kind,
+            Record::Create(kind, create) => match (*kind, create.acl.is_some(), create.optional.is_some()) {
+                (kind::CREATE, true, true) => kind::CREATE_ACL_ATTR,
+                (kind::CREATE, true, false) => kind::CREATE_ACL,
+                (kind::CREATE, false, true) => kind::CREATE_ATTR,
+                (kind::MKDIR, true, true) => kind::MKDIR_ACL_ATTR,
+                (kind::MKDIR, true, false) => kind::MKDIR_ACL,
+                (kind::MKDIR, false, true) => kind::MKDIR_ATTR,
+                (plain, ..) => plain,
+            },
             Record::Remove { is_dir, .. } => {
                 if *is_dir {
                     kind::RMDIR
@@ -553,6 +573,16 @@ impl Record {
         match self {
             Record::Create(_, c) => {
                 out.create(c);
+                if let Some(acl) = &c.acl {
+                    out.words(&[acl.count, 0, 0, acl.aces.len() as u64, acl.flags]);
+                }
+                if let Some(optional) = &c.optional {
+                    out.bytes(&optional.emit());
+                }
+                if let Some(acl) = &c.acl {
+                    out.bytes(&acl.aces);
+                    out.bytes(&[0; 8][..acl.aces.len().next_multiple_of(8) - acl.aces.len()]);
+                }
                 if self.kind() != kind::MKXATTR {
                     out.name(&c.name);
                 } else {
@@ -610,9 +640,9 @@ impl Record {
                 out.name(name);
                 out.bytes(value);
             }
-            Record::Acl { object, count, aces, flags } => {
-                out.words(&[*object, *count, 0, 0, aces.len() as u64, *flags]);
-                out.bytes(aces);
+            Record::Acl { object, acl } => {
+                out.words(&[*object, acl.count, 0, 0, acl.aces.len() as u64, acl.flags]);
+                out.bytes(&acl.aces);
             }
             Record::Other(_) => {}
         }
@@ -729,8 +759,16 @@ mod tests {
             crtime: [6, 7],
             rdev: 8,
             name: b"name".to_vec(),
-            target: Vec::new(),
+            ..Create::default()
         };
+        let optional = Optional { flags_mask: 0x10_0000_0000, project: Some(3), ..Optional::default() };
+        let acl = LoggedAcl { count: 3, aces: alloc::vec![1; 36], flags: 2 };
+        for kind in [kind::CREATE, kind::MKDIR] {
+            let with = |optional, acl| Record::Create(kind, Create { optional, acl, ..create.clone() });
+            round_trip(&with(Some(optional), None));
+            round_trip(&with(None, Some(acl.clone())));
+            round_trip(&with(Some(optional), Some(acl.clone())));
+        }
         round_trip(&Record::Create(kind::CREATE, create.clone()));
         round_trip(&Record::Create(kind::MKDIR, create.clone()));
         round_trip(&Record::Create(kind::SYMLINK, Create { target: b"to/there".to_vec(), ..create.clone() }));
@@ -771,7 +809,7 @@ mod tests {
         }));
         round_trip(&Record::SetSaXattr { object: 1, name: b"user.a".to_vec(), value: Some(b"v".to_vec()) });
         round_trip(&Record::SetSaXattr { object: 1, name: b"user.a".to_vec(), value: None });
-        round_trip(&Record::Acl { object: 1, count: 3, aces: alloc::vec![1; 24], flags: 2 });
+        round_trip(&Record::Acl { object: 1, acl });
     }
 
     #[test]

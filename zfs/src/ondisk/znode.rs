@@ -16,6 +16,8 @@ pub mod flags {
     pub const XATTR: u64 = 0x1;
     pub const INHERIT_ACE: u64 = 0x2;
     pub const ACL_TRIVIAL: u64 = 0x4;
+    pub const ACL_PROTECTED: u64 = 0x10;
+    pub const ACL_DEFAULTED: u64 = 0x20;
     pub const ACL_AUTO_INHERIT: u64 = 0x40;
     pub const NO_EXECS_DENIED: u64 = 0x100;
     pub const READONLY: u64 = 0x1_0000_0000;

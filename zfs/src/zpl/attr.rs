@@ -5,12 +5,15 @@ use super::protect;
 use super::sa::{Attrs, Format};
 use super::types::{Attr, FileKind, MODE_KIND, SetAttr, Timespec};
 use super::znode::Znode;
+use crate::dmu::Accounted;
 use crate::error::{Error, Result};
+use crate::ondisk::acl::FileAcl;
 use crate::ondisk::sa::Zpl;
 use crate::ondisk::zil::{Record, SetAttr as LogSetAttr, mask};
 use crate::ondisk::zil_optional::Optional;
 use crate::ondisk::znode::{FileOwner, flags, trivial_acl};
 use crate::zil::Payload;
+use alloc::vec::Vec;
 
 /// A device number as files store it (12 bits of major, 20 bits of minor) in the encoding of `makedev`.
 fn rdev_from_disk(raw: u64) -> u64 {
@@ -37,6 +40,19 @@ pub(super) fn set_mode(attrs: &mut Attrs, mode: u32) {
         attrs.set(Zpl::DaclAces, &aces);
     }
     attrs.set_word(Zpl::Flags, mode_flags(attrs.word(Zpl::Flags), mode));
+}
+
+/// Sets an ACL that says more than the mode.
+pub(super) fn set_acl(attrs: &mut Attrs, acl: &FileAcl) {
+    let of_lists = flags::ACL_TRIVIAL
+        | flags::INHERIT_ACE
+        | flags::NO_EXECS_DENIED
+        | flags::ACL_AUTO_INHERIT
+        | flags::ACL_PROTECTED
+        | flags::ACL_DEFAULTED;
+    attrs.set_word(Zpl::DaclCount, acl.count);
+    attrs.set(Zpl::DaclAces, &acl.aces);
+    attrs.set_word(Zpl::Flags, attrs.word(Zpl::Flags) & !of_lists | acl.flags);
 }
 
 /// The flags that follow from the permissions.
@@ -97,14 +113,20 @@ impl Filesystem {
         }
         if (SetAttr { size: None, ..set.clone() }) != SetAttr::default() {
             self.change_attributes(&znode, set)?;
+            if let Some(mode) = set.mode {
+                self.chmod_acl(&znode, mode)?;
+            }
             self.settle(object, false)?;
         }
         Ok(self.attr_of(&znode))
     }
 
-    fn change_attributes(&self, znode: &Znode, set: &SetAttr) -> Result<()> {
+    pub(super) fn change_attributes(&self, znode: &Znode, set: &SetAttr) -> Result<()> {
         if set.flags.is_some_and(|f| f & !flags::SETTABLE != 0) {
             return Err(Error::Invalid("flags that cannot be set"));
+        }
+        if set.project.is_some() && self.os.accounting(Accounted::Project).is_none() {
+            return Err(Error::unsupported("projects: feature project_quota is not in use here"));
         }
         let old = znode.owner();
         let new = FileOwner {
@@ -112,8 +134,16 @@ impl Filesystem {
             gid: set.gid.map_or(old.gid, u64::from),
             project: set.project.unwrap_or(old.project),
         };
-        if new != old {
-            self.check_quota(&new, true)?;
+        // Who gives a file away needs no room of his own.
+        let changed = [
+            (Accounted::User, new.uid != old.uid),
+            (Accounted::Group, new.gid != old.gid),
+            (Accounted::Project, new.project != old.project),
+        ];
+        let gains: Vec<Accounted> =
+            changed.into_iter().filter(|(_, gains)| *gains).map(|(who, _)| who).collect();
+        if !gains.is_empty() {
+            self.check_quota_of(&new, true, &gains)?;
         }
         let now = self.now();
         let tx = self.os.begin(RESERVE_METADATA)?;

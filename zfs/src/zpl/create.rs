@@ -1,12 +1,13 @@
 //! Making files: a new file system's first objects, and the object of every new file.
 
-use super::attr::{mode_flags, rdev_to_disk};
+use super::attr::{mode_flags, rdev_to_disk, set_acl};
 use super::filesystem::{Filesystem, MASTER_NODE, ZPL_VERSION_SA};
 use super::sa::{Attrs, SaTable};
 use super::types::{FileKind, MODE_KIND, New, Times, Timespec};
 use super::znode::Znode;
 use crate::dmu::{Allocate, Dnode, Objset, Tx};
 use crate::error::{Error, Result};
+use crate::ondisk::acl::FileAcl;
 use crate::ondisk::object_type::ObjectType;
 use crate::ondisk::sa::Zpl;
 use crate::ondisk::znode::{flags, trivial_acl};
@@ -42,7 +43,7 @@ pub fn init(os: &Arc<Objset>, tx: &Tx, properties: &[(&str, u64)], now: Timespec
 }
 
 /// What a new object gets that is not an attribute its maker chooses.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Default)]
 pub(super) struct Birth {
     /// Its generation.
     pub(super) generation: u64,
@@ -58,6 +59,10 @@ pub(super) struct Birth {
     pub(super) nameless: bool,
     /// The project that it inherits.
     pub(super) project: Option<u64>,
+    /// Which of its flags are given, and those of them that are set (replay).
+    pub(super) flags: (u64, u64),
+    /// Its ACL, if that is given (replay).
+    pub(super) acl: Option<FileAcl>,
 }
 
 fn allocate(os: &Arc<Objset>, tx: &Tx, kind: FileKind, birth: &Birth) -> Result<Arc<Dnode>> {
@@ -108,6 +113,7 @@ pub(super) fn make(
     if birth.project.is_some() {
         bits |= flags::PROJID | if is_dir { flags::PROJINHERIT } else { 0 };
     }
+    bits = bits & !birth.flags.0 | birth.flags.1;
     let size = match new.kind {
         FileKind::Directory => 2,
         FileKind::Symlink => new.target.len() as u64,
@@ -133,6 +139,9 @@ pub(super) fn make(
     let (count, aces) = trivial_acl(mode, is_dir);
     attrs.set_word(Zpl::DaclCount, count);
     attrs.set(Zpl::DaclAces, &aces);
+    if let Some(acl) = &birth.acl {
+        set_acl(&mut attrs, acl);
+    }
     if let Some(project) = birth.project {
         attrs.set_word(Zpl::Projid, project);
     }
@@ -161,7 +170,7 @@ impl Filesystem {
             generation: if birth.generation == 0 { tx.txg() } else { birth.generation },
             slots: if birth.slots == 0 { self.dnode_slots } else { birth.slots },
             normalization: self.normalization,
-            ..*birth
+            ..birth.clone()
         };
         let znode = make(&self.os, &self.sa, tx, Some(parent), new, times, &birth)?;
         self.znodes.insert(&znode);

@@ -147,7 +147,9 @@ impl Filesystem {
 
     /// Creates `name` in `dir`; gives its object number. [`Error::Exists`] if it is there.
     pub fn create(&self, dir: u64, name: &[u8], new: &New) -> Result<u64> {
-        let object = self.create_as(dir, name, new, &Birth::default())?;
+        let (new, inherited) = self.inherit_acls(dir, new)?;
+        let object = self.create_as(dir, name, &new, &Birth::default())?;
+        self.give_acls(object, &inherited)?;
         self.settle(object, false)?;
         Ok(object)
     }
@@ -164,12 +166,12 @@ impl Filesystem {
             Err(e) => return Err(e),
         }
         self.check_flags(&dir, protect::NEW_ENTRIES)?;
-        let project = dir.inherited_project();
+        let project = birth.project.or(dir.inherited_project());
         let owner = FileOwner { uid: new.uid.into(), gid: new.gid.into(), project: project.unwrap_or(0) };
         self.check_quota(&owner, true)?;
         let tx = self.os.begin(RESERVE_METADATA + new.target.len() as u64)?;
         let xattr = dir.word(Zpl::Flags) & flags::XATTR != 0;
-        let znode = self.make_file(&tx, dir.object(), new, &Birth { xattr, project, ..*birth })?;
+        let znode = self.make_file(&tx, dir.object(), new, &Birth { xattr, project, ..birth.clone() })?;
         self.add_entry(&tx, &dir, name, &znode)?;
         let subdirs = i64::from(new.kind == FileKind::Directory);
         self.change_dir(&tx, &dir, &DirChange { entries: 1, subdirs })?;
@@ -203,6 +205,7 @@ impl Filesystem {
                 rdev: a.word(Zpl::Rdev),
                 name: name.to_vec(),
                 target: target.to_vec(),
+                ..Create::default()
             }
         })
     }
@@ -210,6 +213,7 @@ impl Filesystem {
     /// A file with no name yet (`O_TMPFILE`); it goes with its last [`Filesystem::release`] unless it is linked. It is
     /// held once already.
     pub fn create_tmpfile(&self, dir: u64, new: &New) -> Result<u64> {
+        let (new, inherited) = self.inherit_acls(dir, new)?;
         let dir = self.changeable(dir)?;
         if new.kind != FileKind::Regular {
             return Err(Error::Invalid("a file without a name must be a regular one"));
@@ -219,10 +223,12 @@ impl Filesystem {
         self.check_quota(&owner, true)?;
         let tx = self.os.begin(RESERVE_METADATA)?;
         let birth = Birth { nameless: true, project, ..Birth::default() };
-        let znode = self.make_file(&tx, dir.object(), new, &birth)?;
+        let znode = self.make_file(&tx, dir.object(), &new, &birth)?;
         self.enqueue(&tx, znode.object())?;
         let object = znode.object();
         self.holds.lock().insert(object, Hold::first(znode));
+        drop(tx);
+        self.give_acls(object, &inherited)?;
         Ok(object)
     }
 

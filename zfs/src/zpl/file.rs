@@ -3,7 +3,7 @@
 use super::filesystem::{Filesystem, RESERVE_METADATA};
 use super::protect;
 use super::sa::Format;
-use super::types::{Durability, FileKind};
+use super::types::{Durability, FileKind, Timespec};
 use super::znode::Znode;
 use crate::dmu::Tx;
 use crate::error::{Error, Result};
@@ -20,6 +20,8 @@ const MAX_OFFSET: u64 = i64::MAX as u64;
 const CHUNK: usize = 4 << 20;
 /// `relatime`: an access time older than this many seconds is renewed even if the file did not change.
 const ATIME_DAY: i64 = 24 * 60 * 60;
+/// Access times are not renewed more often than that, in nanoseconds: the step of Linux's file times (`current_time`, 250 in a second).
+const ATIME_STEP: i128 = 4_000_000;
 
 /// The block size for a file that is to reach `end` (`zfs_write`, `zfs_extend`); `None` if it stays. Only a file
 /// of one block can change it.
@@ -93,6 +95,10 @@ impl Filesystem {
         let now = self.now();
         let stale = znode.with(|a| {
             let atime = a.time(Zpl::Atime);
+            if !self.tunables.relatime() {
+                let ns = |t: Timespec| i128::from(t.sec) * 1_000_000_000 + i128::from(t.nsec);
+                return (ns(now) - ns(atime)).abs() >= ATIME_STEP;
+            }
             atime <= a.time(Zpl::Mtime) || atime <= a.time(Zpl::Ctime) || atime.sec + ATIME_DAY <= now.sec
         });
         if !stale || self.read_only() {

@@ -17,7 +17,7 @@ use crate::zap::{self, Match, NORMALIZE_TO_UPPER};
 use crate::zil::{InPlace, Log, Payload, ReadForLog, SyncMode, place_range};
 use alloc::sync::{Arc, Weak};
 use alloc::vec::Vec;
-use core::sync::atomic::{AtomicBool, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use hashbrown::HashMap;
 use platform::clock::Timespec;
 use platform::sync::Mutex;
@@ -52,6 +52,8 @@ pub struct Filesystem {
     pub(super) holds: Mutex<HashMap<u64, Hold>>,
     /// Serializes renames, so that the tree of directories stays one.
     pub(super) rename: Mutex<()>,
+    /// From which txg on disk on extended attributes among the system attributes may be logged; 0: not known to be allowed.
+    pub(super) sa_log_from: AtomicU64,
     /// Limits of users, groups and projects.
     pub(super) quotas: Mutex<Quotas>,
     owned: Mutex<Option<Owned>>,
@@ -119,6 +121,7 @@ impl Filesystem {
             znodes: ZnodeCache::default(),
             holds: Mutex::new(HashMap::new()),
             rename: Mutex::new(()),
+            sa_log_from: AtomicU64::new(u64::from(dataset.logs_sa_xattrs())),
             quotas: Mutex::new(quotas),
             owned: Mutex::new(Some(owned)),
             dataset,

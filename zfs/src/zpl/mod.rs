@@ -19,6 +19,7 @@ mod dir;
 mod file;
 mod filesystem;
 mod names;
+mod posix_acl;
 mod protect;
 mod quota;
 mod rename;

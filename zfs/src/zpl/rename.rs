@@ -24,6 +24,8 @@ const NEW: Birth = Birth {
     xattr: false,
     nameless: false,
     project: None,
+    flags: (0, 0),
+    acl: None,
 };
 
 /// A name on one side of a rename.

@@ -4,11 +4,13 @@
 //! - Every record is applied in one transaction, together with the note that it was: a crash in the middle goes on with the
 //!   next record.
 
+use super::attr::set_acl;
 use super::create::Birth;
 use super::file::Place;
 use super::filesystem::{Filesystem, RESERVE_METADATA};
 use super::types::{FileKind, MODE_KIND, New, RenameFlags, SetAttr, Times, Timespec};
 use crate::error::{Error, Result};
+use crate::ondisk::acl::LoggedAcl;
 use crate::ondisk::blkptr::Blkptr;
 use crate::ondisk::bookmark::Bookmark;
 use crate::ondisk::sa::Zpl;
@@ -51,7 +53,8 @@ impl Filesystem {
                     (_, Some(_)) => RenameFlags::WHITEOUT,
                     _ => RenameFlags::empty(),
                 };
-                let whiteout = whiteout.as_ref().map(|create| self.made_by(kind::CREATE, create));
+                let whiteout =
+                    whiteout.as_ref().map(|create| self.made_by(kind::CREATE, create)).transpose()?;
                 let whiteout = whiteout.as_ref().map(|(new, birth)| (new, birth));
                 self.rename_as((*from_dir, from), (*to_dir, to), flags, whiteout)
             }
@@ -66,7 +69,7 @@ impl Filesystem {
                 let znode = self.znode(*object)?;
                 self.set_sa_xattr(&znode, name, value.as_deref()).map(|_| ())
             }
-            Record::Acl { object, count, aces, .. } => self.apply_acl(*object, *count, aces),
+            Record::Acl { object, acl } => self.apply_acl(*object, acl),
             Record::Other(kind::ACL_V0) => {
                 Err(Error::unsupported("replay of TX_ACL_V0 (file systems below version 3)"))
             }
@@ -80,7 +83,7 @@ impl Filesystem {
     }
 
     fn apply_create(&self, tx_kind: u64, create: &Create) -> Result<()> {
-        let (new, birth) = self.made_by(tx_kind, create);
+        let (new, birth) = self.made_by(tx_kind, create)?;
         if tx_kind == kind::MKXATTR {
             let znode = self.znode(create.dir)?;
             return self.make_xattr_dir(&znode, &birth).map(|_| ());
@@ -89,7 +92,11 @@ impl Filesystem {
     }
 
     /// The file that a record tells of.
-    fn made_by(&self, tx_kind: u64, create: &Create) -> (New, Birth) {
+    fn made_by(&self, tx_kind: u64, create: &Create) -> Result<(New, Birth)> {
+        if (create.uid | create.gid) >> 32 != 0 {
+            return Err(Error::unsupported("replay of files whose owner has a domain"));
+        }
+        let optional = create.optional.unwrap_or_default();
         let mode = create.mode as u32;
         let file_kind = match tx_kind {
             kind::MKDIR | kind::MKXATTR => FileKind::Directory,
@@ -100,6 +107,9 @@ impl Filesystem {
             generation: create.generation,
             object: Some(create.object),
             slots: create.slots,
+            project: optional.project,
+            flags: (optional.flags_mask, optional.flags),
+            acl: create.acl.as_ref().map(LoggedAcl::for_file).transpose()?,
             ..Birth::default()
         };
         let crtime = time(create.crtime);
@@ -113,14 +123,15 @@ impl Filesystem {
             gid: create.gid as u32,
             rdev: (major & 0xfff) << 8 | (minor & 0xffff_ff00) << 12 | minor & 0xff,
             target: create.target.clone(),
+            umask: None,
             times: Some(Times {
                 atime: crtime,
                 mtime: crtime,
                 ctime: if crtime.sec == 0 { now } else { crtime },
-                crtime,
+                crtime: optional.crtime.map_or(crtime, time),
             }),
         };
-        (new, birth)
+        Ok((new, birth))
     }
 
     fn apply_write(&self, object: u64, offset: u64, len: u64, bp: &Blkptr, data: &[u8]) -> Result<()> {
@@ -171,17 +182,124 @@ impl Filesystem {
         self.setattr(record.object, &set).map(|_| ())
     }
 
-    fn apply_acl(&self, object: u64, count: u64, aces: &[u8]) -> Result<()> {
+    fn apply_acl(&self, object: u64, logged: &LoggedAcl) -> Result<()> {
         let znode = self.znode(object)?;
+        let acl = logged.for_file()?;
+        let owner = znode.owner();
+        let mode = logged.mode(znode.word(Zpl::Mode) as u32, owner.uid, owner.gid)?;
         let now = self.now();
-        let tx = self.os.begin(RESERVE_METADATA + aces.len() as u64)?;
+        let tx = self.os.begin(RESERVE_METADATA + acl.aces.len() as u64)?;
         znode.update(&self.sa, &tx, |a| {
-            a.set_word(Zpl::DaclCount, count);
-            a.set(Zpl::DaclAces, aces);
-            a.set_word(Zpl::Flags, a.word(Zpl::Flags) & !flags::ACL_TRIVIAL);
+            a.set_word(Zpl::Mode, u64::from(mode));
+            set_acl(a, &acl);
             a.set_time(Zpl::Ctime, now);
         })?;
         self.note_object(&tx, object, Payload::Barrier);
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::MountOptions;
+    use super::*;
+    use crate::dsl::InitFs;
+    use crate::ondisk::zil_optional::Optional;
+    use crate::spa::{CreateOptions, ImportOptions, Pool};
+    use alloc::boxed::Box;
+    use alloc::sync::Arc;
+    use alloc::vec;
+    use alloc::vec::Vec;
+    use platform::Env;
+    use platform::block::BlockDevice;
+    use platform::clock::FixedClock;
+    use platform::mem::MemDisk;
+    use platform::random::Seeded;
+
+    fn env() -> Env {
+        Env { clock: Arc::new(FixedClock(Timespec { sec: 5000, nsec: 0 })), random: Arc::new(Seeded::new(1)) }
+    }
+
+    fn mount(pool: &Arc<Pool>) -> Arc<Filesystem> {
+        Filesystem::mount(pool, pool.dsl().root().unwrap(), MountOptions::default()).unwrap()
+    }
+
+    /// Records are written to a log that nothing but the log itself goes with, and replayed after the power went.
+    fn replayed(records: impl FnOnce(u64) -> Vec<Record>, judge: impl FnOnce(&Filesystem)) {
+        let disk = Arc::new(MemDisk::new(64 << 20));
+        let devices = || vec![Arc::<MemDisk>::clone(&disk) as Arc<dyn BlockDevice>];
+        let init: InitFs = Box::new(|os, tx| super::super::init(os, tx, &[], Timespec { sec: 1, nsec: 0 }));
+        let options = CreateOptions { txg_timeout_ns: None, ..CreateOptions::new("t", init) };
+        let pool = Pool::create(devices(), env(), options).unwrap();
+        let fs = mount(&pool);
+        // The first commit of a file system syncs.
+        fs.create(fs.root(), b"first", &New::new(FileKind::Regular, 0o644)).unwrap();
+        fs.sync().unwrap();
+        for record in records(fs.root()) {
+            let tx = fs.os.begin(0).unwrap();
+            fs.note(&tx, &record);
+        }
+        fs.sync().unwrap();
+        let image = disk.contents();
+        drop((fs, pool));
+        let disk: Arc<dyn BlockDevice> = Arc::new(MemDisk::from_vec(image));
+        let pool = Pool::import(vec![disk], env(), ImportOptions { force: true, ..ImportOptions::default() })
+            .unwrap();
+        judge(&mount(&pool));
+    }
+
+    fn acl(entries: &[(u32, u32, u16)]) -> LoggedAcl {
+        let entry = |(who, mask, flags): &(u32, u32, u16)| {
+            [&who.to_le_bytes()[..], &mask.to_le_bytes(), &flags.to_le_bytes(), &[0, 0]].concat()
+        };
+        let aces: Vec<u8> = entries.iter().flat_map(entry).collect();
+        LoggedAcl { count: entries.len() as u64, aces, flags: 2 }
+    }
+
+    #[test]
+    fn files_are_made_with_their_attributes_and_acls() {
+        let create = |dir: u64, object: u64, name: &[u8], mode: u64| Create {
+            dir,
+            object,
+            slots: 1,
+            mode,
+            uid: 1000,
+            gid: 100,
+            generation: 9,
+            crtime: [77, 5],
+            name: name.to_vec(),
+            ..Create::default()
+        };
+        let optional = Optional {
+            flags_mask: flags::IMMUTABLE | flags::PROJINHERIT | flags::ARCHIVE,
+            flags: flags::IMMUTABLE | flags::PROJINHERIT,
+            crtime: Some([42, 1]),
+            project: Some(12),
+        };
+        let list = acl(&[(1000, 0x3, 0), (0, 0x1, 0x1000), (0, 0x1, 0x4000)]);
+        let records = |root: u64| {
+            let attr = Create { optional: Some(optional), ..create(root, 200, b"attr", 0o100_640) };
+            let acl = Some(list.clone());
+            let both = Create { optional: Some(optional), acl, ..create(root, 201, b"both", 0o40_754) };
+            let plain = create(root, 202, b"later", 0o100_600);
+            let later = Record::Acl { object: 202, acl: list.clone() };
+            let made = [(kind::CREATE, attr), (kind::MKDIR, both), (kind::CREATE, plain)];
+            made.into_iter().map(|(kind, create)| Record::Create(kind, create)).chain([later]).collect()
+        };
+        replayed(records, |fs| {
+            let found = fs.getattr(fs.lookup(fs.root(), b"attr").unwrap()).unwrap();
+            assert_eq!((found.object, found.mode, found.uid, found.project), (200, 0o100_640, 1000, 12));
+            assert_eq!((found.crtime.sec, found.mtime.sec), (42, 77));
+            let of_interest = flags::IMMUTABLE | flags::PROJINHERIT | flags::ARCHIVE | flags::PROJID;
+            assert_eq!(found.flags & of_interest, of_interest & !flags::ARCHIVE);
+            let dir = fs.znode(201).unwrap();
+            let wanted = list.for_file().unwrap();
+            assert!(dir.is_dir() && dir.with(|a| a.get(Zpl::DaclAces) == Some(&wanted.aces[..])));
+            assert_eq!((dir.word(Zpl::DaclCount), dir.word(Zpl::Flags) & flags::ACL_TRIVIAL), (3, 0));
+            assert_ne!(dir.word(Zpl::Flags) & flags::ACL_PROTECTED, 0);
+            // The owner by number is given writing, all are given reading.
+            let later = fs.getattr(202).unwrap();
+            assert_eq!((later.mode, later.flags & flags::ACL_TRIVIAL), (0o100_644, 0));
+        });
     }
 }

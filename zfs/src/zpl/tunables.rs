@@ -11,6 +11,8 @@ pub(super) struct Tunables {
     record_size: AtomicU32,
     sa_xattrs: AtomicBool,
     update_atime: AtomicBool,
+    relatime: AtomicBool,
+    posix_acls: AtomicBool,
     /// What concerns the intent log.
     pub(super) log: LogPolicy,
     frozen: AtomicBool,
@@ -24,6 +26,8 @@ impl Tunables {
             record_size: AtomicU32::default(),
             sa_xattrs: AtomicBool::default(),
             update_atime: AtomicBool::default(),
+            relatime: AtomicBool::default(),
+            posix_acls: AtomicBool::default(),
             log: LogPolicy::default(),
             frozen: AtomicBool::default(),
         };
@@ -38,6 +42,8 @@ impl Tunables {
         self.record_size.store(record_size, Ordering::Relaxed);
         self.sa_xattrs.store(get("xattr", 1) == 2, Ordering::Relaxed);
         self.update_atime.store(!self.no_atime && get("atime", 1) != 0, Ordering::Relaxed);
+        self.relatime.store(get("relatime", 0) != 0, Ordering::Relaxed);
+        self.posix_acls.store(get("acltype", 0) == 1, Ordering::Relaxed);
         self.log.apply(number);
         self.frozen.store(get("readonly", 0) != 0, Ordering::Release);
     }
@@ -55,6 +61,16 @@ impl Tunables {
     /// Reading is noted (`atime`).
     pub(super) fn update_atime(&self) -> bool {
         self.update_atime.load(Ordering::Relaxed)
+    }
+
+    /// But only once a day, or if the file changed since it was read last (`relatime`).
+    pub(super) fn relatime(&self) -> bool {
+        self.relatime.load(Ordering::Relaxed)
+    }
+
+    /// POSIX ACLs are in force (`acltype=posix`).
+    pub(super) fn posix_acls(&self) -> bool {
+        self.posix_acls.load(Ordering::Relaxed)
     }
 
     /// Nothing may be changed for now (`readonly`).

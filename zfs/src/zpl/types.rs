@@ -169,6 +169,9 @@ pub struct New {
     pub target: Vec<u8>,
     /// Its times; `None`: now.
     pub times: Option<Times>,
+    /// What is taken off the permissions, unless the directory's default ACL has a say instead (`umask`); `None`: they are as given, and
+    /// no ACL is inherited.
+    pub umask: Option<u32>,
 }
 
 impl New {
@@ -176,7 +179,7 @@ impl New {
     #[must_use]
     #[expect(clippy::self_named_constructors, reason = "the type is called New after what it describes")]
     pub fn new(kind: FileKind, mode: u32) -> Self {
-        New { kind, mode, uid: 0, gid: 0, rdev: 0, target: Vec::new(), times: None }
+        New { kind, mode, uid: 0, gid: 0, rdev: 0, target: Vec::new(), times: None, umask: None }
     }
 }
 

@@ -8,10 +8,12 @@ use super::create::Birth;
 use super::dir::DirChange;
 use super::file::Place;
 use super::filesystem::{Filesystem, RESERVE_METADATA};
+use super::posix_acl::is_acl;
 use super::protect;
 use super::sa::Format;
 use super::types::{FileKind, New, XattrMode};
 use super::znode::Znode;
+use crate::dmu::Tx;
 use crate::error::{Error, Result};
 use crate::ondisk::nvlist::{NvList, Value};
 use crate::ondisk::sa::Zpl;
@@ -21,6 +23,7 @@ use crate::zil::Payload;
 use alloc::collections::BTreeSet;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
+use core::sync::atomic::Ordering;
 
 /// Largest value among the system attributes, in bytes (`DXATTR_MAX_ENTRY_SIZE`).
 const MAX_SA_VALUE: usize = 32 << 10;
@@ -69,7 +72,7 @@ impl Filesystem {
         self.get_xattr_locked(&znode, name)
     }
 
-    fn get_xattr_locked(&self, znode: &Znode, name: &[u8]) -> Result<Vec<u8>> {
+    pub(super) fn get_xattr_locked(&self, znode: &Znode, name: &[u8]) -> Result<Vec<u8>> {
         if let Ok(name) = core::str::from_utf8(name)
             && let Some(value) = sa_list(znode)?.get(name).and_then(bytes_of)
         {
@@ -107,6 +110,11 @@ impl Filesystem {
         self.check_name(name)?;
         let znode = self.znode(object)?;
         self.check_flags(&znode, protect::ATTRIBUTES)?;
+        // Where the property `acltype` does not use them, they are attributes like others.
+        if is_acl(name) && self.tunables.posix_acls() {
+            self.set_posix_acl(&znode, name, Some(value))?;
+            return self.settle(object, false);
+        }
         {
             let _xattrs = znode.xattrs.write();
             let exists = match self.get_xattr_locked(&znode, name) {
@@ -119,12 +127,7 @@ impl Filesystem {
                 XattrMode::Replace if !exists => return Err(Error::NotFound),
                 _ => {}
             }
-            if self.set_sa_xattr(&znode, name, Some(value))? {
-                self.remove_xattr_file(&znode, name)?;
-            } else {
-                self.set_xattr_file(&znode, name, value)?;
-                self.set_sa_xattr(&znode, name, None)?;
-            }
+            self.put_xattr_locked(&znode, name, Some(value))?;
         }
         self.settle(object, false)
     }
@@ -136,12 +139,31 @@ impl Filesystem {
         self.check_flags(&znode, protect::ATTRIBUTES)?;
         {
             let _xattrs = znode.xattrs.write();
-            let was_sa = self.set_sa_xattr(&znode, name, None)?;
-            if !self.remove_xattr_file(&znode, name)? && !was_sa {
+            if !self.put_xattr_locked(&znode, name, None)? {
                 return Err(Error::NotFound);
             }
         }
         self.settle(object, false)
+    }
+
+    /// Sets or removes one, where it belongs; whether there is one, or was. The znode's lock on them is held.
+    pub(super) fn put_xattr_locked(
+        &self,
+        znode: &Arc<Znode>,
+        name: &[u8],
+        value: Option<&[u8]>,
+    ) -> Result<bool> {
+        let Some(value) = value else {
+            let was_sa = self.set_sa_xattr(znode, name, None)?;
+            return Ok(self.remove_xattr_file(znode, name)? || was_sa);
+        };
+        if self.set_sa_xattr(znode, name, Some(value))? {
+            self.remove_xattr_file(znode, name)?;
+        } else {
+            self.set_xattr_file(znode, name, value)?;
+            self.set_sa_xattr(znode, name, None)?;
+        }
+        Ok(true)
     }
 
     /// Sets or removes one among the system attributes. `false`: it does not belong there, or was not there.
@@ -178,11 +200,25 @@ impl Filesystem {
             }
             a.set_time(Zpl::Ctime, now);
         })?;
-        // Records of these need a feature (zilsaxattr) that our pools do not have.
         if !znode.is_unlinked() {
-            self.note_object(&tx, znode.object(), Payload::Barrier);
+            self.note_object(&tx, znode.object(), self.sa_xattr_payload(&tx, znode, name, value));
         }
         Ok(true)
+    }
+
+    /// What the log says of such a change. Records of it need a feature that says so before there is one on disk: until then, and without
+    /// it, whoever wants it durable waits for the txg. An empty value has no record, as that would say that it was removed.
+    fn sa_xattr_payload(&self, tx: &Tx, znode: &Znode, name: &str, value: Option<&[u8]>) -> Payload {
+        let from = self.sa_log_from.load(Ordering::Relaxed);
+        if from == 0 && self.dataset.logs_sa_xattrs() {
+            // Active at last, in a txg before this one.
+            self.sa_log_from.store(tx.txg(), Ordering::Relaxed);
+        }
+        if from == 0 || self.pool.txgs().synced_txg() < from || value.is_some_and(<[u8]>::is_empty) {
+            return Payload::Barrier;
+        }
+        let (object, name) = (znode.object(), name.as_bytes().to_vec());
+        Payload::Record(Record::SetSaXattr { object, name, value: value.map(<[u8]>::to_vec) }.emit())
     }
 
     /// The hidden directory, made if need be (`zfs_make_xattrdir`).
@@ -193,7 +229,7 @@ impl Filesystem {
         let tx = self.os.begin(RESERVE_METADATA)?;
         let (uid, gid) = znode.with(|a| (a.word(Zpl::Uid) as u32, a.word(Zpl::Gid) as u32));
         let new = New { uid, gid, ..New::new(FileKind::Directory, 0o1777) };
-        let dir = self.make_file(&tx, znode.object(), &new, &Birth { xattr: true, ..*birth })?;
+        let dir = self.make_file(&tx, znode.object(), &new, &Birth { xattr: true, ..birth.clone() })?;
         znode.update(&self.sa, &tx, |a| a.set_word(Zpl::Xattr, dir.object()))?;
         if !znode.is_unlinked() {
             self.note_create(&tx, znode, &dir, b"", b"");
