@@ -10,6 +10,7 @@
 
 use super::super::range_tree::RangeTree;
 use super::super::space_map::{Place, SpaceMap};
+use super::trim::Taken;
 use super::{DEFER_TXGS, Rules};
 use crate::dmu::tx::TXG_SIZE;
 use crate::dmu::{Objset, Tx};
@@ -353,7 +354,7 @@ impl Metaslab {
     }
 
     /// Takes free ranges out, from the address `from` on and `most` bytes of them; and where the next one begins.
-    pub(super) fn begin_trim(&mut self, from: u64, most: u64) -> Result<(Vec<(u64, u64)>, Option<u64>)> {
+    pub(super) fn begin_trim(&mut self, from: u64, most: u64) -> Result<Taken> {
         let (mut at, mut left, mut ranges) = (from, most, Vec::new());
         let free = self.load()?;
         while left > 0

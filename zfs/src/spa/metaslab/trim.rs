@@ -20,6 +20,9 @@ pub(crate) struct Slab {
     pub(crate) free: u64,
 }
 
+/// Ranges by start and length, in bytes, and where the next one begins that is not among them.
+pub(super) type Taken = (Vec<(u64, u64)>, Option<u64>);
+
 /// Free ranges that are taken out as long as it lives.
 pub(crate) struct Trimming<'a> {
     space: &'a Metaslabs,
@@ -89,7 +92,7 @@ impl Metaslabs {
     fn take_out(
         &self,
         slab: &Slab,
-        take: impl FnOnce(&mut Metaslab, u64) -> Result<(Vec<(u64, u64)>, Option<u64>)>,
+        take: impl FnOnce(&mut Metaslab, u64) -> Result<Taken>,
     ) -> Result<Trimming<'_>> {
         let mut inner = self.inner.lock();
         let vdev = inner.vdevs.iter_mut().find(|v| v.layout.id == slab.vdev);
