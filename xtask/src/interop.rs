@@ -9,7 +9,7 @@
 
 use crate::build;
 use crate::machine::{cargo, install_all, is_root, output, root, run, target};
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, anyhow, bail, ensure};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -32,6 +32,9 @@ const LAYOUTS: [&str; 9] =
 const ROUNDS: u64 = 10;
 /// Turns on each in `cargo xtask test`.
 const ROUNDS_IN_TEST: u64 = 2;
+
+/// Seconds that the guest may take to be built.
+const BUILD_LIMIT: &str = "1800";
 
 /// What was asked for.
 struct Options {
@@ -64,7 +67,7 @@ impl Options {
         }
         if !options.images && options.layouts.is_empty() {
             options.images = true;
-            options.layouts = LAYOUTS.map(str::to_owned).to_vec();
+            options.layouts = layouts();
         }
         Ok(options)
     }
@@ -75,11 +78,7 @@ pub(crate) fn run_interop(rest: &[String]) -> Result<()> {
     let options = Options::parse(rest)?;
     install_all()?;
     let oracle = Oracle::prepare()?;
-    let folder = target().join("interop");
-    if folder.exists() {
-        std::fs::remove_dir_all(&folder)?;
-    }
-    std::fs::create_dir_all(&folder)?;
+    let folder = empty_folder()?;
     if options.images {
         images(&options.tree, &oracle, &folder)?;
     }
@@ -87,20 +86,40 @@ pub(crate) fn run_interop(rest: &[String]) -> Result<()> {
 }
 
 /// The part of the campaign that belongs to `cargo xtask test`: [`ROUNDS_IN_TEST`] turns on each layout. Where OpenZFS's guest cannot be
-/// had, it says so and leaves them out.
+/// had, for want of root, of the package archive or of time, it says so and leaves them out.
 pub(crate) fn run_in_test() -> Result<()> {
-    if let Some(reason) = no_guest() {
-        println!("LEFT OUT: OpenZFS in its guest checks nothing in this run: {reason}");
-        return Ok(());
-    }
-    let mut options = Options::parse(&[])?;
-    (options.images, options.rounds) = (false, ROUNDS_IN_TEST);
+    let built = cached_guest().is_some() || target().join("oracle/cache").join(GUEST).is_file();
+    let oracle = if built || is_root() {
+        Oracle::prepare()
+    } else {
+        Err(anyhow!("building it installs packages, for which this is not root"))
+    };
+    let oracle = match oracle {
+        Ok(oracle) => oracle,
+        Err(error) => {
+            println!(
+                "LEFT OUT: OpenZFS checks nothing in this run, as its guest could not be built: {error:#}"
+            );
+            return Ok(());
+        }
+    };
+    let options =
+        Options { images: false, layouts: layouts(), rounds: ROUNDS_IN_TEST, ..Options::parse(&[])? };
+    turns(&options, &oracle, &empty_folder()?)
+}
+
+/// Where the pools are made.
+fn empty_folder() -> Result<PathBuf> {
     let folder = target().join("interop");
     if folder.exists() {
         std::fs::remove_dir_all(&folder)?;
     }
     std::fs::create_dir_all(&folder)?;
-    turns(&options, &Oracle::prepare()?, &folder)
+    Ok(folder)
+}
+
+fn layouts() -> Vec<String> {
+    LAYOUTS.map(str::to_owned).to_vec()
 }
 
 /// Tarn and OpenZFS take turns. A layout that fails does not keep the others from being tried.
@@ -242,29 +261,6 @@ fn cached_guest() -> Option<PathBuf> {
     file.is_file().then_some(file)
 }
 
-/// Why OpenZFS's guest cannot be had here; `None` if it can.
-fn no_guest() -> Option<&'static str> {
-    if cached_guest().is_some() || target().join("oracle/cache").join(GUEST).is_file() {
-        return None;
-    }
-    if !is_root() {
-        return Some(
-            "there is no built guest, and building one installs packages, for which this is not root",
-        );
-    }
-    // The archive itself is asked, not what is known of it; the guest needs this package anyway.
-    let folder = target().join("oracle/build/debs");
-    let fetched = std::fs::create_dir_all(&folder).map_err(anyhow::Error::from).and_then(|()| {
-        output(Command::new("apt-get").args(["download", "busybox-static"]).current_dir(&folder))
-    });
-    match fetched {
-        Ok(_) => None,
-        Err(_) => {
-            Some("there is no built guest, and Debian's packages, of which one is made, cannot be reached")
-        }
-    }
-}
-
 /// The Linux guest with OpenZFS.
 pub(crate) struct Oracle(PathBuf);
 
@@ -279,7 +275,7 @@ impl Oracle {
                 .with_context(|| cache.display().to_string())?;
         }
         println!("== preparing OpenZFS's guest (about 10 minutes the first time)");
-        run(&mut Command::new(home.join("build-oracle")))?;
+        run(Command::new("timeout").arg(BUILD_LIMIT).arg(home.join("build-oracle")))?;
         Ok(Oracle(home))
     }
 
