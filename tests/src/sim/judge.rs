@@ -127,15 +127,16 @@ impl<'a> Judge<'a> {
         let mut why = None;
         for i in possible.iter().filter(|i| **i >= names) {
             let Some(want) = self.marks[*i].state.get(dataset) else { continue };
-            match same_names(&want.files, found) {
-                Ok(()) => {
-                    return self.check_contents(dataset, &want.files, found, files);
-                }
+            // Files may have exchanged their names from one state to the next: more than one can have the same names.
+            let checked = same_names(&want.files, found)
+                .with_context(|| format!("names, promised at mark {names} ({})", self.marks[names].story))
+                .and_then(|()| self.check_contents(dataset, &want.files, found, files));
+            match checked {
+                Ok(()) => return Ok(()),
                 Err(error) => why = why.or(Some(error)),
             }
         }
         Err(why.unwrap_or_else(|| anyhow::anyhow!("no state is possible")))
-            .with_context(|| format!("names, promised at mark {names} ({})", self.marks[names].story))
     }
 
     fn check_contents(&self, dataset: &str, want: &Model, found: &Model, files: usize) -> Result<()> {
@@ -174,8 +175,10 @@ fn same_names(want: &Model, found: &Model) -> Result<()> {
 /// A file is as it was at some moment, or on its way from one to the next.
 fn may_be(found: &Node, versions: &[Arc<Node>]) -> Result<()> {
     ensure!(!versions.is_empty(), "it did not exist since the last promise");
-    ensure!(versions.iter().any(|v| v.mode == found.mode), "mode {:o}", found.mode);
-    ensure!(versions.iter().any(|v| v.uid == found.uid), "owner {}", found.uid);
+    let modes: Vec<String> = versions.iter().map(|v| format!("{:o}", v.mode)).collect();
+    ensure!(versions.iter().any(|v| v.mode == found.mode), "mode {:o}, not {modes:?}", found.mode);
+    let owners: Vec<u32> = versions.iter().map(|v| v.uid).collect();
+    ensure!(owners.contains(&found.uid), "owner {}, not {owners:?}", found.uid);
     let keys = |n: &Node| n.xattrs.keys().cloned().collect::<Vec<_>>();
     let versions_keys: Vec<Vec<String>> = versions.iter().map(|v| keys(v)).collect();
     ensure!(
