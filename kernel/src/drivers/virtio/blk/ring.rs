@@ -1,14 +1,10 @@
-//! virtio-blk: disks.
-//!
-//! `submit` puts a request into the ring and returns; when the ring is full it waits in a software queue. Interrupts
-//! only wake the disk's driver thread, which takes the completions, refills the ring and calls back.
-//!
-//! Buffers are on the heap, so physically contiguous: a request is a header, one piece of data (more only if the device
-//! limits a piece's size) and a status byte.
+//! One queue of a disk: what is with the device, what waits for room, and the thread that takes completions.
 
-use super::queue::{DESCRIPTOR_SIZE, Queue, Segment};
-use super::{Interrupts, Transport, config, feature, negotiate, start};
-use crate::log;
+use super::{
+    Counters, Features, MAX_PIECES, S_NONE, S_OK, S_UNSUPPORTED, SECTOR, T_DISCARD, T_FLUSH, T_IN, T_OUT,
+};
+use crate::drivers::virtio::queue::{DESCRIPTOR_SIZE, Queue, Segment};
+use crate::drivers::virtio::{Interrupts, Transport};
 use crate::mm::{frame, phys};
 use crate::sched::{self, Thread};
 use crate::sync::IrqLock;
@@ -17,31 +13,12 @@ use alloc::boxed::Box;
 use alloc::collections::VecDeque;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
-use core::sync::atomic::{AtomicU64, Ordering};
-use platform::block::{BlockDevice, BlockError, BlockInfo, Op, Outcome, Request, check_range};
+use core::sync::atomic::{AtomicBool, Ordering};
+use platform::block::{BlockError, Op, Outcome, Request};
 use spin::Once;
 
-const F_SIZE_MAX: u64 = 1 << 1;
-const F_RO: u64 = 1 << 5;
-const F_BLK_SIZE: u64 = 1 << 6;
-const F_FLUSH: u64 = 1 << 9;
-const F_TOPOLOGY: u64 = 1 << 10;
-const F_DISCARD: u64 = 1 << 13;
-
-const T_IN: u32 = 0;
-const T_OUT: u32 = 1;
-const T_FLUSH: u32 = 4;
-const T_DISCARD: u32 = 11;
-
-const S_OK: u8 = 0;
-const S_UNSUPPORTED: u8 = 2;
-const S_NONE: u8 = 0xff;
-
-const SECTOR: u64 = 512;
-/// Requests in the ring at most.
+/// Requests in a ring at most.
 const DEPTH: u16 = 128;
-/// Data pieces of one request at most; longer requests fail (never with the devices known, which have no limit).
-const MAX_PIECES: usize = 14;
 /// A lost interrupt costs this much, not the system's life.
 const WATCHDOG_NS: u64 = 100_000_000;
 /// How often a disk without work looks for completions all the same: it may be given work at any time.
@@ -85,58 +62,39 @@ struct State {
     in_flight: usize,
 }
 
-/// A disk.
-pub struct Disk {
+/// A queue and what belongs to it.
+pub(super) struct Ring {
     transport: Arc<dyn Transport>,
-    info: BlockInfo,
-    indirect: bool,
-    has_flush: bool,
-    size_max: u32,
-    max_discard_sectors: u32,
+    index: u16,
+    features: Features,
     slots: u64,
     state: IrqLock<State>,
     driver: Once<Arc<Thread>>,
-    polled: core::sync::atomic::AtomicBool,
-    deepest: AtomicU64,
-    completed: AtomicU64,
-    unheard: AtomicU64,
+    polled: AtomicBool,
+    counters: Arc<Counters>,
 }
 
-/// What a disk has done, for tests and statistics.
-#[derive(Debug, Clone, Copy)]
-pub struct DiskStats {
-    /// Most requests that were with the device at once.
-    pub deepest: u64,
-    /// Requests completed.
-    pub completed: u64,
-    /// How often the driver found completions that no interrupt had told it of.
-    pub unheard: u64,
-}
-
-impl Disk {
-    /// Starts the device; `None` if it cannot be used.
-    pub fn open(transport: Arc<dyn Transport>) -> Option<Arc<Disk>> {
-        let wanted =
-            F_SIZE_MAX | F_RO | F_BLK_SIZE | F_FLUSH | F_TOPOLOGY | F_DISCARD | feature::INDIRECT_DESC;
-        let features = negotiate(&*transport, wanted)?;
-        let size = transport.queue_size(0);
+impl Ring {
+    /// Queue `index` of the device; `None` if there is none, or no memory for it.
+    pub(super) fn new(
+        transport: &Arc<dyn Transport>,
+        index: u16,
+        features: Features,
+        counters: &Arc<Counters>,
+    ) -> Option<Arc<Ring>> {
+        let size = transport.queue_size(index);
         if size == 0 {
             return None;
         }
         let queue = Queue::new(previous_power_of_two(size.min(256)))?;
-        let indirect = features & feature::INDIRECT_DESC != 0;
-        let depth = if indirect { queue.size().min(DEPTH) } else { (queue.size() / 3).clamp(1, DEPTH) };
+        let depth =
+            if features.indirect { queue.size().min(DEPTH) } else { (queue.size() / 3).clamp(1, DEPTH) };
         let slot_bytes = usize::from(depth) * size_of::<Slot>();
         let slots = frame::alloc_contiguous(slot_bytes.div_ceil(4096), 1)?;
-        let info = read_info(&*transport, features, depth);
-        let size_max =
-            if features & F_SIZE_MAX != 0 { u32::from_le_bytes(config(&*transport, 8)) } else { 0 };
-        let disk = Arc::new(Disk {
-            info,
-            indirect,
-            has_flush: features & F_FLUSH != 0,
-            size_max: if size_max == 0 { u32::MAX } else { size_max },
-            max_discard_sectors: u32::from_le_bytes(config(&*transport, 36)),
+        Some(Arc::new(Ring {
+            transport: Arc::clone(transport),
+            index,
+            features,
             slots,
             state: IrqLock::new(State {
                 slot_of: alloc::vec![0; usize::from(queue.size())],
@@ -148,48 +106,25 @@ impl Disk {
                 in_flight: 0,
             }),
             driver: Once::new(),
-            polled: core::sync::atomic::AtomicBool::new(false),
-            deepest: AtomicU64::new(0),
-            completed: AtomicU64::new(0),
-            unheard: AtomicU64::new(0),
-            transport,
-        });
-        disk.run();
-        Some(disk)
+            polled: AtomicBool::new(false),
+            counters: Arc::clone(counters),
+        }))
     }
 
-    fn run(self: &Arc<Self>) {
+    /// Requests that may be with the device at once.
+    pub(super) fn depth(&self) -> usize {
+        self.state.lock().flying.len()
+    }
+
+    /// Gives the queue to the device and starts the thread; how completions are heard of.
+    pub(super) fn start(self: &Arc<Self>) -> Interrupts {
         let worker = Arc::clone(self);
         let driver = sched::spawn_urgent("virtio-blk", Box::new(move || worker.drive()));
         self.driver.call_once(|| Arc::clone(&driver));
-        let interrupts = self.transport.connect(0, Arc::new(move || driver.unpark()));
+        let interrupts = self.transport.connect(self.index, Arc::new(move || driver.unpark()));
         self.polled.store(interrupts == Interrupts::None, Ordering::Relaxed);
-        self.transport.enable_queue(0, &self.state.lock().queue.memory());
-        start(&*self.transport);
-        log!(
-            Info,
-            "disk at {}: {} MiB, sectors of {} bytes, {} requests at once{}{}{}",
-            self.transport.name(),
-            self.info.size >> 20,
-            self.info.sector_size,
-            self.info.queue_depth,
-            if self.info.read_only { ", read-only" } else { "" },
-            if self.info.discard { ", discard" } else { "" },
-            match interrupts {
-                Interrupts::Message => "",
-                Interrupts::Line => ", interrupts by a line",
-                Interrupts::None => ", polled",
-            },
-        );
-    }
-
-    /// What it has done so far.
-    pub fn stats(&self) -> DiskStats {
-        DiskStats {
-            deepest: self.deepest.load(Ordering::Relaxed),
-            completed: self.completed.load(Ordering::Relaxed),
-            unheard: self.unheard.load(Ordering::Relaxed),
-        }
+        self.transport.enable_queue(self.index, &self.state.lock().queue.memory());
+        interrupts
     }
 
     fn slot(&self, index: u16) -> (*mut Slot, u64) {
@@ -208,7 +143,7 @@ impl Disk {
         let mut data = |at: *const u8, len: usize, device_writes: bool| {
             let (mut at, mut left) = (phys::to_phys(at), len);
             while left > 0 && count <= MAX_PIECES {
-                let piece = left.min(self.size_max as usize).min(1 << 30);
+                let piece = left.min(self.features.size_max as usize).min(1 << 30);
                 segments[count] = Segment { address: at, len: piece as u32, device_writes };
                 count += 1;
                 at += piece as u64;
@@ -225,7 +160,7 @@ impl Disk {
             Op::Flush => (T_FLUSH, 0, true),
             Op::Discard { offset, len } => {
                 // A hint: what the device does not take at once keeps its data.
-                let sectors = (len / SECTOR).min(u64::from(self.max_discard_sectors.max(1)));
+                let sectors = (len / SECTOR).min(u64::from(self.features.max_discard_sectors.max(1)));
                 discard = Discard { sector: offset / SECTOR, sectors: sectors as u32, flags: 0 };
                 segments[1] = Segment { address: address + 16, len: 16, device_writes: false };
                 count = 2;
@@ -246,7 +181,7 @@ impl Disk {
             (&raw mut (*memory).sector).write_volatile(sector);
             (&raw mut (*memory).discard).write_volatile(discard);
             (&raw mut (*memory).status).write_volatile(S_NONE);
-            if self.indirect {
+            if self.features.indirect {
                 let table = (&raw mut (*memory).table).cast();
                 state.queue.push_indirect(&segments[..count], table, address + 64)
             } else {
@@ -260,7 +195,8 @@ impl Disk {
         state.slot_of[usize::from(head)] = slot;
         state.flying[usize::from(slot)] = Some(request);
         state.in_flight += 1;
-        self.deepest.fetch_max(state.in_flight as u64, Ordering::Relaxed);
+        let at_once = self.counters.in_flight.fetch_add(1, Ordering::Relaxed) + 1;
+        self.counters.deepest.fetch_max(at_once, Ordering::Relaxed);
         Ok(())
     }
 
@@ -287,6 +223,7 @@ impl Disk {
             let status = unsafe { (&raw const (*self.slot(slot).0).status).read_volatile() };
             state.free_slots.push(slot);
             state.in_flight -= 1;
+            self.counters.in_flight.fetch_sub(1, Ordering::Relaxed);
             let outcome = match status {
                 S_OK => Ok(()),
                 S_UNSUPPORTED => Err(BlockError::Unsupported),
@@ -314,14 +251,14 @@ impl Disk {
                 (notify, state.in_flight > 0)
             };
             if notify {
-                self.transport.notify(0);
+                self.transport.notify(self.index);
             }
             if !finished.is_empty() {
                 if slept_long {
-                    self.unheard.fetch_add(1, Ordering::Relaxed);
+                    self.counters.unheard.fetch_add(1, Ordering::Relaxed);
                 }
                 for (request, outcome) in finished.drain(..) {
-                    self.completed.fetch_add(1, Ordering::Relaxed);
+                    self.counters.completed.fetch_add(1, Ordering::Relaxed);
                     complete(request, outcome);
                 }
             } else if !busy {
@@ -339,35 +276,15 @@ impl Disk {
     }
 
     /// Completes a request without the device, but by the driver thread like any other.
-    fn settle(&self, request: Request, outcome: Result<(), BlockError>) {
+    pub(super) fn settle(&self, request: Request, outcome: Result<(), BlockError>) {
         self.state.lock().settled.push((request, outcome));
         if let Some(driver) = self.driver.get() {
             driver.unpark();
         }
     }
-}
 
-impl BlockDevice for Disk {
-    fn info(&self) -> BlockInfo {
-        self.info
-    }
-
-    fn submit(&self, request: Request) {
-        if let Err(error) = check_range(&self.info, &request.op) {
-            return self.settle(request, Err(error));
-        }
-        match &request.op {
-            Op::Flush if !self.has_flush => {
-                // Without the feature every completed write is durable.
-                return self.settle(request, Ok(()));
-            }
-            Op::Discard { .. } if !self.info.discard => {
-                return self.settle(request, Err(BlockError::Unsupported));
-            }
-            Op::Read { buf, .. } if buf.is_empty() => return self.settle(request, Ok(())),
-            Op::Write { data, .. } if data.is_empty() => return self.settle(request, Ok(())),
-            _ => {}
-        }
+    /// Gives a request to the device, now or when there is room.
+    pub(super) fn submit(&self, request: Request) {
         let notify = {
             let mut state = self.state.lock();
             // In order: not past those that wait already.
@@ -385,7 +302,7 @@ impl BlockDevice for Disk {
             }
         };
         if notify {
-            self.transport.notify(0);
+            self.transport.notify(self.index);
         }
         if self.polled.load(Ordering::Relaxed)
             && let Some(driver) = self.driver.get()
@@ -406,22 +323,4 @@ fn complete(request: Request, outcome: Result<(), BlockError>) {
 
 fn previous_power_of_two(n: u16) -> u16 {
     1 << n.max(1).ilog2()
-}
-
-/// Reads the geometry from `struct virtio_blk_config`.
-fn read_info(transport: &dyn Transport, features: u64, depth: u16) -> BlockInfo {
-    let sectors = u64::from_le_bytes(config(transport, 0));
-    let sector_size =
-        if features & F_BLK_SIZE != 0 { u32::from_le_bytes(config(transport, 20)) } else { 512 };
-    let sector_size = if sector_size >= 512 && sector_size.is_power_of_two() { sector_size } else { 512 };
-    let exponent = if features & F_TOPOLOGY != 0 { transport.config_u8(24).min(8) } else { 0 };
-    let size = sectors.saturating_mul(SECTOR);
-    BlockInfo {
-        size: size - size % u64::from(sector_size),
-        sector_size,
-        physical_sector_size: sector_size << exponent,
-        read_only: features & F_RO != 0,
-        discard: features & F_DISCARD != 0,
-        queue_depth: u32::from(depth),
-    }
 }
