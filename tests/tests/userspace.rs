@@ -51,6 +51,27 @@ fn quotas_are_set_and_shown() {
     zdb_check(folder.path(), "w_owners").unwrap();
 }
 
+/// Files that had no project are counted where they belong, as those that inherit it are.
+#[test]
+fn files_without_projects_are_put_into_one() {
+    let folder = tempfile::tempdir().unwrap();
+    let (image, source) = (folder.path().join("a.img"), tempfile::tempdir().unwrap());
+    let path = image.to_str().unwrap();
+    tarn_ok(&["zpool", "create", "--size", "64M", "p", path]).unwrap();
+    let copy = |name: &str, to: &str| {
+        std::fs::write(source.path().join(name), [7; 3000]).unwrap();
+        tarn_ok(&["cp", source.path().join(name).to_str().unwrap(), &format!("{path}:{to}")]).unwrap();
+    };
+    copy("before", "/");
+    tarn_ok(&["zfs", "--disk", path, "project", "-p", "5", "-rs", "p:/"]).unwrap();
+    copy("after", "/");
+    let space = tarn_ok(&["zfs", "--disk", path, "projectspace", "-Hp", "-o", "name,objused", "p"]).unwrap();
+    // What is in no project stays uncounted, and nothing is in any other.
+    assert!(space.lines().all(|line| line.starts_with("5\t") || line.starts_with("0\t")), "{space}");
+    assert!(space.lines().any(|line| line == "5\t3"), "{space}");
+    zdb_check(folder.path(), "p").unwrap();
+}
+
 /// A tree is put into a project, found to be in it, and taken out; the accounts follow.
 #[test]
 fn trees_are_put_into_projects() {

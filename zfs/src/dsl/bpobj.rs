@@ -29,12 +29,8 @@ const CHUNK: u64 = 1024;
 
 /// The space of one block, as lists and datasets count it (`bp_get_dsize_sync`, `BP_GET_PSIZE`, `BP_GET_UCSIZE`).
 pub(crate) fn space_of(host: &dyn SpaHost, bp: &Blkptr) -> Space {
-    let metadata = bp.level() > 0 || ObjectType(bp.object_type()).is_metadata();
-    Space {
-        used: if bp.is_embedded() { 0 } else { host.dsize(bp) },
-        compressed: bp.psize(),
-        uncompressed: if metadata { bp.psize() } else { bp.lsize() },
-    }
+    let (compressed, uncompressed) = bp.counted();
+    Space { used: if bp.is_embedded() { 0 } else { host.dsize(bp) }, compressed, uncompressed }
 }
 
 /// An open list.

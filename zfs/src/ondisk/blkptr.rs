@@ -247,6 +247,15 @@ impl Blkptr {
         }
     }
 
+    /// Compressed and uncompressed bytes as accounts count them (`BP_GET_PSIZE`, `BP_GET_UCSIZE`): an embedded block has no compressed ones,
+    /// and metadata counts as compressed in both.
+    #[must_use]
+    pub fn counted(&self) -> (u64, u64) {
+        let compressed = if self.is_embedded() { 0 } else { self.psize() };
+        let metadata = self.level() > 0 || ObjectType(self.object_type()).is_metadata();
+        (compressed, if metadata { compressed } else { self.lsize() })
+    }
+
     /// Allocated size in bytes over all DVAs (`BP_GET_ASIZE`); 0 if embedded.
     #[must_use]
     pub fn asize(&self) -> u64 {
@@ -549,6 +558,14 @@ mod tests {
             (77, 77, 9, [1, 2, 3, 4])
         );
         assert!(back.little_endian() && !back.is_hole() && !back.is_embedded());
+    }
+
+    /// Lists of blocks that OpenZFS wrote and we take from must come to 0.
+    #[test]
+    fn embedded_blocks_count_uncompressed_only() {
+        assert_eq!(Blkptr::embed(&[1; 80], 4096, 15, 19, 0).counted(), (0, 4096));
+        // Metadata (a directory) not at all.
+        assert_eq!(Blkptr::embed(&[1; 80], 4096, 15, 20, 0).counted(), (0, 0));
     }
 
     #[test]

@@ -155,7 +155,7 @@ impl Filesystem {
                 a.set_word(Zpl::Flags, a.word(Zpl::Flags) & !flags::SETTABLE | flags);
             }
             if let Some(project) = set.project {
-                a.set_word(Zpl::Projid, project);
+                a.set_project(project);
                 a.set_word(Zpl::Flags, a.word(Zpl::Flags) | flags::PROJID);
             }
             for (attr, id) in [(Zpl::Uid, set.uid), (Zpl::Gid, set.gid)] {

@@ -143,7 +143,7 @@ pub(super) fn make(
         set_acl(&mut attrs, acl);
     }
     if let Some(project) = birth.project {
-        attrs.set_word(Zpl::Projid, project);
+        attrs.set_project(project);
     }
     if new.kind == FileKind::Symlink {
         attrs.set(Zpl::Symlink, &new.target);

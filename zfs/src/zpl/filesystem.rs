@@ -73,6 +73,9 @@ impl Filesystem {
     ///
     /// File systems below ZPL version 5 can only be mounted for reading.
     pub fn mount(pool: &Arc<Pool>, dataset: Arc<Dataset>, options: MountOptions) -> Result<Arc<Filesystem>> {
+        if dataset.is_inconsistent() {
+            return Err(Error::Invalid("it was received, or destroyed, in part only"));
+        }
         let read_only = options.read_only
             || pool.is_read_only()
             || dataset.is_snapshot()

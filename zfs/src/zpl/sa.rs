@@ -233,6 +233,22 @@ pub(super) struct Attrs {
     packing: Option<Packing>,
 }
 
+/// What stands before a file's project, in this order.
+const BEFORE_PROJECT: [Zpl; 12] = [
+    Zpl::Mode,
+    Zpl::Size,
+    Zpl::Gen,
+    Zpl::Uid,
+    Zpl::Gid,
+    Zpl::Parent,
+    Zpl::Flags,
+    Zpl::Atime,
+    Zpl::Mtime,
+    Zpl::Ctime,
+    Zpl::Crtime,
+    Zpl::Links,
+];
+
 impl Attrs {
     /// No attributes yet.
     pub(super) fn new() -> Self {
@@ -325,6 +341,23 @@ impl Attrs {
     /// Sets a word.
     pub(super) fn set_word(&mut self, attr: Zpl, value: u64) {
         self.set(attr, &value.to_le_bytes());
+    }
+
+    /// Sets the project. Accounts look for it at one place, whatever the layout, so that what is before it has to be as well
+    /// (`sa_add_projid`, `zfs_mknode`).
+    pub(super) fn set_project(&mut self, project: u64) {
+        self.set_word(Zpl::Projid, project);
+        let order = |place: &Place| BEFORE_PROJECT.iter().position(|attr| *attr as u16 == place.key);
+        let rank = |place: &Place| match place.key == Zpl::Projid as u16 {
+            true => BEFORE_PROJECT.len(),
+            false => order(place).unwrap_or(BEFORE_PROJECT.len() + 1),
+        };
+        if self.places.is_sorted_by_key(rank) {
+            return;
+        }
+        let (mut places, bytes) = (core::mem::take(&mut self.places), core::mem::take(&mut self.bytes));
+        places.sort_by_key(rank);
+        places.into_iter().for_each(|place| self.push(place.key, &bytes[place.range()]));
     }
 
     /// Sets a time.
