@@ -51,7 +51,7 @@ impl DslPool {
         if name.contains('@') {
             names::split_snapshot(&name)?;
         } else {
-            names::check_dataset(&name)?;
+            names::check_existing(&name)?;
         }
         self.run_task(Slop::ExtraReserved, move |pool, tx| {
             if name.contains('@') {

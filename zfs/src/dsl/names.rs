@@ -22,6 +22,14 @@ pub(crate) fn check_dataset(name: &str) -> Result<()> {
     name.split('/').try_for_each(component)
 }
 
+/// The full name of a file system or volume that is there, be it one that a receive left unfinished (`fs/%recv`).
+pub(crate) fn check_existing(name: &str) -> Result<()> {
+    if name.len() >= MAX_NAME {
+        return Err(Error::NameTooLong);
+    }
+    name.split('/').try_for_each(|part| component(part.strip_prefix('%').unwrap_or(part)))
+}
+
 /// A snapshot's full name; gives its two halves (`snapshot_namecheck`).
 pub(crate) fn split_snapshot(name: &str) -> Result<(&str, &str)> {
     let (path, snap) = name.split_once('@').ok_or(Error::Invalid("name of a snapshot: it has no @"))?;
@@ -40,6 +48,7 @@ mod tests {
     #[test]
     fn good_and_bad_names() {
         assert!(check_dataset("tank/a-b_c.d:e/1").is_ok());
+        assert!(check_existing("tank/a/%recv").is_ok() && check_existing("tank/a%/%").is_err());
         assert_eq!(split_snapshot("tank/a@s 1"), Ok(("tank/a", "s 1")));
         for bad in ["", "tank/", "/tank", "a//b", "a/../b", "a/%recv", "a/$MOS", "a@b", "a#b", "ü"] {
             assert!(check_dataset(bad).is_err(), "{bad}");
