@@ -117,6 +117,41 @@ fn whiteouts_flags_and_projects_survive_a_cut() {
 }
 
 #[test]
+fn a_file_that_is_let_go_of_while_it_loses_its_name_is_removed_once() {
+    const FILES: u64 = 4000;
+    let (rig, pool) = Rig::with_pool(54).unwrap();
+    let fs = mount(&pool).unwrap();
+    let root = fs.root();
+    let (give, take) = std::sync::mpsc::sync_channel::<u64>(0);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            for object in take {
+                fs.release(object);
+            }
+        });
+        for i in 0..FILES {
+            let object = fs.create(root, b"f", &file()).unwrap();
+            fs.hold(object).unwrap();
+            give.send(object).unwrap();
+            // The other thread's call begins sooner or later.
+            (0..i % 512).for_each(|_| std::hint::spin_loop());
+            assert_eq!(fs.unlink(root, b"f"), Ok(()), "file {i}");
+        }
+        drop(give);
+    });
+    // None of them is left, in the delete queue or elsewhere.
+    pool.sync().unwrap();
+    let objects = fs.dataset().objset().unwrap().object_count();
+    fs.unmount().unwrap();
+    drop(fs);
+    let fs = mount(&pool).unwrap();
+    assert_eq!(fs.dataset().objset().unwrap().object_count(), objects);
+    assert_eq!(fs.readdir(root, 0, 10).unwrap(), []);
+    fs.unmount().unwrap();
+    rig.close(pool).unwrap();
+}
+
+#[test]
 fn what_is_immutable_or_append_only_stays() {
     let (rig, pool) = Rig::with_pool(53).unwrap();
     let fs = mount(&pool).unwrap();

@@ -11,6 +11,7 @@ use crate::types::{FileType, NAME_MAX, PATH_MAX};
 use alloc::string::String;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
+use core::sync::atomic::{AtomicU64, Ordering};
 use platform::sync::RwLock;
 
 /// How many symbolic links one walk follows.
@@ -86,6 +87,8 @@ pub struct Last {
 /// The tree of files.
 pub struct Tree {
     mounts: RwLock<Vec<Arc<Mount>>>,
+    /// A bit for each directory that something is mounted over, by its number: most directories need no look at the mounts.
+    covered: AtomicU64,
     root: Arc<Place>,
 }
 
@@ -96,7 +99,7 @@ impl Tree {
         let root = fs.root();
         let place = Arc::new(Place { inode: Arc::clone(&root), parent: None, name: Vec::new() });
         let mount = Arc::new(Mount { fs, path: b"/".to_vec(), over: None, root });
-        Tree { mounts: RwLock::new(alloc::vec![mount]), root: place }
+        Tree { mounts: RwLock::new(alloc::vec![mount]), covered: AtomicU64::new(0), root: place }
     }
 
     /// The root directory.
@@ -119,7 +122,10 @@ impl Tree {
         }
         let over = Some((place.inode.fs_id(), place.inode.ino()));
         let root = fs.root();
-        self.mounts.write().push(Arc::new(Mount { fs, path: place.path(), over, root }));
+        let mut mounts = self.mounts.write();
+        mounts.push(Arc::new(Mount { fs, path: place.path(), over, root }));
+        self.covered.fetch_or(bit_of(&*place.inode), Ordering::Release);
+        drop(mounts);
         Ok(())
     }
 
@@ -136,7 +142,9 @@ impl Tree {
 
     /// Steps onto the root of whatever is mounted over `inode`.
     fn cross(&self, mut inode: Arc<dyn Inode>) -> Arc<dyn Inode> {
-        if inode.file_type() != FileType::Directory {
+        if inode.file_type() != FileType::Directory
+            || self.covered.load(Ordering::Acquire) & bit_of(&*inode) == 0
+        {
             return inode;
         }
         let mounts = self.mounts.read();
@@ -244,6 +252,11 @@ impl Tree {
         }
         text
     }
+}
+
+/// The bit of a directory in [`Tree`]'s set of those that something may be mounted over.
+fn bit_of(inode: &dyn Inode) -> u64 {
+    1 << (inode.ino() % u64::from(u64::BITS))
 }
 
 /// Whether only a directory can be meant: the path ends in `/` or `.`.

@@ -226,9 +226,7 @@ pub(super) fn io_getevents(call: &mut Call<'_>) -> SysResult {
 pub(super) fn io_pgetevents(call: &mut Call<'_>) -> SysResult {
     if call.arg(5) != 0 {
         let words = user::read_words(call.arg(5), 2)?;
-        if words[0] != 0 {
-            signal::replace_mask(call.task, user::read_u64(words[0])?);
-        }
+        signal::use_mask(call.task, words[0], words[1])?;
     }
     get_events(call)
 }

@@ -167,10 +167,7 @@ fn in_milliseconds(call: &Call<'_>) -> Option<u64> {
 }
 
 fn mask(call: &Call<'_>) -> Result<(), Errno> {
-    if call.arg(4) != 0 {
-        signal::replace_mask(call.task, user::read_u64(call.arg(4))?);
-    }
-    Ok(())
+    signal::use_mask(call.task, call.arg(4), call.arg(5))
 }
 
 pub(super) fn epoll_wait(call: &mut Call<'_>) -> SysResult {

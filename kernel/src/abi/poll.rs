@@ -82,9 +82,7 @@ pub(super) fn timespec_deadline(at: u64) -> Result<Option<u64>, Errno> {
 
 pub(super) fn ppoll(call: &mut Call<'_>) -> SysResult {
     let deadline = timespec_deadline(call.arg(2))?;
-    if call.arg(3) != 0 {
-        signal::replace_mask(call.task, user::read_u64(call.arg(3))?);
-    }
+    signal::use_mask(call.task, call.arg(3), call.arg(4))?;
     poll_files(call, deadline)
 }
 
@@ -145,9 +143,7 @@ pub(super) fn pselect6(call: &mut Call<'_>) -> SysResult {
     let deadline = timespec_deadline(call.arg(4))?;
     if call.arg(5) != 0 {
         let words = user::read_words(call.arg(5), 2)?;
-        if words[0] != 0 {
-            signal::replace_mask(call.task, user::read_u64(words[0])?);
-        }
+        signal::use_mask(call.task, words[0], words[1])?;
     }
     select_files(call, deadline)
 }

@@ -156,15 +156,30 @@ pub(super) fn pause(_call: &mut Call<'_>) -> SysResult {
 }
 
 pub(super) fn rt_sigsuspend(call: &mut Call<'_>) -> SysResult {
-    if call.arg(1) != 8 {
+    if call.arg(1) != SET_SIZE {
         return Err(Errno::EINVAL);
     }
     replace_mask(call.task, user::read_u64(call.arg(0))?);
     Err(wait_for_signal())
 }
 
+/// Size of a set of signals, as calls name it, in bytes.
+pub(super) const SET_SIZE: u64 = 8;
+
+/// [`replace_mask`] by the mask at `at`, if that is not null, whose size the caller gives along (`set_user_sigmask` of Linux).
+pub(super) fn use_mask(task: &Task, at: u64, size: u64) -> Result<(), Errno> {
+    if at == 0 {
+        return Ok(());
+    }
+    if size != SET_SIZE {
+        return Err(Errno::EINVAL);
+    }
+    replace_mask(task, user::read_u64(at)?);
+    Ok(())
+}
+
 /// Blocks `mask` until the next signal was handled or the call returns to the program.
-pub(super) fn replace_mask(task: &Task, mask: u64) {
+fn replace_mask(task: &Task, mask: u64) {
     let old = task.mask.swap(mask & !signals::UNSTOPPABLE, Ordering::Relaxed);
     *task.saved_mask.lock() = Some(old);
     task.attention.store(true, Ordering::SeqCst);

@@ -145,6 +145,13 @@ impl Dnode {
         self.state.lock().phys.used_bytes()
     }
 
+    /// Space used on disk as of the last sync and the data block size, both in bytes, and slots of 512 bytes: what `stat` asks for.
+    #[must_use]
+    pub fn usage(&self) -> (u64, u32, u8) {
+        let state = self.state.lock();
+        (state.phys.used_bytes(), state.block_size, state.phys.slots)
+    }
+
     /// Whether the object was freed (a handle may outlive its object).
     #[must_use]
     pub fn is_freed(&self) -> bool {

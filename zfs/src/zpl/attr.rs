@@ -74,7 +74,7 @@ impl Filesystem {
     }
 
     pub(super) fn attr_of(&self, znode: &Znode) -> Attr {
-        let info = znode.dnode.info();
+        let (used, block_size, slots) = znode.dnode.usage();
         let mut attr = znode.with(|a| Attr {
             object: znode.object(),
             generation: a.word(Zpl::Gen),
@@ -89,8 +89,8 @@ impl Filesystem {
             ctime: a.time(Zpl::Ctime),
             crtime: a.time(Zpl::Crtime),
             // A damaged dnode may claim anything.
-            blocks: info.used.saturating_add(256) / 512 + u64::from(info.slots),
-            block_size: info.block_size,
+            blocks: used.saturating_add(256) / 512 + u64::from(slots),
+            block_size,
             flags: a.word(Zpl::Flags),
             project: a.word(Zpl::Projid),
         });

@@ -338,13 +338,15 @@ impl Filesystem {
         let now = self.now();
         let is_dir = znode.is_dir();
         let mut left = 0;
+        // Locked until it is decided who removes the file: to a thread that lets go of it meanwhile it must not look like its own to remove.
+        let holds = self.holds.lock();
         znode.update(&self.sa, tx, |a| {
             left = if is_dir { 0 } else { a.word(Zpl::Links).saturating_sub(1) };
             a.set_word(Zpl::Links, left);
             a.set_time(Zpl::Ctime, now);
         })?;
         if left == 0 {
-            self.unlinked(tx, znode)?;
+            self.unlinked(tx, znode, holds)?;
         }
         Ok(left == 0)
     }

@@ -228,6 +228,8 @@ pub(super) struct Attrs {
     format: Format,
     places: Vec<Place>,
     bytes: Vec<u8>,
+    /// Which place each attribute of the ZPL has, from 1; 0: it is missing.
+    index: [u8; ZPL_ATTRIBUTES.len()],
     has_spill: bool,
     /// Holds as long as no value comes, goes or changes its length.
     packing: Option<Packing>,
@@ -253,7 +255,8 @@ impl Attrs {
     /// No attributes yet.
     pub(super) fn new() -> Self {
         let (places, bytes) = (Vec::with_capacity(16), Vec::with_capacity(192));
-        Attrs { format: Format::Sa, places, bytes, has_spill: false, packing: None }
+        let index = [0; ZPL_ATTRIBUTES.len()];
+        Attrs { format: Format::Sa, places, bytes, index, has_spill: false, packing: None }
     }
 
     /// Reads those of an object. [`Error::Corrupt`] if it has none.
@@ -287,15 +290,25 @@ impl Attrs {
         self.places.push(Place { key, at: self.bytes.len() as u32, len: value.len() as u32 });
         self.bytes.extend_from_slice(value);
         self.packing = None;
+        // The first one counts, should a damaged file name it twice.
+        if let Some(entry) = self.index.get_mut(usize::from(key)).filter(|entry| **entry == 0) {
+            *entry = u8::try_from(self.places.len()).unwrap_or(0);
+        }
     }
 
     fn find(&self, attr: Zpl) -> Option<usize> {
-        self.places.iter().position(|place| place.key == attr as u16)
+        usize::from(self.index[attr as usize]).checked_sub(1)
+    }
+
+    /// Takes all values out, to be put back in another order or changed.
+    fn take_all(&mut self) -> (Vec<Place>, Vec<u8>) {
+        self.index.fill(0);
+        (core::mem::take(&mut self.places), core::mem::take(&mut self.bytes))
     }
 
     /// Replaces a value by one of another length (`None`: by nothing), keeping the order.
     fn rebuild(&mut self, at: usize, value: Option<&[u8]>) {
-        let (places, bytes) = (core::mem::take(&mut self.places), core::mem::take(&mut self.bytes));
+        let (places, bytes) = self.take_all();
         for (i, place) in places.into_iter().enumerate() {
             match (i == at, value) {
                 (false, _) => self.push(place.key, &bytes[place.range()]),
@@ -355,7 +368,7 @@ impl Attrs {
         if self.places.is_sorted_by_key(rank) {
             return;
         }
-        let (mut places, bytes) = (core::mem::take(&mut self.places), core::mem::take(&mut self.bytes));
+        let (mut places, bytes) = self.take_all();
         places.sort_by_key(rank);
         places.into_iter().for_each(|place| self.push(place.key, &bytes[place.range()]));
     }

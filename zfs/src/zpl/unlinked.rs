@@ -3,6 +3,8 @@
 //! # Invariants
 //! - An object without links is in the delete queue, or freed in the transaction that took its last link.
 //! - What is held has its znode in memory: whoever holds a file finds its attributes there.
+//!
+//! Lock order: a directory's entries, the holds, a znode's attributes or the delete queue.
 
 use super::filesystem::{Filesystem, RESERVE_METADATA};
 use super::znode::Znode;
@@ -12,6 +14,8 @@ use crate::ondisk::sa::Zpl;
 use crate::ondisk::znode::Dirent;
 use crate::zap;
 use alloc::sync::Arc;
+use hashbrown::HashMap;
+use platform::sync::MutexGuard;
 
 /// That an object is held open.
 pub(super) struct Hold {
@@ -66,11 +70,15 @@ impl Filesystem {
         let _ = self.remove_unlinked(object);
     }
 
-    /// A file lost its last name.
-    pub(super) fn unlinked(&self, tx: &Tx, znode: &Arc<Znode>) -> Result<()> {
-        let holds = self.holds.lock();
+    /// A file lost its last name, under this same lock of the holds.
+    pub(super) fn unlinked(
+        &self,
+        tx: &Tx,
+        znode: &Arc<Znode>,
+        holds: MutexGuard<'_, HashMap<u64, Hold>>,
+    ) -> Result<()> {
         if holds.contains_key(&znode.object()) {
-            drop(holds);
+            // Before the lock goes: the last hold takes out of the queue what must be in it.
             return self.enqueue(tx, znode.object());
         }
         // Nobody can hold it any more: it is seen to be unlinked.

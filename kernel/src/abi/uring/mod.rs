@@ -116,18 +116,15 @@ pub(super) fn shared_memory(stream: &Arc<dyn Stream>, offset: u64) -> Option<Res
 fn waiting(call: &Call<'_>, flags: u32) -> Result<Option<u64>, Errno> {
     let (at, size) = (call.arg(4), call.arg(5));
     if flags & EXT_ARG == 0 {
-        if at != 0 {
-            signal::replace_mask(call.task, user::read_u64(at)?);
-        }
+        signal::use_mask(call.task, at, size)?;
         return Ok(None);
     }
     if size != 24 {
         return Err(Errno::EINVAL);
     }
     let words = user::read_words(at, 3)?;
-    if words[0] != 0 {
-        signal::replace_mask(call.task, user::read_u64(words[0])?);
-    }
+    // The size is a 32-bit number, with nothing behind it.
+    signal::use_mask(call.task, words[0], words[1] & u64::from(u32::MAX))?;
     timespec_deadline(words[2])
 }
 

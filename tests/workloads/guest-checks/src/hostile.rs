@@ -4,6 +4,7 @@
 //! destroyed itself; what must not happen is that the kernel stops. The seed is printed; `FUZZ_SEED` and `FUZZ_MS` in the
 //! environment set seed and time.
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 /// Calls that read or write memory: number, arguments with 0 for the pointer that is made wild, which argument that is.
@@ -120,9 +121,28 @@ fn name_before_nothing() -> Result<(), String> {
     Ok(())
 }
 
+/// A mask of signals comes with its size, which must be the right one: else the call must not wait.
+fn masks_of_another_size() -> Result<(), String> {
+    let mask = 0u64;
+    let pair = [&raw const mask as u64, 16];
+    let (mask, pair) = (&raw const mask as u64, pair.as_ptr() as u64);
+    for (number, args) in [
+        (libc::SYS_ppoll, [0, 0, 0, mask, 16, 0]),
+        (libc::SYS_pselect6, [0, 0, 0, 0, 0, pair]),
+        (libc::SYS_rt_sigsuspend, [mask, 16, 0, 0, 0, 0]),
+    ] {
+        let result = call(number, args);
+        if result != -i64::from(libc::EINVAL) {
+            return Err(format!("call {number} with a mask of 16 bytes: {result}"));
+        }
+    }
+    Ok(())
+}
+
 /// The check of wild pointers.
 pub fn wild() -> Result<String, String> {
     name_before_nothing()?;
+    masks_of_another_size()?;
     open()?;
     for &(number, args, at) in POINTERS {
         for address in WILD {
@@ -162,7 +182,7 @@ const OUTPUT: i32 = 200;
 const ARENA: usize = 16 << 20;
 
 /// Ends, replaces or stops the program or its threads, or takes the console away.
-const FORBIDDEN: [i64; 20] = [
+const FORBIDDEN: [i64; 21] = [
     libc::SYS_exit,
     libc::SYS_exit_group,
     libc::SYS_fork,
@@ -178,11 +198,23 @@ const FORBIDDEN: [i64; 20] = [
     libc::SYS_rt_sigreturn,
     libc::SYS_rt_sigaction,
     libc::SYS_rt_sigprocmask,
+    // It may block the very signal that ends the waiting.
+    libc::SYS_rt_sigsuspend,
     libc::SYS_sigaltstack,
     libc::SYS_arch_prctl,
     libc::SYS_set_tid_address,
     libc::SYS_close_range,
     libc::SYS_setitimer,
+];
+
+/// Calls that wait under a mask of signals, and which argument leads to it.
+const MASKS: [(i64, usize); 6] = [
+    (libc::SYS_ppoll, 3),
+    (libc::SYS_pselect6, 5),
+    (libc::SYS_epoll_pwait, 4),
+    (libc::SYS_epoll_pwait2, 4),
+    (333, 5), // io_pgetevents
+    (libc::SYS_io_uring_enter, 4),
 ];
 
 fn argument(random: &mut Random, arena: u64) -> u64 {
@@ -201,7 +233,18 @@ fn argument(random: &mut Random, arena: u64) -> u64 {
     }
 }
 
-fn thread(seed: u64, until: Instant, arena: u64) -> u64 {
+/// Threads that fuzz.
+const THREADS: usize = 3;
+/// The call that each of them makes: its number and its arguments.
+static CURRENT: [[AtomicU64; 7]; THREADS] = [const { [const { AtomicU64::new(0) }; 7] }; THREADS];
+
+/// What a thread is doing, for people.
+fn doing(index: usize) -> String {
+    let words: Vec<u64> = CURRENT[index].iter().map(|word| word.load(Ordering::Relaxed)).collect();
+    format!("call {} of {:x?}", words[0], &words[1..])
+}
+
+fn thread(index: usize, seed: u64, until: Instant, arena: u64) -> u64 {
     let mut random = Random(seed | 1);
     let mut calls = 0;
     while Instant::now() < until {
@@ -235,8 +278,15 @@ fn thread(seed: u64, until: Instant, arena: u64) -> u64 {
             _ if random.below(3) > 0 => args[0] = random.below(24),
             _ => {}
         }
+        // A mask of signals that is taken for true may block the one that ends the waiting.
+        if let Some((_, at)) = MASKS.iter().find(|(call, _)| *call == number) {
+            args[*at] = random.of(&[0, WILD[0], WILD[2], WILD[6]]);
+        }
         if matches!(number, libc::SYS_brk | libc::SYS_shmdt | libc::SYS_prlimit64 | libc::SYS_setrlimit) {
             args[0] = random.below(4096);
+        }
+        for (place, word) in CURRENT[index].iter().zip([number as u64].into_iter().chain(args)) {
+            place.store(word, Ordering::Relaxed);
         }
         call(number, args);
         calls += 1;
@@ -278,8 +328,8 @@ pub fn fuzz() -> Result<String, String> {
         libc::mmap(std::ptr::null_mut(), ARENA, libc::PROT_READ | libc::PROT_WRITE, flags, -1, 0) as u64
     };
     let until = Instant::now() + Duration::from_millis(ms);
-    let threads: Vec<_> = (0..3)
-        .map(|i| std::thread::spawn(move || thread(seed.wrapping_mul(1000) + i, until, arena)))
+    let threads: Vec<_> = (0..THREADS)
+        .map(|i| std::thread::spawn(move || thread(i, seed.wrapping_mul(1000) + i as u64, until, arena)))
         .collect();
     // The main thread wakes the others, also after the time: what waits for ever is interrupted. It never waits for one itself.
     let last = until + Duration::from_secs(20);
@@ -292,16 +342,18 @@ pub fn fuzz() -> Result<String, String> {
         }
         std::thread::sleep(Duration::from_millis(10));
     }
-    let stuck = threads.iter().filter(|t| !t.is_finished()).count();
+    let stuck: Vec<usize> = (0..THREADS).filter(|&i| !threads[i].is_finished()).collect();
     let calls: u64 = threads.into_iter().filter(|t| t.is_finished()).filter_map(|t| t.join().ok()).sum();
     // Straight out: what the fuzzer did to the process shall not matter any more.
-    let text = match stuck {
-        0 => format!("fuzz: ok, {calls} calls\n"),
-        _ => format!("fuzz: WRONG: {stuck} threads do not come back from their calls\n"),
+    let text = if stuck.is_empty() {
+        format!("fuzz: ok, {calls} calls\n")
+    } else {
+        let calls: Vec<String> = stuck.iter().map(|&i| doing(i)).collect();
+        format!("fuzz: WRONG: threads do not come back: {}\n", calls.join("; "))
     };
     // SAFETY: bytes of ours.
     unsafe {
         libc::write(OUTPUT, text.as_ptr().cast(), text.len());
-        libc::_exit(i32::from(stuck > 0))
+        libc::_exit(i32::from(!stuck.is_empty()))
     }
 }
