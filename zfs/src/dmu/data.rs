@@ -226,7 +226,7 @@ impl Dnode {
             if piece.len() == block_size as usize {
                 self.put_block(tx, blkid, Buf::Owned(piece.to_vec()))?;
             } else {
-                self.modify_block(tx, blkid, |block| {
+                self.set_bytes(tx, blkid, |block| {
                     block[in_block..in_block + piece.len()].copy_from_slice(piece);
                 })?;
             }
@@ -254,6 +254,9 @@ impl Dnode {
         let slot = self.slot(state, tx)?;
         slot.maxblkid = Some(maxblkid);
         let new = slot.blocks.insert(blkid, buf).is_none();
+        for newer in state.newer_than(tx.txg()) {
+            newer.maxblkid = newer.maxblkid.map(|max| max.max(blkid));
+        }
         state.maxblkid = maxblkid;
         state.seq += 1;
         if new {
@@ -296,6 +299,22 @@ impl Dnode {
             self.insert_block(&mut state, tx, blkid, Buf::Owned(base))?;
             return Ok(answer);
         }
+    }
+
+    /// Sets some bytes of a block. Meanwhile others may set other bytes of it, and in a newer txg, while that of `tx` waits for
+    /// `tx` to end: the copy that they made of the block gets these bytes, too. (Nobody changes the same bytes: file systems lock ranges.)
+    fn set_bytes(self: &Arc<Self>, tx: &Tx, blkid: u64, set: impl Fn(&mut [u8])) -> Result<()> {
+        self.modify_block(tx, blkid, &set)?;
+        let mut state = self.state.lock();
+        let mut changed = 0;
+        for newer in state.newer_than(tx.txg()) {
+            if let Some(buf) = newer.blocks.get_mut(&blkid) {
+                set(buf.make_mut());
+                changed = 1;
+            }
+        }
+        state.seq += changed;
+        Ok(())
     }
 
     /// Makes a hole of `len` bytes at `offset` (`u64::MAX`: to the end). Parts of blocks are zeroed.
@@ -344,7 +363,7 @@ impl Dnode {
             return Ok(());
         }
         let base = blkid * block_size;
-        self.modify_block(tx, blkid, |block| block[(from - base) as usize..(to - base) as usize].fill(0))
+        self.set_bytes(tx, blkid, |block| block[(from - base) as usize..(to - base) as usize].fill(0))
     }
 
     fn is_hole(&self, blkid: u64) -> Result<bool> {

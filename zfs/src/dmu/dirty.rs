@@ -130,6 +130,12 @@ impl State {
         })
     }
 
+    /// Slots of txgs behind `txg`: there are some while a transaction of an older txg goes on beside newer ones.
+    pub(crate) fn newer_than(&mut self, txg: u64) -> impl Iterator<Item = &mut Slot> {
+        let some = self.newest > txg;
+        self.slots.iter_mut().flatten().map(|slot| &mut **slot).filter(move |slot| some && slot.txg > txg)
+    }
+
     /// Whether block `blkid` differs from the disk, and how.
     pub(crate) fn source(&mut self, blkid: u64) -> Source<'_> {
         let mut found = None;

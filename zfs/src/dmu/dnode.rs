@@ -206,6 +206,10 @@ impl Dnode {
         }
         let bonus = Bytes::copy_from_slice(bonus);
         self.slot(&mut state, tx)?.bonus = Some((bonus_type, bonus.clone()));
+        // It is the newest one, though its txg may be older: what a newer txg writes must not be without it.
+        for newer in state.newer_than(tx.txg()).filter(|newer| newer.bonus.is_some()) {
+            newer.bonus = Some((bonus_type, bonus.clone()));
+        }
         state.bonus_type = bonus_type;
         state.bonus = bonus;
         Ok(())

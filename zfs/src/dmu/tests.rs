@@ -495,3 +495,44 @@ fn primarycache_says_what_enters_the_cache() {
         |level| pool.zio.cached(&dnode.block_pointer(level, 0).unwrap(), Bookmark::default()).is_some();
     assert_eq!((cached(0), cached(1)), (false, true));
 }
+
+#[test]
+fn a_change_in_an_older_txg_is_not_lost_behind_a_newer_one() {
+    let pool = TestPool::new(64 << 20);
+    let os = objset(&pool);
+    let tx = pool.txgs.begin(0).unwrap();
+    let dnode = os.allocate(&tx, &file(4096)).unwrap();
+    dnode.write(&tx, 0, &[1; 4096]).unwrap();
+    drop(tx);
+    pool.sync();
+    let older = pool.txgs.begin(0).unwrap();
+    std::thread::scope(|scope| {
+        // Closes the older txg, and waits for its transaction.
+        let open = pool.txgs.open_txg();
+        let sync = scope.spawn(|| pool.sync());
+        while pool.txgs.open_txg() == open {
+            std::thread::yield_now();
+        }
+        let newer = pool.txgs.begin(0).unwrap();
+        assert_eq!(newer.txg(), older.txg() + 1);
+        dnode.write(&newer, 0, &[2; 100]).unwrap();
+        dnode.set_bonus(&newer, ObjectType::SA, &[2; 100]).unwrap();
+        dnode.write(&older, 200, &[3; 100]).unwrap();
+        dnode.write(&older, 5 * 4096, &[4; 100]).unwrap();
+        dnode.set_bonus(&older, ObjectType::SA, &[3; 100]).unwrap();
+        drop(older);
+        sync.join().unwrap();
+        drop(newer);
+    });
+    pool.sync();
+    let mut wanted = vec![0; 6 * 4096];
+    wanted[..4096].fill(1);
+    wanted[..100].fill(2);
+    wanted[200..300].fill(3);
+    wanted[5 * 4096..5 * 4096 + 100].fill(4);
+    assert!(read_all(&dnode, wanted.len()) == wanted);
+    let back = reopen(&pool, &os).hold(dnode.object()).unwrap();
+    assert!(read_all(&back, wanted.len()) == wanted);
+    assert_eq!(back.bonus()[..], [3; 100]);
+    pool.check(&[&os]);
+}
