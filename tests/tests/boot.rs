@@ -214,7 +214,7 @@ fn vector_registers_survive_system_calls() {
 #[test]
 fn mapped_files_events_and_names() {
     let guest = Guest::new(add_checks);
-    guest.checks(&["--cpus", "2"], &["mapping", "events", "names"]);
+    guest.checks(&["--cpus", "2"], &["mapping", "events", "names", "transfers"]);
 }
 
 #[test]

@@ -7,7 +7,7 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 use vfs::Errno;
 use vfs::file::{File, Whence};
-use vfs::types::{Allocate, DirEntry};
+use vfs::types::{Allocate, DirEntry, FileType};
 
 /// A buffer that one call uses again and again.
 fn buffer(len: usize) -> Vec<u8> {
@@ -319,9 +319,22 @@ pub(super) fn copy_file_range(call: &mut Call<'_>) -> SysResult {
     if call.arg(5) != 0 {
         return Err(Errno::EINVAL);
     }
+    // Programs try sockets and pipes here first, and go on to `sendfile` when this refuses them.
+    for file in [&from, &to] {
+        match file.inode().file_type() {
+            FileType::Regular => {}
+            FileType::Directory => return Err(Errno::EISDIR),
+            _ => return Err(Errno::EINVAL),
+        }
+    }
     let read = |pointer: u64| if pointer == 0 { Ok(None) } else { user::read_u64(pointer).map(Some) };
     let (from_at, to_at) = (read(call.arg(1))?, read(call.arg(3))?);
-    let n = copy(call, &from, from_at, &to, to_at, length(call.arg(4)) as u64)?;
+    // The position moves by what was written, which may be less than was read.
+    let at = from_at.unwrap_or_else(|| from.position());
+    let n = copy(call, &from, Some(at), &to, to_at, length(call.arg(4)) as u64)?;
+    if from_at.is_none() {
+        from.seek((at + n) as i64, Whence::Set)?;
+    }
     for (pointer, at) in [(call.arg(1), from_at), (call.arg(3), to_at)] {
         if let Some(at) = at {
             user::write_u64(pointer, at + n)?;

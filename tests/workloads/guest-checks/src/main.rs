@@ -10,6 +10,7 @@ mod memory;
 mod names;
 mod programs;
 mod signals;
+mod transfers;
 mod sockets;
 mod vectors;
 
@@ -25,6 +26,7 @@ const CHECKS: &[(&str, Check)] = &[
     ("asynchronous", asynchronous::run),
     ("memory", memory::run),
     ("signals", signals::run),
+    ("transfers", transfers::run),
     ("exec", programs::exec),
     ("joined", programs::joined),
     ("wild", hostile::wild),
