@@ -73,6 +73,11 @@ pub fn workload(name: &str) -> Result<PathBuf> {
 /// Copies a program and every library that the machine's loader would load for it, at the same paths.
 pub fn program(path: &Path, folder: &Path) -> Result<()> {
     copy(path, folder, path)?;
+    libraries(path, folder)
+}
+
+/// Copies every library that the machine's loader would load for a program or library, at the same paths.
+pub fn libraries(path: &Path, folder: &Path) -> Result<()> {
     // «name => /path (address)», or «/path (address)» for the loader itself.
     let libraries = output(Command::new("ldd").arg(path))?;
     let paths = libraries.split_whitespace().filter(|word| word.starts_with('/'));

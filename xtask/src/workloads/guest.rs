@@ -73,6 +73,11 @@ impl Image {
         Ok(image)
     }
 
+    /// A file beside the image, for what is taken out of the guest.
+    pub(super) fn beside(&self, name: &str) -> PathBuf {
+        self.folder.join(name)
+    }
+
     fn path(&self) -> PathBuf {
         self.folder.join("disk/image.img")
     }

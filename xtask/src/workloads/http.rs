@@ -3,6 +3,7 @@
 use super::guest::{Guest, Image, Numbers, probe};
 use super::link::Link;
 use super::{Options, Row};
+use super::{java, package};
 use crate::machine::output;
 use anyhow::{Context, Result, ensure};
 use std::io::{Read, Write};
@@ -12,6 +13,9 @@ use std::time::Instant;
 
 /// Debian's, whatever else is in the path.
 pub(super) const PYTHON: &str = "/usr/bin/python3";
+/// Debian's Ruby, and a file of its WEBrick.
+pub(super) const RUBY: &str = "/usr/bin/ruby";
+pub(super) const WEBRICK: &str = "/usr/share/rubygems-integration/all/specifications/webrick-1.8.1.gemspec";
 const PORT: u16 = 8080;
 /// Sizes of the files that are served.
 const SIZES: [usize; 3] = [100, 20_000, 1_500_000];
@@ -75,6 +79,39 @@ fn wrk(guest: &Guest, connections: u32, size: usize) -> Result<Row> {
         text.lines().find_map(|line| line.trim().strip_prefix("Requests/sec:")).context("wrk's rate")?;
     let rate: f64 = rate.trim().parse()?;
     Ok(Row::new(format!("wrk, {size} bytes, {connections} connections"), format!("{rate:.0}/s")))
+}
+
+/// WEBrick on Debian's Ruby, a thread for each connection.
+pub(super) fn ruby(_options: &Options) -> Result<Vec<Row>> {
+    let image = Image::new("ruby", &[RUBY], |root| {
+        add_files(root)?;
+        package::add(root, &["libruby3.1", "rubygems-integration", "ruby-webrick"])
+    })?;
+    let script = format!(
+        "server = WEBrick::HTTPServer.new(Port: {PORT}, BindAddress: '0.0.0.0', DocumentRoot: '/srv', AccessLog: [], \
+         DoNotReverseLookup: true); server.start"
+    );
+    let guest = image.boot("512M", 2, PORT, &[RUBY, "-rwebrick", "-e", &script])?;
+    serves(&image, guest, 10)
+}
+
+/// The JDK's `HttpServer` with a pool of threads.
+pub(super) fn java(_options: &Options) -> Result<Vec<Row>> {
+    let image = java::image("java-http", add_files)?;
+    let guest =
+        image.boot(java::MEMORY, 2, PORT, &[java::JAVA, "-cp", java::CLASSES, "Http", &PORT.to_string()])?;
+    serves(&image, guest, 10)
+}
+
+/// The files as curl and wrk see them, until the power is cut.
+fn serves(image: &Image, mut guest: Guest, times: u32) -> Result<Vec<Row>> {
+    let mut rows = vec![first_answer(&mut guest)?, fetch(&guest, times)?];
+    for &connections in &Link::get().connections()[1..2] {
+        rows.push(wrk(&guest, connections, 100)?);
+    }
+    guest.cut()?;
+    image.zdb()?;
+    Ok(rows)
 }
 
 /// nginx without its master process.

@@ -1,6 +1,7 @@
 //! mariadbd with InnoDB at its defaults (io_uring, O_DIRECT): prepared in the guest, loaded by sysbench, checked by the
 //! `mariadb` client, and cut off while it promises durability.
 
+use super::cuts::Promises;
 use super::guest::{Guest, Image, Numbers};
 use super::link::Link;
 use super::{Options, Row};
@@ -12,7 +13,7 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 const PORT: u16 = 3306;
 const MEMORY: &str = "1G";
@@ -231,10 +232,8 @@ fn surviving(address: SocketAddr, worker: u64) -> Result<u64> {
 /// The power is cut while four clients commit with `innodb_flush_log_at_trx_commit=1`: every acknowledged transaction is
 /// there afterwards, none by half, and the tables are whole.
 pub(super) fn power_cuts(options: &Options) -> Result<Vec<Row>> {
-    const WORKERS: u64 = 4;
     let image = image("mariadb-powercut")?;
-    let acknowledged: Vec<AtomicU64> = (0..WORKERS).map(|_| AtomicU64::new(0)).collect();
-    let total = || acknowledged.iter().map(|n| n.load(Ordering::SeqCst)).sum::<u64>();
+    let promises = Promises::new(4);
     let mut numbers = Numbers(options.seed);
     for cut in 0..=options.cuts {
         let (guest, _) = boot(&image)?;
@@ -245,8 +244,8 @@ pub(super) fn power_cuts(options: &Options) -> Result<Vec<Row>> {
             sql(guest.address, &format!("use sbtest; create table one {table}; create table two {table}"))?;
         }
         check_tables(guest.address, "sbtest")?;
-        for (worker, acknowledged) in acknowledged.iter().enumerate() {
-            let there = surviving(guest.address, worker as u64)
+        for (worker, acknowledged) in promises.each() {
+            let there = surviving(guest.address, worker)
                 .with_context(|| format!("after cut {cut} (seed {})", options.seed))?;
             let promised = acknowledged.load(Ordering::SeqCst);
             // The one whose answer was on its way may be there, too.
@@ -263,28 +262,13 @@ pub(super) fn power_cuts(options: &Options) -> Result<Vec<Row>> {
             break;
         }
         let moment = Duration::from_micros(500_000 + numbers.next() % 3_000_000);
-        std::thread::scope(|scope| -> Result<()> {
-            let address = guest.address;
-            let workers: Vec<_> = (0..WORKERS)
-                .map(|worker| {
-                    let count = &acknowledged[worker as usize];
-                    scope.spawn(move || write_until_cut(address, worker, count))
-                })
-                .collect();
-            let start = Instant::now();
-            std::thread::sleep(moment.saturating_sub(start.elapsed()));
-            guest.cut()?;
-            for worker in workers {
-                worker.join().ok().context("a client's thread")??;
-            }
-            Ok(())
-        })?;
+        promises.cut(guest, moment, write_until_cut)?;
         image.zdb()?;
-        println!("cut {} after {} ms: {} transactions so far", cut + 1, moment.as_millis(), total());
+        println!("cut {} after {} ms: {} transactions so far", cut + 1, moment.as_millis(), promises.total());
     }
-    ensure!(total() > 0, "no transaction was acknowledged before a cut");
+    ensure!(promises.total() > 0, "no transaction was acknowledged before a cut");
     Ok(vec![Row::new(
         format!("{} cuts, acknowledged transactions, all there", options.cuts),
-        total().to_string(),
+        promises.total().to_string(),
     )])
 }

@@ -1,12 +1,17 @@
 //! `cargo xtask workloads [NAME…]`: Debian's own, unmodified servers in the guest, loaded from this machine by their usual
 //! clients. Every answer is checked: by the client where it does, else by a client of ours beside it.
 
+mod cuts;
+mod embedded;
+mod etcd;
 mod fio;
 mod guest;
 mod http;
+mod java;
 mod link;
 mod mariadb;
 mod memcached;
+mod package;
 mod redis;
 
 use crate::machine;
@@ -46,12 +51,47 @@ const REDIS: &[(&str, &str)] = &[("redis-server", "redis-server"), ("redis-bench
 const MARIADB: &[(&str, &str)] =
     &[("mariadbd", "mariadb-server-core"), ("mariadb", "mariadb-client"), ("sysbench", "sysbench")];
 
+const ETCD: &[(&str, &str)] = &[("etcd", "etcd-server"), ("etcdctl", "etcd-client")];
+
 const WORKLOADS: &[Workload] = &[
     Workload { name: "fio", packages: &[("fio", "fio")], run: fio::run },
     Workload { name: "redis", packages: REDIS, run: redis::run },
     Workload { name: "redis-powercut", packages: REDIS, run: redis::power_cuts },
     Workload { name: "mariadb", packages: MARIADB, run: mariadb::run },
     Workload { name: "mariadb-powercut", packages: MARIADB, run: mariadb::power_cuts },
+    Workload { name: "etcd", packages: ETCD, run: etcd::run },
+    Workload { name: "etcd-powercut", packages: ETCD, run: etcd::power_cuts },
+    Workload {
+        name: "lmdb",
+        packages: &[("cc", "gcc"), ("/usr/include/lmdb.h", "liblmdb-dev")],
+        run: embedded::lmdb,
+    },
+    Workload {
+        name: "leveldb",
+        packages: &[("cc", "gcc"), ("/usr/include/leveldb/c.h", "libleveldb-dev")],
+        run: embedded::leveldb,
+    },
+    Workload { name: "rocksdb", packages: &[("db_bench", "rocksdb-tools")], run: embedded::rocksdb },
+    Workload {
+        name: "java",
+        packages: &[("javac", "default-jdk-headless"), (java::H2, "libh2-java")],
+        run: java::run_java,
+    },
+    Workload {
+        name: "java-http",
+        packages: &[
+            ("javac", "default-jdk-headless"),
+            (java::H2, "libh2-java"),
+            ("curl", "curl"),
+            ("wrk", "wrk"),
+        ],
+        run: http::java,
+    },
+    Workload {
+        name: "ruby",
+        packages: &[(http::RUBY, "ruby"), (http::WEBRICK, "ruby-webrick"), ("curl", "curl"), ("wrk", "wrk")],
+        run: http::ruby,
+    },
     Workload { name: "memcached", packages: &[("memcached", "memcached")], run: memcached::run },
     Workload {
         name: "nginx",

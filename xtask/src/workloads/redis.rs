@@ -1,15 +1,16 @@
 //! redis-server: loaded by redis-benchmark, checked by a client of ours, and cut off while it promises durability.
 
+use super::cuts::Promises;
 use super::guest::{Guest, Image, Numbers, connect, exchange, probe};
 use super::link::Link;
 use super::{Options, Row};
 use crate::machine::output;
-use anyhow::{Context, Result, ensure};
+use anyhow::{Result, ensure};
 use std::io::{BufRead, BufReader, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::SocketAddr;
 use std::process::Command;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 const PORT: u16 = 6379;
 /// The server without `fork`: no background saves, and no rewriting of the append-only file.
@@ -135,7 +136,8 @@ pub(super) fn run(options: &Options) -> Result<Vec<Row>> {
 }
 
 /// Writes keys one after another, each after the answer for the one before, until the connection breaks.
-fn write_until_cut(mut stream: TcpStream, worker: u64, acknowledged: &AtomicU64) -> Result<()> {
+fn write_until_cut(address: SocketAddr, worker: u64, acknowledged: &AtomicU64) -> Result<()> {
+    let mut stream = connect(address)?;
     let mut reader = BufReader::new(stream.try_clone()?);
     let mut line = String::new();
     for n in acknowledged.load(Ordering::SeqCst).. {
@@ -155,14 +157,13 @@ fn write_until_cut(mut stream: TcpStream, worker: u64, acknowledged: &AtomicU64)
 
 /// The power is cut while four clients write with `appendfsync always`: every acknowledged write is there afterwards.
 pub(super) fn power_cuts(options: &Options) -> Result<Vec<Row>> {
-    const WORKERS: u64 = 4;
     let image = image("redis-powercut")?;
-    let acknowledged: Vec<AtomicU64> = (0..WORKERS).map(|_| AtomicU64::new(0)).collect();
+    let promises = Promises::new(4);
     let mut numbers = Numbers(options.seed);
     for cut in 0..=options.cuts {
         let (guest, _) = boot(&image, "always")?;
         let mut stream = connect(guest.address)?;
-        for (worker, acknowledged) in acknowledged.iter().enumerate() {
+        for (worker, acknowledged) in promises.each() {
             for n in 0..acknowledged.load(Ordering::SeqCst) {
                 let value = format!("value-{worker}-{n}");
                 let wanted = format!("${}\r\n{value}\r\n", value.len());
@@ -178,26 +179,11 @@ pub(super) fn power_cuts(options: &Options) -> Result<Vec<Row>> {
             break;
         }
         let moment = Duration::from_micros(200_000 + numbers.next() % 1_500_000);
-        std::thread::scope(|scope| -> Result<()> {
-            let address = guest.address;
-            let workers: Vec<_> = (0..WORKERS)
-                .map(|worker| {
-                    let count = &acknowledged[worker as usize];
-                    scope.spawn(move || write_until_cut(connect(address)?, worker, count))
-                })
-                .collect();
-            let start = Instant::now();
-            std::thread::sleep(moment.saturating_sub(start.elapsed()));
-            guest.cut()?;
-            for worker in workers {
-                worker.join().ok().context("a client's thread")??;
-            }
-            Ok(())
-        })?;
+        promises.cut(guest, moment, write_until_cut)?;
         image.zdb()?;
-        let total: u64 = acknowledged.iter().map(|n| n.load(Ordering::SeqCst)).sum();
+        let total = promises.total();
         println!("cut {} after {} ms: {total} writes acknowledged so far", cut + 1, moment.as_millis());
     }
-    let total: u64 = acknowledged.iter().map(|n| n.load(Ordering::SeqCst)).sum();
+    let total = promises.total();
     Ok(vec![Row::new(format!("{} cuts, acknowledged writes, all there", options.cuts), format!("{total}"))])
 }
