@@ -13,6 +13,7 @@ use alloc::vec;
 use alloc::vec::Vec;
 use bytes::Bytes;
 use core::ops::Range;
+use platform::sync::MutexGuard;
 
 /// Largest read that is issued at once, in bytes.
 const READ_CHUNK: u64 = 16 << 20;
@@ -116,6 +117,11 @@ impl Dnode {
 
     /// The whole block, `block_size` bytes; past the end it is zeros. Shared with the cache, not copied.
     pub fn read_block(&self, blkid: u64) -> Result<Bytes> {
+        self.read_block_until(blkid, u64::MAX)
+    }
+
+    /// The same as changes up to the txg `until` left it.
+    fn read_block_until(&self, blkid: u64, until: u64) -> Result<Bytes> {
         loop {
             let (tree, size, ahead) = {
                 let mut state = self.state.lock();
@@ -123,7 +129,7 @@ impl Dnode {
                     return Err(Error::NotFound);
                 }
                 let size = state.block_size as usize;
-                match state.source(blkid) {
+                match state.source_until(blkid, until) {
                     Source::Dirty(buf) => return Ok(buf.share()),
                     Source::Zero => return Ok(zeros(size)),
                     Source::Disk => {}
@@ -265,14 +271,37 @@ impl Dnode {
         Ok(())
     }
 
-    /// Changes a block in place, in the slot of `tx`'s txg: its newest content is copied there first if need be.
+    /// A block's content as changes up to the txg `until` left it, with the lock under which it is that.
+    fn content_until(&self, blkid: u64, until: u64) -> Result<(MutexGuard<'_, State>, Vec<u8>)> {
+        let mut read: Option<(u64, Bytes)> = None;
+        loop {
+            let mut state = self.state.lock();
+            check_blkid(&state, blkid)?;
+            let size = state.block_size as usize;
+            let dirty = match state.source_until(blkid, until) {
+                Source::Dirty(buf) => Some(buf.as_slice().to_vec()),
+                Source::Zero => Some(vec![0; size]),
+                Source::Disk => None,
+            };
+            let seq = state.seq;
+            let on_disk = read.take().filter(|(at, _)| *at == seq).map(|(_, data)| data.to_vec());
+            if let Some(content) = dirty.or(on_disk) {
+                return Ok((state, content));
+            }
+            drop(state);
+            read = Some((seq, self.read_block_until(blkid, until)?));
+        }
+    }
+
+    /// Changes a block in place, in the slot of `tx`'s txg: its newest content is copied there first if need be. No newer txg may have
+    /// changed the block: see [`Dnode::take_newer`].
     pub(crate) fn modify_block<R>(
         self: &Arc<Self>,
         tx: &Tx,
         blkid: u64,
         f: impl FnOnce(&mut [u8]) -> R,
     ) -> Result<R> {
-        loop {
+        {
             let mut state = self.state.lock();
             check_blkid(&state, blkid)?;
             if let Some(buf) = self.slot(&mut state, tx)?.blocks.get_mut(&blkid) {
@@ -280,40 +309,49 @@ impl Dnode {
                 state.seq += 1;
                 return Ok(answer);
             }
-            let size = state.block_size as usize;
-            let mut base = match state.source(blkid) {
-                Source::Dirty(buf) => buf.as_slice().to_vec(),
-                Source::Zero => vec![0; size],
-                Source::Disk => {
-                    let seq = state.seq;
-                    drop(state);
-                    let base = self.read_block(blkid)?.to_vec();
-                    state = self.state.lock();
-                    if state.seq != seq {
-                        continue;
-                    }
-                    base
-                }
-            };
-            let answer = f(&mut base);
-            self.insert_block(&mut state, tx, blkid, Buf::Owned(base))?;
-            return Ok(answer);
         }
+        let (mut state, mut content) = self.content_until(blkid, u64::MAX)?;
+        let answer = f(&mut content);
+        self.insert_block(&mut state, tx, blkid, Buf::Owned(content))?;
+        Ok(answer)
+    }
+
+    /// Gives the slot of `tx`'s txg what newer txgs have changed of the content, while `tx` keeps its own from being synced: of a structure
+    /// like a ZAP there is but one state, the newest, and nothing of it may be changed behind that.
+    pub(crate) fn take_newer(self: &Arc<Self>, tx: &Tx) -> Result<()> {
+        let mut state = self.state.lock();
+        if state.newest <= tx.txg() {
+            return Ok(());
+        }
+        self.slot(&mut state, tx)?;
+        let taken = state.take_newer(tx.txg());
+        drop(state);
+        self.core.txgs.add_dirty_block(tx.txg(), taken);
+        Ok(())
     }
 
     /// Sets some bytes of a block. Meanwhile others may set other bytes of it, and in a newer txg, while that of `tx` waits for
-    /// `tx` to end: the copy that they made of the block gets these bytes, too. (Nobody changes the same bytes: file systems lock ranges.)
+    /// `tx` to end: the copy that they made of the block gets these bytes, too, and the older txg gets none of theirs. (Nobody changes the
+    /// same bytes: file systems lock ranges.)
     fn set_bytes(self: &Arc<Self>, tx: &Tx, blkid: u64, set: impl Fn(&mut [u8])) -> Result<()> {
-        self.modify_block(tx, blkid, &set)?;
+        let txg = tx.txg();
         let mut state = self.state.lock();
-        let mut changed = 0;
-        for newer in state.newer_than(tx.txg()) {
+        check_blkid(&state, blkid)?;
+        if let Some(buf) = self.slot(&mut state, tx)?.blocks.get_mut(&blkid) {
+            set(buf.make_mut());
+            state.seq += 1;
+        } else {
+            drop(state);
+            let (locked, mut content) = self.content_until(blkid, txg)?;
+            state = locked;
+            set(&mut content);
+            self.insert_block(&mut state, tx, blkid, Buf::Owned(content))?;
+        }
+        for newer in state.newer_than(txg) {
             if let Some(buf) = newer.blocks.get_mut(&blkid) {
                 set(buf.make_mut());
-                changed = 1;
             }
         }
-        state.seq += changed;
         Ok(())
     }
 

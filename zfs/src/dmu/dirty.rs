@@ -136,10 +136,42 @@ impl State {
         self.slots.iter_mut().flatten().map(|slot| &mut **slot).filter(move |slot| some && slot.txg > txg)
     }
 
+    /// Moves what newer txgs have changed of the content into the slot of `txg`, which there is; how many bytes that is.
+    pub(crate) fn take_newer(&mut self, txg: u64) -> u64 {
+        let Some(mut older) = self.slots[slot_of(txg)].take() else { return 0 };
+        let mut taken = 0;
+        for newer in txg + 1..=self.newest {
+            let Some(newer) = self.slots[slot_of(newer)].as_mut().filter(|slot| slot.txg == newer) else {
+                continue;
+            };
+            if newer.allocated {
+                // What an older txg has of it is another object.
+                break;
+            }
+            for (start, end) in core::mem::take(&mut newer.freed).iter() {
+                let mut behind = older.blocks.split_off(&start);
+                older.blocks.append(&mut behind.split_off(&end));
+                older.freed.insert(start, end);
+            }
+            taken += newer.blocks.values().map(|buf| buf.as_slice().len() as u64).sum::<u64>();
+            older.blocks.append(&mut newer.blocks);
+            older.block_size = newer.block_size.take().or(older.block_size);
+            older.maxblkid = newer.maxblkid.take().or(older.maxblkid);
+        }
+        self.slots[slot_of(txg)] = Some(older);
+        self.seq += 1;
+        taken
+    }
+
     /// Whether block `blkid` differs from the disk, and how.
     pub(crate) fn source(&mut self, blkid: u64) -> Source<'_> {
+        self.source_until(blkid, u64::MAX)
+    }
+
+    /// The same as changes up to the txg `until` left it.
+    pub(crate) fn source_until(&mut self, blkid: u64, until: u64) -> Source<'_> {
         let mut found = None;
-        for slot in self.newest_first() {
+        for slot in self.newest_first().filter(|slot| slot.txg <= until) {
             if slot.blocks.contains_key(&blkid) {
                 found = Some((slot_of(slot.txg), true));
                 break;

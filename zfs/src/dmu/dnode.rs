@@ -253,9 +253,12 @@ impl Dnode {
         let mut block = Vec::with_capacity(size);
         block.extend_from_slice(data);
         block.resize(size, 0);
-        let slot = self.slot(&mut state, tx)?;
-        let new = slot.spill.is_none();
-        slot.spill = Some(Some(Bytes::from(block)));
+        let block = Bytes::from(block);
+        let new = self.slot(&mut state, tx)?.spill.replace(Some(block.clone())).is_none();
+        state
+            .newer_than(tx.txg())
+            .filter(|newer| newer.spill.is_some())
+            .for_each(|newer| newer.spill = Some(Some(block.clone())));
         drop(state);
         if new {
             self.core.txgs.add_dirty_block(tx.txg(), size as u64);
@@ -268,6 +271,10 @@ impl Dnode {
         let mut state = self.state.lock();
         if state.has_spill() {
             self.slot(&mut state, tx)?.spill = Some(None);
+            state
+                .newer_than(tx.txg())
+                .filter(|newer| newer.spill.is_some())
+                .for_each(|newer| newer.spill = Some(None));
         }
         Ok(())
     }

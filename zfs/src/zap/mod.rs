@@ -258,8 +258,10 @@ fn with_form<R>(zap: &Arc<Dnode>, f: impl FnOnce(&Form) -> Result<R>) -> Result<
 }
 
 /// Runs `f` with the ZAP's form under the exclusive lock. After an error the form is read anew.
-fn with_form_mut<R>(zap: &Arc<Dnode>, f: impl FnOnce(&mut Form) -> Result<R>) -> Result<R> {
+fn with_form_mut<R>(zap: &Arc<Dnode>, tx: &Tx, f: impl FnOnce(&mut Form) -> Result<R>) -> Result<R> {
     let mut cache = zap.zap.write();
+    // The form is that of the newest state, which a newer txg may have: as where files lose their names, and wait in the delete queue.
+    zap.take_newer(tx)?;
     let mut form = match cache.form.take() {
         Some(form) => form,
         None => load(zap)?,
@@ -391,7 +393,7 @@ pub fn lookup_name(zap: &Arc<Dnode>, name: &[u8], how: Match) -> Result<(Vec<u8>
 
 fn put<'k>(zap: &Arc<Dnode>, tx: &Tx, key: impl Into<Key<'k>>, how: Put, value: &Value) -> Result<()> {
     let key = key.into();
-    with_form_mut(zap, |form| {
+    with_form_mut(zap, tx, |form| {
         let query = Query::new(&form.rules(), key, Match::Exact)?;
         form.put(zap, tx, &query, how, value)
     })
@@ -420,7 +422,7 @@ pub fn update_u64<'k>(zap: &Arc<Dnode>, tx: &Tx, key: impl Into<Key<'k>>, value:
 /// Removes an entry. [`crate::Error::NotFound`] if there is none.
 pub fn remove<'k>(zap: &Arc<Dnode>, tx: &Tx, key: impl Into<Key<'k>>) -> Result<()> {
     let key = key.into();
-    with_form_mut(zap, |form| {
+    with_form_mut(zap, tx, |form| {
         let query = Query::new(&form.rules(), key, Match::Exact)?;
         form.remove(zap, tx, &query)
     })
@@ -430,7 +432,7 @@ pub fn remove<'k>(zap: &Arc<Dnode>, tx: &Tx, key: impl Into<Key<'k>>) -> Result<
 /// (`zap_increment`). Answers the new value.
 pub fn increment<'k>(zap: &Arc<Dnode>, tx: &Tx, key: impl Into<Key<'k>>, delta: i64) -> Result<u64> {
     let key = key.into();
-    with_form_mut(zap, |form| {
+    with_form_mut(zap, tx, |form| {
         let query = Query::new(&form.rules(), key, Match::Exact)?;
         let old = match form.lookup(zap, &query, false) {
             Ok((_, value)) => value.first(),

@@ -4,7 +4,7 @@ use super::leaf::Leaf;
 use super::*;
 use crate::dmu::testing::{Below, TestPool};
 use crate::ondisk::objset::ObjsetKind;
-use alloc::collections::BTreeMap;
+use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::format;
 use alloc::string::String;
 use alloc::vec;
@@ -337,4 +337,48 @@ fn a_leaf_that_cannot_be_split_stays_as_it_is() {
     let before = block.clone();
     assert!(Leaf::new(&mut block[..]).unwrap().split(false).is_err());
     assert!(block == before);
+}
+
+/// Two transactions change the same ZAP, that of the older txg last: as files lose their names, and wait in the delete queue.
+#[test]
+fn an_entry_of_an_older_txg_is_not_lost_behind_a_newer_one() {
+    for before in [0, 2040, 3000] {
+        let (pool, os) = pool();
+        let tx = pool.txgs.begin(0).unwrap();
+        let zap = create(&os, &tx, ObjectType::UNLINKED_SET, &CreateOptions::default()).unwrap();
+        // A micro ZAP, one that becomes fat meanwhile, and a fat one.
+        let name = |n: u64| int_name(n);
+        for n in 0..before {
+            add_u64(&zap, &tx, name(n).as_str(), n).unwrap();
+        }
+        drop(tx);
+        pool.sync();
+        let older = pool.txgs.begin(0).unwrap();
+        std::thread::scope(|scope| {
+            let open = pool.txgs.open_txg();
+            let sync = scope.spawn(|| pool.sync());
+            while pool.txgs.open_txg() == open {
+                std::thread::yield_now();
+            }
+            let newer = pool.txgs.begin(0).unwrap();
+            for n in 10_000..10_010 {
+                add_u64(&zap, &newer, name(n).as_str(), n).unwrap();
+                add_u64(&zap, &older, name(n + 10_000).as_str(), n).unwrap();
+            }
+            remove(&zap, &newer, name(20_000).as_str()).unwrap();
+            remove(&zap, &older, name(10_000).as_str()).unwrap();
+            drop(older);
+            sync.join().unwrap();
+            drop(newer);
+        });
+        pool.sync();
+        let wanted: BTreeSet<u64> = (0..before).chain((10_001..10_010).flat_map(|n| [n, n])).collect();
+        for zap in [Arc::clone(&zap), reopened(&pool, &zap)] {
+            let entries = entries(&zap).unwrap();
+            assert_eq!(entries.len() as u64, before + 18);
+            assert_eq!(entries.iter().map(|e| e.value.first()).collect::<BTreeSet<u64>>(), wanted);
+            assert!(lookup_u64(&zap, name(20_001).as_str()).is_ok());
+        }
+        pool.check(&[&os]);
+    }
 }

@@ -40,6 +40,8 @@ struct Tables {
     layout_of: BTreeMap<Vec<u16>, u16>,
     registry: Option<Arc<Dnode>>,
     layout_zap: Option<Arc<Dnode>>,
+    /// Newest txg in which something was added.
+    changed: u64,
 }
 
 /// The registry and the layouts of a file system.
@@ -94,9 +96,15 @@ impl SaTable {
     fn layout(&self, tx: &Tx, keys: &[u16]) -> Result<u16> {
         let mut tables = self.tables.lock();
         let known = keys.iter().map(|&key| tables.number_of(key)).collect::<Option<Vec<u16>>>();
-        if let Some(layout) = known.as_ref().and_then(|numbers| tables.layout_of.get(numbers)) {
+        if let Some(numbers) = &known
+            && let Some(layout) = tables.layout_of.get(numbers)
+        {
+            if tables.changed > tx.txg() {
+                tables.store_again(tx, numbers, *layout)?;
+            }
             return Ok(*layout);
         }
+        tables.changed = tables.changed.max(tx.txg());
         // Rare, and once per kind of file: the lock may stay while the ZAPs change.
         let master = self.master.as_ref().ok_or(Error::Invalid("file system without system attributes"))?;
         let registry = match &tables.registry {
@@ -116,7 +124,7 @@ impl SaTable {
             Some(layouts) => Arc::clone(layouts),
             None => create_linked(&self.os, tx, master, "LAYOUTS", ObjectType::SA_ATTR_LAYOUTS)?,
         };
-        tables.layout_zap = Some(Arc::clone(&layouts));
+        tables.layout_zap = Some(layouts);
         let numbers = keys.iter().map(|&key| tables.number_of(key)).collect::<Option<Vec<u16>>>();
         let numbers = numbers.expect("every attribute of the ZPL was just registered");
         if let Some(layout) = tables.layout_of.get(&numbers) {
@@ -127,14 +135,33 @@ impl SaTable {
         if number > 0x3ff {
             return Err(Error::TooBig);
         }
-        let ints = numbers.iter().map(|&n| u64::from(n)).collect();
-        zap::update(&layouts, tx, number.to_string().as_str(), &zap::Value { int_size: 2, ints })?;
+        tables.store_layout(tx, &numbers, number)?;
         tables.learn(number, numbers);
         Ok(number)
     }
 }
 
 impl Tables {
+    /// Writes a layout.
+    fn store_layout(&self, tx: &Tx, numbers: &[u16], layout: u16) -> Result<()> {
+        let zap = self.layout_zap.as_ref().ok_or(Error::Invalid("file system without system attributes"))?;
+        let ints = numbers.iter().map(|&n| u64::from(n)).collect();
+        zap::update(zap, tx, layout.to_string().as_str(), &zap::Value { int_size: 2, ints })
+    }
+
+    /// Writes a layout that came with a newer txg into that of `tx`, too, and what its attributes are: a file must not refer to what its
+    /// own txg does not have.
+    fn store_again(&self, tx: &Tx, numbers: &[u16], layout: u16) -> Result<()> {
+        for (attribute, number) in ZPL_ATTRIBUTES.iter().zip(&self.number) {
+            if let (Some(registry), Some(number)) = (&self.registry, number)
+                && let Some(registered) = self.registered.get(number).filter(|_| numbers.contains(number))
+            {
+                zap::update_u64(registry, tx, attribute.name, registered.to_raw())?;
+            }
+        }
+        self.store_layout(tx, numbers, layout)
+    }
+
     fn register(&mut self, name: &[u8], registered: Registered) {
         self.registered.insert(registered.number, registered);
         if let Some(index) = ZPL_ATTRIBUTES.iter().position(|a| a.name.as_bytes() == name) {
@@ -217,6 +244,8 @@ impl Place {
 #[derive(Debug, Clone, Copy)]
 struct Packing {
     layout: u16,
+    /// Txg that has the layout; an older one may not.
+    txg: u64,
     /// Those of variable length, a bit each.
     variable: u64,
 }
@@ -411,7 +440,7 @@ impl Attrs {
         if self.format == Format::ZnodePhys {
             return self.store_znode_phys(dnode, tx);
         }
-        if let Some(packing) = self.packing {
+        if let Some(packing) = self.packing.filter(|packing| packing.txg <= tx.txg()) {
             return dnode.set_bonus(tx, ObjectType::SA, &self.pack(0..self.places.len(), packing));
         }
         if !self.fits() || self.places.len() > u64::BITS as usize {
@@ -425,7 +454,7 @@ impl Attrs {
         let split = self.split(variable, dnode.max_bonus(false));
         let packing = |range: Range<usize>| -> Result<Packing> {
             let keys: Vec<u16> = self.places[range].iter().map(|place| place.key).collect();
-            Ok(Packing { layout: table.layout(tx, &keys)?, variable })
+            Ok(Packing { layout: table.layout(tx, &keys)?, txg: tx.txg(), variable })
         };
         let inside = packing(0..split)?;
         let bonus = self.pack(0..split, inside);

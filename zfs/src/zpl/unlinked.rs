@@ -116,7 +116,14 @@ impl Filesystem {
     pub(super) fn drain_delete_queue(&self) -> Result<()> {
         let Some(queue) = &self.delete_queue else { return Ok(()) };
         for entry in zap::entries(queue)? {
-            self.remove_unlinked(entry.value.first())?;
+            let object = entry.value.first();
+            if self.znode(object).is_ok_and(|znode| !znode.is_unlinked()) {
+                // A txg that was closing has what the one behind it entered, and the power went between the two.
+                let tx = self.os.begin_net_free(RESERVE_METADATA)?;
+                self.dequeue(&tx, object)?;
+            } else {
+                self.remove_unlinked(object)?;
+            }
         }
         Ok(())
     }
