@@ -220,7 +220,7 @@ fn mapped_files_events_and_names() {
 #[test]
 fn asynchronous_requests_clocks_and_signals() {
     let guest = Guest::new(add_checks);
-    guest.checks(&["--cpus", "2"], &["asynchronous", "signals"]);
+    guest.checks(&["--cpus", "2"], &["asynchronous", "signals", "futexes"]);
 }
 
 #[test]

@@ -1,7 +1,9 @@
 //! `futex`: sleeping on a word of memory.
 //!
-//! Lock order: a bucket, then what a page fault takes (the word is read with the bucket locked, so that no waker can
+//! Lock order: buckets in their order, then what a page fault takes (the word is read with the bucket locked, so that no waker can
 //! come between the look and the sleep). Nothing takes a bucket while it holds an address space's lock.
+//!
+//! A sleeper is in the bucket of its key, whoever looks with a bucket locked: it changes both under the locks of both.
 
 use super::{Call, SysResult, user};
 use crate::process::{self, Task};
@@ -9,7 +11,7 @@ use crate::time;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::sync::atomic::{AtomicBool, Ordering};
-use platform::sync::Mutex;
+use platform::sync::{Mutex, MutexGuard};
 use vfs::Errno;
 use vfs::wait::{Waiters, wait_on};
 
@@ -120,23 +122,39 @@ fn forget(sleeper: &Arc<Sleeper>) {
     }
 }
 
+/// Takes up to `count` sleepers on `key` out of its bucket.
+fn take(sleepers: &mut Vec<Arc<Sleeper>>, key: Key, count: u32, bits: u32) -> Vec<Arc<Sleeper>> {
+    let mut taken = Vec::new();
+    sleepers.retain(|s| {
+        let chosen = taken.len() < count as usize && s.bits & bits != 0 && *s.key.lock() == key;
+        if chosen {
+            taken.push(Arc::clone(s));
+        }
+        !chosen
+    });
+    taken
+}
+
+/// Says of sleepers that they are woken; their bucket is still locked.
+fn mark(taken: Vec<Arc<Sleeper>>) -> Woken {
+    taken.iter().for_each(|s| s.woken.store(true, Ordering::SeqCst));
+    Woken(taken)
+}
+
+/// Sleepers that are to be woken when no bucket is locked any more.
+#[must_use]
+struct Woken(Vec<Arc<Sleeper>>);
+
+impl Woken {
+    fn wake(self) -> u64 {
+        self.0.iter().for_each(|s| s.waiters.wake());
+        self.0.len() as u64
+    }
+}
+
 fn wake(key: Key, count: u32, bits: u32) -> u64 {
-    let mut woken = Vec::new();
-    {
-        let mut sleepers = TABLE[bucket(key)].lock();
-        sleepers.retain(|s| {
-            let chosen = woken.len() < count as usize && s.bits & bits != 0 && *s.key.lock() == key;
-            if chosen {
-                s.woken.store(true, Ordering::SeqCst);
-                woken.push(Arc::clone(s));
-            }
-            !chosen
-        });
-    }
-    for sleeper in &woken {
-        sleeper.waiters.wake();
-    }
-    woken.len() as u64
+    let woken = mark(take(&mut TABLE[bucket(key)].lock(), key, count, bits));
+    woken.wake()
 }
 
 /// Wakes whoever sleeps on a word of the calling process.
@@ -146,25 +164,39 @@ pub fn wake_address(address: u64, count: u32) {
 
 fn requeue(call: &Call<'_>, expected: Option<u32>) -> SysResult {
     let (address, count, limit, target) = (call.arg(0), call.arg(2) as u32, call.arg(3) as u32, call.arg(4));
+    // Brings the page in before the buckets are locked.
+    user::read_u32(address)?;
+    let (from, to) = (key_of(call, address), key_of(call, target));
+    let (mut first, mut second) = lock_both(bucket(from), bucket(to));
     if let Some(expected) = expected
         && user::read_u32(address)? != expected
     {
         return Err(Errno::EAGAIN);
     }
-    let (from, to) = (key_of(call, address), key_of(call, target));
-    let woken = wake(from, count, u32::MAX);
-    let mut moving = Vec::new();
-    TABLE[bucket(from)].lock().retain(|s| {
-        let chosen = moving.len() < limit as usize && *s.key.lock() == from;
-        if chosen {
-            *s.key.lock() = to;
-            moving.push(Arc::clone(s));
-        }
-        !chosen
-    });
+    let woken = mark(take(&mut first, from, count, u32::MAX));
+    let moving = take(&mut first, from, limit, u32::MAX);
+    moving.iter().for_each(|s| *s.key.lock() = to);
     let moved = moving.len() as u64;
-    TABLE[bucket(to)].lock().append(&mut moving);
-    Ok(woken + moved)
+    second.as_mut().unwrap_or(&mut first).extend(moving);
+    drop((first, second));
+    Ok(woken.wake() + moved)
+}
+
+type Locked = MutexGuard<'static, Vec<Arc<Sleeper>>>;
+
+/// The two buckets, locked in their order; the second is `None` if it is the first.
+fn lock_both(first: usize, second: usize) -> (Locked, Option<Locked>) {
+    match first.cmp(&second) {
+        core::cmp::Ordering::Equal => (TABLE[first].lock(), None),
+        core::cmp::Ordering::Less => {
+            let locked = TABLE[first].lock();
+            (locked, Some(TABLE[second].lock()))
+        }
+        core::cmp::Ordering::Greater => {
+            let other = TABLE[second].lock();
+            (TABLE[first].lock(), Some(other))
+        }
+    }
 }
 
 /// `FUTEX_WAKE_OP`: changes the second word, wakes on the first, and on the second if its old value says so.
@@ -177,22 +209,21 @@ fn wake_op(call: &Call<'_>) -> SysResult {
     if code >> 31 != 0 {
         operand = 1i32.wrapping_shl(operand as u32);
     }
+    if op > 4 || cmp > 5 {
+        return Err(Errno::ENOSYS);
+    }
     let key = key_of(call, second);
-    let old = {
-        // The bucket serialises against other calls on the word; the program's own atomics do not use this path.
-        let _bucket = TABLE[bucket(key)].lock();
-        let old = user::read_u32(second)? as i32;
+    let old = user::update_u32(second, |old| {
+        let old = old as i32;
         let new = match op {
             0 => operand,
             1 => old.wrapping_add(operand),
             2 => old | operand,
             3 => old & !operand,
-            4 => old ^ operand,
-            _ => return Err(Errno::ENOSYS),
+            _ => old ^ operand,
         };
-        user::write_u32(second, new as u32)?;
-        old
-    };
+        new as u32
+    })? as i32;
     let mut woken = wake(key_of(call, call.arg(0)), call.arg(2) as u32, u32::MAX);
     let also = match cmp {
         0 => old == compared,
@@ -200,8 +231,7 @@ fn wake_op(call: &Call<'_>) -> SysResult {
         2 => old < compared,
         3 => old <= compared,
         4 => old > compared,
-        5 => old >= compared,
-        _ => return Err(Errno::ENOSYS),
+        _ => old >= compared,
     };
     if also {
         woken += wake(key, call.arg(3) as u32, u32::MAX);
@@ -241,7 +271,8 @@ pub fn release_robust(task: &Task) {
         }
         let word = (entry & !1).wrapping_add(offset);
         let Ok(value) = user::read_u32(word) else { break };
-        if value & TID == task.tid && user::write_u32(word, value & !TID | OWNER_DIED).is_ok() {
+        // Only the owner changes the number; others may say meanwhile that they wait.
+        if value & TID == task.tid && user::update_u32(word, |value| value & !TID | OWNER_DIED).is_ok() {
             wake_address(word, 1);
         }
         let Ok(next) = user::read_u64(entry & !1) else { break };

@@ -6,7 +6,7 @@ use platform::clock::Timespec;
 use vfs::Errno;
 use vfs::types::PATH_MAX;
 
-pub use usercopy::{read, write};
+pub use usercopy::{read, update_u32, write};
 
 /// Largest piece that a call copies at once, in bytes.
 pub const CHUNK: usize = 128 << 10;

@@ -63,16 +63,47 @@ unsafe extern "C" fn copy_raw(to: *mut u8, from: *const u8, len: usize) -> u64 {
     )
 }
 
+/// Stores `new` at `at` if `expected` stands there, in one step; 0 if it went through, and what stood there in `old`.
+///
+/// # Safety
+/// `at` lies below [`USER_END`] and is a multiple of 4; `old` is kernel memory.
+#[unsafe(naked)]
+unsafe extern "C" fn exchange_raw(at: *mut u32, expected: u32, new: u32, old: *mut u32) -> u64 {
+    naked_asm!(
+        "mov eax, esi",
+        ".globl tarn_user_exchange_start",
+        "tarn_user_exchange_start:",
+        "lock cmpxchg [rdi], edx",
+        ".globl tarn_user_exchange_end",
+        "tarn_user_exchange_end:",
+        "mov [rcx], eax",
+        "xor eax, eax",
+        "ret",
+        ".globl tarn_user_exchange_failed",
+        "tarn_user_exchange_failed:",
+        "mov eax, 1",
+        "ret",
+    )
+}
+
 unsafe extern "C" {
     static tarn_user_copy_start: u8;
     static tarn_user_copy_end: u8;
     static tarn_user_copy_failed: u8;
+    static tarn_user_exchange_start: u8;
+    static tarn_user_exchange_end: u8;
+    static tarn_user_exchange_failed: u8;
 }
 
-/// Where to go on after a fault at kernel address `rip`, if that was a copy.
+/// Where to go on after a fault at kernel address `rip`, if that was here.
 pub fn fixup(rip: u64) -> Option<u64> {
-    let range = &raw const tarn_user_copy_start as u64..&raw const tarn_user_copy_end as u64;
-    range.contains(&rip).then_some(&raw const tarn_user_copy_failed as u64)
+    let copy = &raw const tarn_user_copy_start as u64..&raw const tarn_user_copy_end as u64;
+    let exchange = &raw const tarn_user_exchange_start as u64..&raw const tarn_user_exchange_end as u64;
+    if copy.contains(&rip) {
+        Some(&raw const tarn_user_copy_failed as u64)
+    } else {
+        exchange.contains(&rip).then_some(&raw const tarn_user_exchange_failed as u64)
+    }
 }
 
 /// Checks that `len` bytes at `address` lie where an application may have memory.
@@ -98,5 +129,27 @@ pub fn write(to: u64, from: &[u8]) -> Result<(), Errno> {
     match unsafe { copy_raw(to as *mut u8, from.as_ptr(), from.len()) } {
         0 => Ok(()),
         _ => Err(Errno::EFAULT),
+    }
+}
+
+/// Changes an aligned word that other threads may change, too, in one step; what stood there before.
+pub fn update_u32(at: u64, change: impl Fn(u32) -> u32) -> Result<u32, Errno> {
+    check(at, 4)?;
+    if !at.is_multiple_of(4) {
+        return Err(Errno::EINVAL);
+    }
+    let mut word = [0; 4];
+    read(at, &mut word)?;
+    let mut expected = u32::from_le_bytes(word);
+    loop {
+        let mut old = 0;
+        // SAFETY: `at` was checked, `old` is ours.
+        if unsafe { exchange_raw(at as *mut u32, expected, change(expected), &raw mut old) } != 0 {
+            return Err(Errno::EFAULT);
+        }
+        if old == expected {
+            return Ok(old);
+        }
+        expected = old;
     }
 }

@@ -3,6 +3,7 @@
 
 mod asynchronous;
 mod events;
+mod futexes;
 mod hostile;
 mod hunger;
 mod mapping;
@@ -10,8 +11,8 @@ mod memory;
 mod names;
 mod programs;
 mod signals;
-mod transfers;
 mod sockets;
+mod transfers;
 mod vectors;
 
 use std::process::ExitCode;
@@ -24,6 +25,7 @@ const CHECKS: &[(&str, Check)] = &[
     ("events", events::run),
     ("names", names::run),
     ("asynchronous", asynchronous::run),
+    ("futexes", futexes::run),
     ("memory", memory::run),
     ("signals", signals::run),
     ("transfers", transfers::run),

@@ -60,7 +60,8 @@ fn stream(at: &str) -> Result<(), String> {
 
 fn half_close() -> Result<(), String> {
     let listener = TcpListener::bind("127.0.0.1:0").map_err(say("bind"))?;
-    let mut client = TcpStream::connect(listener.local_addr().map_err(say("name"))?).map_err(say("connect"))?;
+    let mut client =
+        TcpStream::connect(listener.local_addr().map_err(say("name"))?).map_err(say("connect"))?;
     let (mut server, _) = listener.accept().map_err(say("accept"))?;
     client.write_all(b"question").map_err(say("write"))?;
     client.shutdown(std::net::Shutdown::Write).map_err(say("shutdown"))?;
@@ -76,7 +77,11 @@ fn half_close() -> Result<(), String> {
 
 fn refused() -> Result<(), String> {
     let free = TcpListener::bind("127.0.0.1:0").and_then(|l| l.local_addr()).map_err(say("bind"))?;
-    want("nobody listens", TcpStream::connect(free).map_err(|e| e.kind()).err(), Some(ErrorKind::ConnectionRefused))?;
+    want(
+        "nobody listens",
+        TcpStream::connect(free).map_err(|e| e.kind()).err(),
+        Some(ErrorKind::ConnectionRefused),
+    )?;
     let listener = TcpListener::bind("127.0.0.1:0").map_err(say("bind"))?;
     let again = TcpListener::bind(listener.local_addr().map_err(say("name"))?).map_err(|e| e.kind()).err();
     want("a port that is taken", again, Some(ErrorKind::AddrInUse))?;
@@ -101,7 +106,11 @@ fn unix() -> Result<(), String> {
     let path = "/tmp/guest-checks.socket";
     let _ = std::fs::remove_file(path);
     let listener = UnixListener::bind(path).map_err(say("bind"))?;
-    want("a name that is taken", UnixListener::bind(path).map_err(|e| e.kind()).err(), Some(ErrorKind::AddrInUse))?;
+    want(
+        "a name that is taken",
+        UnixListener::bind(path).map_err(|e| e.kind()).err(),
+        Some(ErrorKind::AddrInUse),
+    )?;
     let mut client = UnixStream::connect(path).map_err(say("connect"))?;
     let (mut server, _) = listener.accept().map_err(say("accept"))?;
     client.write_all(b"hello").map_err(say("write"))?;
@@ -110,7 +119,11 @@ fn unix() -> Result<(), String> {
     server.read_to_string(&mut text).map_err(say("read"))?;
     want("what was written", text.as_str(), "hello")?;
     drop(listener);
-    want("nobody listens", UnixStream::connect(path).map_err(|e| e.kind()).err(), Some(ErrorKind::ConnectionRefused))?;
+    want(
+        "nobody listens",
+        UnixStream::connect(path).map_err(|e| e.kind()).err(),
+        Some(ErrorKind::ConnectionRefused),
+    )?;
     std::fs::remove_file(path).map_err(say("unlink"))
 }
 
@@ -156,7 +169,8 @@ fn rights() -> Result<(), String> {
 /// `epoll` on sockets: an edge is reported once, a state as long as it lasts.
 fn edges() -> Result<(), String> {
     let listener = TcpListener::bind("127.0.0.1:0").map_err(say("bind"))?;
-    let mut client = TcpStream::connect(listener.local_addr().map_err(say("name"))?).map_err(say("connect"))?;
+    let mut client =
+        TcpStream::connect(listener.local_addr().map_err(say("name"))?).map_err(say("connect"))?;
     let (server, _) = listener.accept().map_err(say("accept"))?;
     // SAFETY: plain system calls on descriptors that stay open, with an array that outlives them.
     unsafe {
@@ -208,7 +222,18 @@ fn pointers() -> Result<(), String> {
             // SAFETY: the kernel must not touch memory that is not the program's.
             let result = unsafe { libc::syscall(call, fd, args[0], args[1], args[2], args[3], args[4]) };
             let error = std::io::Error::last_os_error().raw_os_error();
-            let fine = result < 0 && matches!(error, Some(libc::EFAULT | libc::EINVAL | libc::ENOTSUP | libc::EMSGSIZE | libc::ENOPROTOOPT | libc::EAGAIN));
+            let fine = result < 0
+                && matches!(
+                    error,
+                    Some(
+                        libc::EFAULT
+                            | libc::EINVAL
+                            | libc::ENOTSUP
+                            | libc::EMSGSIZE
+                            | libc::ENOPROTOOPT
+                            | libc::EAGAIN
+                    )
+                );
             want(&format!("call {call} with {bad:#x}: {result}, {error:?}"), fine, true)?;
         }
     }
