@@ -166,7 +166,10 @@ impl Campaign {
                 // Before, OpenZFS was asked when it had mounted everything for writing, which wrote a little. And what the pool's root
                 // uses has the pool's own objects in it, which changed when it was scrubbed and exported after the answer.
                 let comparable = |name: &str| match part {
-                    "check-after" => !is_root || !matches!(name, "used" | "usedbychildren" | "logicalused"),
+                    "check-after" => {
+                        !is_root
+                            || !matches!(name, "used" | "usedbychildren" | "logicalused" | "compressratio")
+                    }
                     _ => !properties::is_space(name),
                 };
                 match want.remove(&dataset.name()) {

@@ -1,7 +1,6 @@
 //! `cargo xtask test`: everything that must hold before a commit lands.
 
 use crate::build;
-use crate::interop;
 use crate::machine::{self, cargo, root, target};
 use anyhow::{Result, bail};
 use std::time::Instant;
@@ -41,8 +40,7 @@ pub(crate) fn run(rest: &[String]) -> Result<()> {
         let mut test = cargo();
         test.args(["test", "--workspace", "--quiet"]);
         machine::run(test.env("TARN_KERNEL", &kernel).env("TARN_BIN", &tarn))
-    })?;
-    step("turns with OpenZFS", interop::run_in_test)
+    })
 }
 
 /// The layers below the assemblers build without std.

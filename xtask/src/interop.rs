@@ -8,8 +8,8 @@
 //! side, and `zdb`, must find nothing wrong and read the same (`tests::interop`).
 
 use crate::build;
-use crate::machine::{cargo, install_all, is_root, output, root, run, target};
-use anyhow::{Context, Result, anyhow, bail, ensure};
+use crate::machine::{cargo, install_all, output, root, run, target};
+use anyhow::{Context, Result, bail, ensure};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -30,8 +30,6 @@ const LAYOUTS: [&str; 9] =
     ["single", "stripe", "mirror", "raidz1", "raidz2", "raidz3", "draid", "log", "special"];
 /// Turns on each.
 const ROUNDS: u64 = 10;
-/// Turns on each in `cargo xtask test`.
-const ROUNDS_IN_TEST: u64 = 2;
 
 /// Seconds that the guest may take to be built.
 const BUILD_LIMIT: &str = "1800";
@@ -67,7 +65,7 @@ impl Options {
         }
         if !options.images && options.layouts.is_empty() {
             options.images = true;
-            options.layouts = layouts();
+            options.layouts = LAYOUTS.map(str::to_owned).to_vec();
         }
         Ok(options)
     }
@@ -85,29 +83,6 @@ pub(crate) fn run_interop(rest: &[String]) -> Result<()> {
     turns(&options, &oracle, &folder)
 }
 
-/// The part of the campaign that belongs to `cargo xtask test`: [`ROUNDS_IN_TEST`] turns on each layout. Where OpenZFS's guest cannot be
-/// had, for want of root, of the package archive or of time, it says so and leaves them out.
-pub(crate) fn run_in_test() -> Result<()> {
-    let built = cached_guest().is_some() || target().join("oracle/cache").join(GUEST).is_file();
-    let oracle = if built || is_root() {
-        Oracle::prepare()
-    } else {
-        Err(anyhow!("building it installs packages, for which this is not root"))
-    };
-    let oracle = match oracle {
-        Ok(oracle) => oracle,
-        Err(error) => {
-            println!(
-                "LEFT OUT: OpenZFS checks nothing in this run, as its guest could not be built: {error:#}"
-            );
-            return Ok(());
-        }
-    };
-    let options =
-        Options { images: false, layouts: layouts(), rounds: ROUNDS_IN_TEST, ..Options::parse(&[])? };
-    turns(&options, &oracle, &empty_folder()?)
-}
-
 /// Where the pools are made.
 fn empty_folder() -> Result<PathBuf> {
     let folder = target().join("interop");
@@ -118,16 +93,13 @@ fn empty_folder() -> Result<PathBuf> {
     Ok(folder)
 }
 
-fn layouts() -> Vec<String> {
-    LAYOUTS.map(str::to_owned).to_vec()
-}
-
 /// Tarn and OpenZFS take turns. A layout that fails does not keep the others from being tried.
 fn turns(options: &Options, oracle: &Oracle, folder: &Path) -> Result<()> {
     if options.layouts.is_empty() {
         return Ok(());
     }
-    run(cargo().args(["build", "--quiet", "--package", "tests", "--bin", "interop"]))?;
+    // With the features that the whole workspace asks for: else what the tests were built of is built again.
+    run(cargo().args(["build", "--quiet", "--workspace", "--bin", "interop"]))?;
     let next = AtomicUsize::new(0);
     // As many at a time as there are cores: a guest is one process of one processor.
     let work = || {
