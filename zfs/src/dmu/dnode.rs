@@ -253,12 +253,7 @@ impl Dnode {
         let mut block = Vec::with_capacity(size);
         block.extend_from_slice(data);
         block.resize(size, 0);
-        let block = Bytes::from(block);
-        let new = self.slot(&mut state, tx)?.spill.replace(Some(block.clone())).is_none();
-        state
-            .newer_than(tx.txg())
-            .filter(|newer| newer.spill.is_some())
-            .for_each(|newer| newer.spill = Some(Some(block.clone())));
+        let new = self.replace_spill(&mut state, tx, Some(Bytes::from(block)))?;
         drop(state);
         if new {
             self.core.txgs.add_dirty_block(tx.txg(), size as u64);
@@ -270,13 +265,18 @@ impl Dnode {
     pub fn remove_spill(self: &Arc<Self>, tx: &Tx) -> Result<()> {
         let mut state = self.state.lock();
         if state.has_spill() {
-            self.slot(&mut state, tx)?.spill = Some(None);
-            state
-                .newer_than(tx.txg())
-                .filter(|newer| newer.spill.is_some())
-                .for_each(|newer| newer.spill = Some(None));
+            self.replace_spill(&mut state, tx, None)?;
         }
         Ok(())
+    }
+
+    /// Sets what becomes of the spill block; whether that is the first change of it in `tx`'s txg. Like the bonus it is the newest one.
+    fn replace_spill(self: &Arc<Self>, state: &mut State, tx: &Tx, spill: Option<Bytes>) -> Result<bool> {
+        let new = self.slot(state, tx)?.spill.replace(spill.clone()).is_none();
+        for newer in state.newer_than(tx.txg()).filter(|newer| newer.spill.is_some()) {
+            newer.spill = Some(spill.clone());
+        }
+        Ok(new)
     }
 
     /// Changes the data block size, in bytes: only while there is at most block 0.

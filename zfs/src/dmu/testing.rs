@@ -149,6 +149,27 @@ impl TestPool {
         self.try_sync().unwrap();
     }
 
+    /// Runs `work` with a transaction of a txg that is closing, which is synced when that ends, and one of the txg behind it; both are on
+    /// disk then.
+    pub(crate) fn with_two_txgs(&self, work: impl FnOnce(&Tx, &Tx)) {
+        let older = self.txgs.begin(0).unwrap();
+        std::thread::scope(|scope| {
+            // Closes the older txg, and waits for its transaction.
+            let open = self.txgs.open_txg();
+            let sync = scope.spawn(|| self.sync());
+            while self.txgs.open_txg() == open {
+                std::thread::yield_now();
+            }
+            let newer = self.txgs.begin(0).unwrap();
+            assert_eq!(newer.txg(), older.txg() + 1);
+            work(&older, &newer);
+            drop(older);
+            sync.join().unwrap();
+            drop(newer);
+        });
+        self.sync();
+    }
+
     pub(crate) fn try_sync(&self) -> Result<()> {
         let target = self.txgs.request_sync();
         self.sync_through(target)

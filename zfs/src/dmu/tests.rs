@@ -505,26 +505,13 @@ fn a_change_in_an_older_txg_is_not_lost_behind_a_newer_one() {
     dnode.write(&tx, 0, &[1; 4096]).unwrap();
     drop(tx);
     pool.sync();
-    let older = pool.txgs.begin(0).unwrap();
-    std::thread::scope(|scope| {
-        // Closes the older txg, and waits for its transaction.
-        let open = pool.txgs.open_txg();
-        let sync = scope.spawn(|| pool.sync());
-        while pool.txgs.open_txg() == open {
-            std::thread::yield_now();
-        }
-        let newer = pool.txgs.begin(0).unwrap();
-        assert_eq!(newer.txg(), older.txg() + 1);
-        dnode.write(&newer, 0, &[2; 100]).unwrap();
-        dnode.set_bonus(&newer, ObjectType::SA, &[2; 100]).unwrap();
-        dnode.write(&older, 200, &[3; 100]).unwrap();
-        dnode.write(&older, 5 * 4096, &[4; 100]).unwrap();
-        dnode.set_bonus(&older, ObjectType::SA, &[3; 100]).unwrap();
-        drop(older);
-        sync.join().unwrap();
-        drop(newer);
+    pool.with_two_txgs(|older, newer| {
+        dnode.write(newer, 0, &[2; 100]).unwrap();
+        dnode.set_bonus(newer, ObjectType::SA, &[2; 100]).unwrap();
+        dnode.write(older, 200, &[3; 100]).unwrap();
+        dnode.write(older, 5 * 4096, &[4; 100]).unwrap();
+        dnode.set_bonus(older, ObjectType::SA, &[3; 100]).unwrap();
     });
-    pool.sync();
     let mut wanted = vec![0; 6 * 4096];
     wanted[..4096].fill(1);
     wanted[..100].fill(2);

@@ -96,6 +96,14 @@ pub(crate) struct Core {
     pub(super) ended: (Mutex<bool>, Condvar),
 }
 
+impl Core {
+    /// Nothing goes on in it yet.
+    pub(super) fn new(spa: Arc<Spa>, dsl: Arc<DslPool>) -> Arc<Self> {
+        let ended = (Mutex::new(false), Condvar::new());
+        Arc::new(Core { spa, dsl, auto_trim: AutoTrim::default(), guard: Guard::default(), ended })
+    }
+}
+
 /// The parts of a [`Spa`] that it is built from.
 pub(super) struct Parts {
     pub(super) env: Env,

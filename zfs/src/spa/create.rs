@@ -3,7 +3,6 @@
 use super::aux_devices::{self, Aux};
 use super::config::{self, Config};
 use super::core::{Core, Parts, Spa};
-use super::devices::Guard;
 use super::directory;
 use super::features::Features;
 use super::history;
@@ -12,7 +11,6 @@ use super::options::CreateOptions;
 use super::props;
 use super::sync::{self, SOFTWARE_VERSION};
 use super::topology::{ALLOCATION_BIAS, Bias, Builder, Built, Topology, new_guid};
-use super::trim::AutoTrim;
 use crate::dmu::tx::Limits;
 use crate::dmu::{Dnode, Objset, Quiesced, Tx, Txgs};
 use crate::dsl::{Bpobj, CreateFs, DslPool, Kind, SpaHost};
@@ -30,7 +28,6 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::sync::atomic::Ordering;
 use platform::Env;
-use platform::sync::{Condvar, Mutex};
 
 /// The first txg of every pool (`TXG_INITIAL`).
 const TXG_INITIAL: u64 = 4;
@@ -264,13 +261,7 @@ fn fill(spa: &Arc<Spa>, tx: &Tx, options: CreateOptions, quiesced: Quiesced) -> 
     }
     spa.state.lock().config_dirty = true;
     spa.state.lock().deferred_done = true;
-    let core = Arc::new(Core {
-        spa: Arc::clone(spa),
-        dsl,
-        auto_trim: AutoTrim::default(),
-        guard: Guard::default(),
-        ended: (Mutex::new(false), Condvar::new()),
-    });
+    let core = Core::new(Arc::clone(spa), dsl);
     if !core.sync_quiesced(&quiesced) {
         return Err(spa.txgs.failure().unwrap_or(Error::Busy));
     }

@@ -9,7 +9,6 @@
 use super::checkpoint;
 use super::config::{self, Config, STATE_ACTIVE, STATE_DESTROYED, STATE_EXPORTED};
 use super::core::{Core, Parts, Spa};
-use super::devices::Guard;
 use super::directory;
 use super::dtl;
 use super::features::{self, Features};
@@ -18,7 +17,6 @@ use super::log_space_map::Logs;
 use super::metaslab::{DEFER_TXGS, Metaslabs};
 use super::options::{ImportOptions, Rewind};
 use super::sync;
-use super::trim::AutoTrim;
 use crate::dmu::tx::Limits;
 use crate::dmu::{Objset, Traverse, Tx, Txgs, Visit, traverse};
 use crate::dsl::{DslPool, SpaHost};
@@ -38,7 +36,6 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 use platform::Env;
 use platform::block::BlockDevice;
-use platform::sync::{Condvar, Mutex};
 
 /// The last version before features.
 const VERSION_LAST_NUMBERED: u64 = 28;
@@ -219,13 +216,7 @@ fn load(found: &Found, uberblock: &Uberblock, env: Env, options: &ImportOptions)
     spa.load_checkpoint()?;
     let host: Arc<dyn SpaHost> = Arc::<Spa>::clone(&spa);
     let dsl = DslPool::open(&spa.mos, host)?;
-    Ok(Arc::new(Core {
-        spa,
-        dsl,
-        auto_trim: AutoTrim::default(),
-        guard: Guard::default(),
-        ended: (Mutex::new(false), Condvar::new()),
-    }))
+    Ok(Core::new(spa, dsl))
 }
 
 /// Starts what writes to an open pool. A pool that was rewound is written at once, so that the states that it left cannot be

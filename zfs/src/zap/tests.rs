@@ -353,25 +353,14 @@ fn an_entry_of_an_older_txg_is_not_lost_behind_a_newer_one() {
         }
         drop(tx);
         pool.sync();
-        let older = pool.txgs.begin(0).unwrap();
-        std::thread::scope(|scope| {
-            let open = pool.txgs.open_txg();
-            let sync = scope.spawn(|| pool.sync());
-            while pool.txgs.open_txg() == open {
-                std::thread::yield_now();
-            }
-            let newer = pool.txgs.begin(0).unwrap();
+        pool.with_two_txgs(|older, newer| {
             for n in 10_000..10_010 {
-                add_u64(&zap, &newer, name(n).as_str(), n).unwrap();
-                add_u64(&zap, &older, name(n + 10_000).as_str(), n).unwrap();
+                add_u64(&zap, newer, name(n).as_str(), n).unwrap();
+                add_u64(&zap, older, name(n + 10_000).as_str(), n).unwrap();
             }
-            remove(&zap, &newer, name(20_000).as_str()).unwrap();
-            remove(&zap, &older, name(10_000).as_str()).unwrap();
-            drop(older);
-            sync.join().unwrap();
-            drop(newer);
+            remove(&zap, newer, name(20_000).as_str()).unwrap();
+            remove(&zap, older, name(10_000).as_str()).unwrap();
         });
-        pool.sync();
         let wanted: BTreeSet<u64> = (0..before).chain((10_001..10_010).flat_map(|n| [n, n])).collect();
         for zap in [Arc::clone(&zap), reopened(&pool, &zap)] {
             let entries = entries(&zap).unwrap();

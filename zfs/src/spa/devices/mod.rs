@@ -104,7 +104,12 @@ impl Spa {
 /// The MOS's list of the vdevs' ZAPs (`DMU_POOL_VDEV_ZAP_MAP`).
 const VDEV_ZAPS: &str = "com.delphix:vdev_zap_map";
 /// What names a leaf's ZAP in its list.
-const LEAF_ZAP: &str = "com.delphix:vdev_zap_leaf";
+pub(super) const LEAF_ZAP: &str = "com.delphix:vdev_zap_leaf";
+
+/// The list of the device of that guid.
+pub(super) fn leaf_list(root: &NvList, guid: u64) -> Option<&NvList> {
+    tree::path_to(root, guid)?.pop().filter(|list| tree::children(list).is_empty())
+}
 
 impl Core {
     /// Whether the pool could do without a leaf: nobody else has some of its data if not.

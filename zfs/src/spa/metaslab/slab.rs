@@ -372,12 +372,7 @@ impl Metaslab {
 
     /// Takes out what became free since the last automatic trim.
     pub(super) fn begin_autotrim(&mut self) -> Result<Vec<(u64, u64)>> {
-        let fresh = self.fresh.take_all();
-        if fresh.is_empty() {
-            return Ok(Vec::new());
-        }
-        let ranges: Vec<(u64, u64)> = fresh.iter().collect();
-        self.load()?;
+        let ranges: Vec<(u64, u64)> = self.fresh.take_all().iter().collect();
         self.take_out(&ranges)?;
         Ok(ranges)
     }

@@ -5,7 +5,7 @@
 
 use super::super::background::Background;
 use super::super::core::Core;
-use super::{TrimReport, can_trim, discard, joined};
+use super::{can_trim, discard, joined};
 use crate::error::{Error, Result};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
@@ -65,8 +65,7 @@ impl Core {
     }
 
     /// Tells the devices what became free. A hint: nobody hears of failures. It `stops` when the pool goes away.
-    fn autotrim_round(&self, stops: bool) -> TrimReport {
-        let mut report = TrimReport::default();
+    fn autotrim_round(&self, stops: bool) {
         for slab in self.spa.space.slabs() {
             if stops && self.auto_trim.round.stopping() {
                 break;
@@ -81,10 +80,7 @@ impl Core {
             let whole = joined(stretches)
                 .into_iter()
                 .filter(|(leaf, ..)| can_trim(leaf) && leaf.missing().is_empty());
-            let told = discard(whole);
-            report.bytes += told.bytes;
-            report.failed += told.failed;
+            discard(whole);
         }
-        report
     }
 }

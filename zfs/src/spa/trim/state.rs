@@ -2,9 +2,9 @@
 //! (`vdev_trim.c`).
 
 use super::super::core::Spa;
+use super::super::devices::{LEAF_ZAP, leaf_list};
 use crate::dmu::Tx;
 use crate::error::{Error, Result};
-use crate::ondisk::nvlist::NvList;
 use crate::zap;
 use alloc::string::{String, ToString};
 
@@ -15,8 +15,6 @@ const LAST_OFFSET: &str = "org.zfsonlinux:next_offset_to_trim";
 const RATE: &str = "org.zfsonlinux:vdev_trim_rate";
 const PARTIAL: &str = "org.zfsonlinux:vdev_trim_partial";
 const SECURE: &str = "org.zfsonlinux:vdev_trim_secure";
-/// Deeper than any vdev tree is.
-const DEPTH_MAX: u32 = 20;
 
 /// How the trim of a leaf stands (`vdev_trim_state_t`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -75,21 +73,12 @@ pub(super) struct Standing {
     pub(super) rate: u64,
 }
 
-/// A leaf's list.
-fn leaf_list(list: &NvList, guid: u64, depth: u32) -> Option<&NvList> {
-    let children = list.get_nvlists("children").filter(|_| depth < DEPTH_MAX).unwrap_or(&[]);
-    if children.is_empty() && list.get_u64("guid") == Some(guid) {
-        return Some(list);
-    }
-    children.iter().find_map(|child| leaf_list(child, guid, depth + 1))
-}
-
 impl Spa {
     /// A leaf's ZAP, if it has one, and its path.
     fn trim_zap(&self, guid: u64) -> Option<(u64, String)> {
         let root = self.state.lock().config.root.clone();
-        let list = leaf_list(&root, guid, 0)?;
-        let zap = list.get_u64("com.delphix:vdev_zap_leaf").filter(|zap| *zap != 0)?;
+        let list = leaf_list(&root, guid)?;
+        let zap = list.get_u64(LEAF_ZAP).filter(|zap| *zap != 0)?;
         Some((zap, list.get_str("path").unwrap_or("?").to_string()))
     }
 
