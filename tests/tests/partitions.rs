@@ -5,6 +5,8 @@ use gptman::{GPT, GPTPartitionEntry};
 use platform::block::BlockDevice;
 use platform::host::FileDisk;
 use std::io::Cursor;
+use std::ops::Range;
+use std::path::PathBuf;
 use std::sync::Arc;
 use tests::{fixtures, manifest, model, tool};
 use zfs::zpl::{Durability, FileKind, Filesystem, MountOptions, New};
@@ -46,14 +48,39 @@ fn whole_disk(pool: &[u8]) -> Vec<u8> {
     disk
 }
 
+/// A file of a whole disk around a fixture's pool.
+struct Whole {
+    folder: tempfile::TempDir,
+    path: PathBuf,
+    before: Vec<u8>,
+    /// The partition.
+    range: Range<usize>,
+}
+
+impl Whole {
+    fn new() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("whole.img");
+        let image = fixtures::image("m-ashift12", 0).unwrap();
+        let before = whole_disk(&image);
+        std::fs::write(&path, &before).unwrap();
+        let start = (FIRST * SECTOR) as usize;
+        Whole { folder, path, before, range: start..start + image.len() }
+    }
+
+    /// The disk as it is now, of which nothing outside the partition was touched.
+    fn after(&self) -> Vec<u8> {
+        let after = std::fs::read(&self.path).unwrap();
+        let Range { start, end } = self.range;
+        assert!(self.before[..start] == after[..start] && self.before[end..] == after[end..]);
+        after
+    }
+}
+
 #[test]
 fn a_pool_in_a_partition_is_read_and_written() {
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("whole.img");
-    let image = fixtures::image("m-ashift12", 0).unwrap();
-    let before = whole_disk(&image);
-    std::fs::write(&path, &before).unwrap();
-    let open = || vec![Arc::new(FileDisk::open(&path, true).unwrap()) as Arc<dyn BlockDevice>];
+    let disk = Whole::new();
+    let open = || vec![Arc::new(FileDisk::open(&disk.path, true).unwrap()) as Arc<dyn BlockDevice>];
 
     let pool = model::import_pool(open());
     let sections = fixtures::manifest("m-ashift12", ".files.jsonl").unwrap();
@@ -67,13 +94,12 @@ fn a_pool_in_a_partition_is_read_and_written() {
     pool.export().unwrap();
 
     // Nothing outside the partition was touched; the partition by itself is a sound pool.
-    let after = std::fs::read(&path).unwrap();
-    let (start, end) = ((FIRST * SECTOR) as usize, (FIRST * SECTOR) as usize + image.len());
-    assert!(before[..start] == after[..start] && before[end..] == after[end..]);
-    assert!(before[start..end] != after[start..end]);
-    std::fs::remove_file(&path).unwrap();
-    std::fs::write(folder.path().join("partition.img"), &after[start..end]).unwrap();
-    tool::zdb_check(folder.path(), &name).unwrap();
+    let after = disk.after();
+    let partition = &after[disk.range.clone()];
+    assert!(&disk.before[disk.range.clone()] != partition);
+    std::fs::remove_file(&disk.path).unwrap();
+    std::fs::write(disk.folder.path().join("partition.img"), partition).unwrap();
+    tool::zdb_check(disk.folder.path(), &name).unwrap();
 }
 
 fn refused(args: &[&str], why: &str) {
@@ -84,21 +110,15 @@ fn refused(args: &[&str], why: &str) {
 
 #[test]
 fn a_pool_in_a_partition_is_not_overwritten_unasked() {
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("whole.img");
-    let image = fixtures::image("m-ashift12", 0).unwrap();
-    let before = whole_disk(&image);
-    std::fs::write(&path, &before).unwrap();
-    let path = path.to_str().unwrap();
+    let disk = Whole::new();
+    let path = disk.path.to_str().unwrap();
     refused(&["zpool", "create", "other", path], "is part of pool 'm_ashift12'");
     refused(&["zpool", "labelclear", path], "is part of pool 'm_ashift12'");
-    assert!(before == std::fs::read(path).unwrap());
+    assert!(disk.before == std::fs::read(path).unwrap());
 
     // With -f its labels go; the table and the partition after it stay.
     tool::tarn_ok(&["zpool", "labelclear", "-f", path]).unwrap();
-    let (start, end) = ((FIRST * SECTOR) as usize, (FIRST * SECTOR) as usize + image.len());
-    let after = std::fs::read(path).unwrap();
-    assert!(before[..start] == after[..start] && before[end..] == after[end..]);
+    disk.after();
     refused(&["zpool", "labelclear", path], "no label");
     tool::tarn_ok(&["zpool", "create", "other", path]).unwrap();
     refused(&["zpool", "create", "third", path], "is part of pool 'other'");

@@ -92,6 +92,15 @@ pub(crate) fn is_root() -> bool {
     output(Command::new("id").arg("-u")).is_ok_and(|id| id.trim() == "0")
 }
 
+/// `zdb -bcc`: every block of the pool on the disks in `folder` is read and checked, and compared with the space maps. Its verdict;
+/// `None` where it is not installed.
+pub(crate) fn zdb(folder: &Path, pool: &str) -> Result<Option<String>> {
+    let Some(zdb) = find("zdb") else { return Ok(None) };
+    let text = output(Command::new(zdb).args(["-e", "-p"]).arg(folder).args(["-bcc", pool]))?;
+    let verdict = text.lines().find(|l| l.contains("No leaks")).with_context(|| format!("zdb: {text}"))?;
+    Ok(Some(verdict.trim().to_owned()))
+}
+
 /// `zfsutils-linux` is in Debian's component `contrib`, which is not enabled by default.
 fn enable_contrib() -> Result<()> {
     // A package that others only mention is known to `apt-cache show`, too: it succeeds then, and prints nothing.

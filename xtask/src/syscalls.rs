@@ -4,7 +4,7 @@
 //! or if `zdb` finds the pool damaged afterwards. That the program destroys itself is its own affair.
 
 use crate::build;
-use crate::machine::{find, install_all, output, run, target};
+use crate::machine::{self, install_all, run, target};
 use anyhow::{Context, Result, bail, ensure};
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -78,11 +78,7 @@ fn one(tarn: &Path, folder: &Path, seed: u64) -> Result<u64> {
     ensure!(ended.status.code() != Some(TIMED_OUT), "the guest does not end:\n{told}");
     ensure!(!told.contains("kernel panic"), "the kernel panicked:\n{told}");
     ensure!(!told.contains("WRONG"), "a call does not come back:\n{told}");
-    if find("zdb").is_some() {
-        let mut zdb = Command::new("zdb");
-        let text = output(zdb.args(["-e", "-p"]).arg(&disk).args(["-bcc", POOL]))?;
-        ensure!(text.contains("No leaks"), "zdb: {text}");
-    }
+    machine::zdb(&disk, POOL)?;
     let calls = told.lines().find_map(|l| l.strip_prefix("fuzz: ok, ")?.strip_suffix(" calls")?.parse().ok());
     if calls.is_none() {
         println!("seed {seed}: the program ended itself, status {:?}", ended.status.code());

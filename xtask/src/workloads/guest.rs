@@ -1,7 +1,7 @@
 //! A guest with one server: its image, its boot, its end.
 
 use super::link::Link;
-use crate::machine::{cargo, find, output, run, target};
+use crate::machine::{self, cargo, find, run, target};
 use anyhow::{Context, Result, bail, ensure};
 use std::io::Read;
 use std::net::{SocketAddr, TcpStream};
@@ -84,13 +84,9 @@ impl Image {
 
     /// `zdb -bcc`: every block is read and checked, and compared with the space maps.
     pub(super) fn zdb(&self) -> Result<()> {
-        if find("zdb").is_none() {
+        if machine::zdb(&self.folder.join("disk"), &self.pool)?.is_none() {
             println!("note: zdb is not installed: the pool is not verified");
-            return Ok(());
         }
-        let mut zdb = Command::new("zdb");
-        let text = output(zdb.args(["-e", "-p"]).arg(self.folder.join("disk")).args(["-bcc", &self.pool]))?;
-        ensure!(text.contains("No leaks"), "zdb: {text}");
         Ok(())
     }
 
@@ -176,17 +172,18 @@ impl Drop for Guest {
 
 /// A connection with a time limit.
 pub(super) fn connect(address: SocketAddr) -> std::io::Result<TcpStream> {
-    let stream = TcpStream::connect_timeout(&address, Duration::from_secs(5))?;
-    stream.set_read_timeout(Some(Duration::from_secs(30)))?;
-    stream.set_nodelay(true)?;
-    Ok(stream)
+    open(address, Duration::from_secs(5), Duration::from_secs(30))
 }
 
 /// A connection to a guest that may not listen yet. Over a tap device nobody answers then, and a second SYN is sent only after a
 /// second; QEMU's user network accepts it at once, and would try long to reach the guest.
 pub(super) fn probe(address: SocketAddr) -> std::io::Result<TcpStream> {
-    let stream = TcpStream::connect_timeout(&address, Duration::from_millis(100))?;
-    stream.set_read_timeout(Some(Duration::from_millis(500)))?;
+    open(address, Duration::from_millis(100), Duration::from_millis(500))
+}
+
+fn open(address: SocketAddr, until_connected: Duration, until_read: Duration) -> std::io::Result<TcpStream> {
+    let stream = TcpStream::connect_timeout(&address, until_connected)?;
+    stream.set_read_timeout(Some(until_read))?;
     stream.set_nodelay(true)?;
     Ok(stream)
 }

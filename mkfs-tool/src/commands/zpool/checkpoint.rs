@@ -1,8 +1,8 @@
 //! `tarn zpool checkpoint`.
 
 use super::change::Target;
+use super::scrub::when;
 use crate::cli::zpool::Checkpoint;
-use crate::commands::view::show_time;
 use crate::quantity::human;
 use anyhow::{Context, Result, bail};
 use std::process::ExitCode;
@@ -46,8 +46,5 @@ pub(super) fn line(checkpoint: &CheckpointStatus) -> String {
     if checkpoint.discarding {
         return format!("discarding, {space} remaining");
     }
-    format!(
-        "created {}, consumes {space}",
-        show_time(i64::try_from(checkpoint.time).unwrap_or(i64::MAX), 0, false)
-    )
+    format!("created {}, consumes {space}", when(checkpoint.time))
 }

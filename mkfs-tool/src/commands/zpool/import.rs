@@ -47,28 +47,28 @@ pub(super) fn run(options: &Import, disks: &[PathBuf]) -> Result<ExitCode> {
     if let Some(name) = &options.new_name {
         new_pool::check_name(name)?;
     }
+    let rewind = state(options);
     let wanted = ImportOptions {
         force: options.force,
         name: options.new_name.clone(),
-        rewind: state(options),
+        rewind,
         ..ImportOptions::default()
     };
     // What refuses a pool is found while its images can only be read.
     let probe = ImportOptions { read_only: true, ..wanted.clone() };
-    let probed = OpenPool::with(&pool.paths, Access::Read, probe).map_err(|e| advise(e, options))?;
+    let probed = OpenPool::with(&pool.paths, Access::Read, probe).map_err(|e| advise(e, rewind))?;
     if options.dry_run {
         let (name, txg) = (probed.pool.name(), probed.pool.last_synced_txg());
-        match wanted.rewind {
+        match rewind {
             Rewind::No => println!("would import {name}"),
             _ => println!("would import {name} as it was at txg {txg}"),
         }
         return Ok(ExitCode::SUCCESS);
     }
     drop(probed);
-    let wanted_rewind = wanted.rewind;
     let opened = OpenPool::with(&pool.paths, Access::Write, wanted)?;
     let renamed = options.new_name.as_ref().map(|name| format!(" {name}")).unwrap_or_default();
-    let how = options_text(wanted_rewind);
+    let how = options_text(rewind);
     opened.pool.log_history(&format!("zpool import {how}{}{renamed}", pool.name))?;
     println!("{}: imported and exported again", opened.pool.name());
     opened.close()?;
@@ -98,12 +98,12 @@ fn options_text(rewind: Rewind) -> String {
 }
 
 /// Says what can be done about a damaged pool.
-fn advise(error: anyhow::Error, options: &Import) -> anyhow::Error {
+fn advise(error: anyhow::Error, rewind: Rewind) -> anyhow::Error {
     let damaged = matches!(
         error.downcast_ref::<zfs::Error>(),
         Some(zfs::Error::Checksum { .. } | zfs::Error::Corrupt { .. })
     );
-    match state(options) {
+    match rewind {
         Rewind::No if damaged => {
             anyhow::anyhow!("{error:#}; -F goes back to an older state, -Fn says to which")
         }

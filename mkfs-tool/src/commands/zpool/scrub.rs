@@ -63,7 +63,6 @@ pub(super) fn scan_line(scan: &ScanPhys) -> String {
         ScanFunc::Scrub => ("scrub", "scrub repaired"),
         ScanFunc::Resilver => ("resilver", "resilvered"),
     };
-    let when = |t: u64| show_time(i64::try_from(t).unwrap_or(i64::MAX), 0, false);
     match scan.state {
         ScanState::Scanning if scan.paused => format!("{noun} paused, started on {}", when(scan.start_time)),
         ScanState::Scanning => {
@@ -86,6 +85,11 @@ pub(super) fn scan_line(scan: &ScanPhys) -> String {
             format!("{verb} {repaired} in {clock} with {errors} errors on {}", when(scan.end_time))
         }
     }
+}
+
+/// A moment in seconds since 1970, as status lines have it.
+pub(super) fn when(seconds: u64) -> String {
+    show_time(i64::try_from(seconds).unwrap_or(i64::MAX), 0, false)
 }
 
 /// A damaged file as `zpool status -v` names it.

@@ -2,10 +2,10 @@
 
 use super::change::Target;
 use super::devices::{device, line};
+use super::scrub::when;
 use super::vdevs::Section;
 use crate::cli::zpool::Trim;
 use crate::commands::progress::Bar;
-use crate::commands::view::show_time;
 use crate::quantity::human;
 use anyhow::{Result, ensure};
 use std::process::ExitCode;
@@ -59,7 +59,7 @@ fn brief(status: &TrimStatus) -> String {
 
 /// As `zpool status -t` has it.
 fn words(status: &TrimStatus) -> String {
-    let when = show_time(i64::try_from(status.action_time).unwrap_or(i64::MAX), 0, false);
+    let when = when(status.action_time);
     let percent = status.percent;
     match status.state {
         Some(TrimState::Complete) => format!("(100% trimmed, completed at {when})"),
