@@ -148,6 +148,14 @@ impl Model {
         self.next = self.next.max(number);
     }
 
+    /// Numbers of new files come after all that are in use, as identities and at the end of names.
+    pub fn number_on(&mut self) {
+        let digits = |path: &str| path.len() - path.trim_end_matches(|c: char| c.is_ascii_digit()).len();
+        let of_name = |path: &str| path[path.len() - digits(path)..].parse().unwrap_or(0);
+        let used = self.files.iter().map(|(path, node)| node.identity.max(of_name(path)));
+        self.number_from(used.max().unwrap_or(0));
+    }
+
     /// Limits for what comes.
     pub fn set_limits(&mut self, limits: Limits) {
         self.limits = limits;

@@ -69,6 +69,9 @@ fn files_without_projects_are_put_into_one() {
     // What is in no project stays uncounted, and nothing is in any other.
     assert!(space.lines().all(|line| line.starts_with("5\t") || line.starts_with("0\t")), "{space}");
     assert!(space.lines().any(|line| line == "5\t3"), "{space}");
+    // The flag goes to regular files, too.
+    let listed = tarn_ok(&["zfs", "--disk", path, "project", "-r", "p:/"]).unwrap();
+    assert!(listed.lines().any(|line| line == "    5 P /after"), "{listed}");
     zdb_check(folder.path(), "p").unwrap();
 }
 

@@ -242,16 +242,19 @@ impl File {
 
     /// Reads directory entries from the position on, `.` and `..` first, until `sink` answers false; the position
     /// moves behind the last accepted one.
-    pub fn read_dir(&self, sink: &mut dyn FnMut(&DirEntry) -> bool) -> Result<()> {
+    pub fn read_dir(&self, sink: &mut dyn FnMut(&DirEntry<'_>) -> bool) -> Result<()> {
         self.readable()?;
         if self.inode().file_type() != FileType::Directory {
             return Err(Errno::ENOTDIR);
         }
         let mut position = self.offset.lock();
+        // The root of a file system is its own parent, wherever it is mounted.
+        let here = self.inode().ino();
+        let above = || Some(self.place.up()).filter(|up| up.inode.fs_id() == self.inode().fs_id());
         for (at, name) in [(0, &b"."[..]), (1, &b".."[..])] {
             if *position == at {
-                let ino = self.inode().ino();
-                let entry = DirEntry { name: name.to_vec(), ino, kind: FileType::Directory, next: at + 1 };
+                let ino = if at == 0 { here } else { above().map_or(here, |up| up.inode.ino()) };
+                let entry = DirEntry { name, ino, kind: FileType::Directory, next: at + 1 };
                 if !sink(&entry) {
                     return Ok(());
                 }

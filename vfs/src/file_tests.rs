@@ -79,11 +79,31 @@ fn dots_come_first() {
         d.read_dir(&mut |e| {
             one += 1;
             if one == 1 {
-                names.push(e.name.clone());
+                names.push(e.name.to_vec());
             }
             one == 1
         })
         .unwrap();
     }
     assert_eq!(names, [b".".to_vec(), b"..".to_vec(), b"f".to_vec()]);
+}
+
+#[test]
+fn dots_have_the_numbers_of_what_they_name() {
+    let fs = Tmpfs::new("tmpfs", 3, 1 << 20, Arc::new(FixedClock(Timespec::default())));
+    let top = fs.root().create(b"d", &New::new(FileType::Directory, 0o755)).unwrap();
+    let numbers = |place: &Arc<Place>| {
+        let mut numbers = Vec::new();
+        let d = File::new(Arc::clone(place), OpenFlags::empty(), None).unwrap();
+        d.read_dir(&mut |e| {
+            numbers.push(e.ino);
+            numbers.len() < 2
+        })
+        .unwrap();
+        numbers
+    };
+    let tree = crate::path::Tree::new(fs.clone());
+    assert_eq!(numbers(&tree.root()), [fs.root().ino(), fs.root().ino()]);
+    let below = tree.resolve(&tree.root(), b"d", true).unwrap();
+    assert_eq!(numbers(&below), [top.ino(), fs.root().ino()]);
 }

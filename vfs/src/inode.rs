@@ -94,7 +94,7 @@ pub trait Inode: Any + Send + core::marker::Sync {
         Err(Errno::EPERM)
     }
     /// Gives the entries behind `cookie` (0: from the start), without `.` and `..`, until `sink` answers false.
-    fn read_dir(&self, cookie: u64, sink: &mut dyn FnMut(DirEntry) -> bool) -> Result<()> {
+    fn read_dir(&self, cookie: u64, sink: &mut dyn FnMut(DirEntry<'_>) -> bool) -> Result<()> {
         let _ = (cookie, sink);
         Err(Errno::ENOTDIR)
     }

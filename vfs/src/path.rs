@@ -69,7 +69,8 @@ impl Place {
         Arc::new(Place { inode, parent: None, name: name.to_vec() })
     }
 
-    fn up(self: &Arc<Self>) -> Arc<Place> {
+    /// The directory above; of the root itself.
+    pub(crate) fn up(self: &Arc<Self>) -> Arc<Place> {
         self.parent.as_ref().map_or_else(|| Arc::clone(self), Arc::clone)
     }
 }

@@ -281,15 +281,19 @@ impl Inode for Node {
         self.child(name).map(|kind| node(&self.shared, kind)).ok_or(Errno::ENOENT)
     }
 
-    fn read_dir(&self, cookie: u64, sink: &mut dyn FnMut(DirEntry) -> bool) -> Result<()> {
+    fn read_dir(&self, cookie: u64, sink: &mut dyn FnMut(DirEntry<'_>) -> bool) -> Result<()> {
         if self.file_type() != FileType::Directory {
             return Err(Errno::ENOTDIR);
         }
         for (i, name) in self.names().into_iter().enumerate().skip(cookie as usize) {
             let Some(kind) = self.child(&name) else { continue };
             let child = Node { shared: Arc::clone(&self.shared), kind };
-            let entry =
-                DirEntry { name: name.into(), ino: child.ino(), kind: child.file_type(), next: i as u64 + 1 };
+            let entry = DirEntry {
+                name: name.as_bytes(),
+                ino: child.ino(),
+                kind: child.file_type(),
+                next: i as u64 + 1,
+            };
             if !sink(entry) {
                 break;
             }
@@ -374,7 +378,7 @@ mod tests {
         assert_eq!(link.inode.readlink().unwrap(), b"/dev/console");
         let mut names = Vec::new();
         let root = tree.resolve(&tree.root(), b"/sys", true).unwrap();
-        root.inode.read_dir(0, &mut |e| (names.push(e.name), true).1).unwrap();
+        root.inode.read_dir(0, &mut |e| (names.push(e.name.to_vec()), true).1).unwrap();
         assert_eq!(names, [&b"fs"[..], b"kernel", b"net", b"vm"]);
     }
 }

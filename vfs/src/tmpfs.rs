@@ -453,19 +453,19 @@ impl Inode for Node {
         Ok(())
     }
 
-    fn read_dir(&self, cookie: u64, sink: &mut dyn FnMut(DirEntry) -> bool) -> Result<()> {
+    fn read_dir(&self, cookie: u64, sink: &mut dyn FnMut(DirEntry<'_>) -> bool) -> Result<()> {
         self.directory()?;
         let mut from = cookie;
         loop {
-            let entry = {
+            let (name, ino, kind, next) = {
                 let state = self.state.lock();
                 let next = state.by_cookie.range((Bound::Excluded(from), Bound::Unbounded)).next();
                 let Some((cookie, name)) = next else { return Ok(()) };
                 let Some((node, _)) = state.entries.get(name) else { return Err(Errno::EIO) };
-                DirEntry { name: name.clone(), ino: node.ino, kind: node.kind, next: *cookie }
+                (name.clone(), node.ino, node.kind, *cookie)
             };
-            from = entry.next;
-            if !sink(entry) {
+            from = next;
+            if !sink(DirEntry { name: &name, ino, kind, next }) {
                 return Ok(());
             }
         }

@@ -73,7 +73,7 @@ fn reading_a_directory_is_stable_while_it_changes() {
     for _ in 0..20 {
         root.read_dir(cookie, &mut |e| {
             cookie = e.next;
-            seen.push(e.name);
+            seen.push(e.name.to_vec());
             false
         })
         .unwrap();

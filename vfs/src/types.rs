@@ -157,9 +157,9 @@ impl New {
 
 /// One name in a directory.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct DirEntry {
+pub struct DirEntry<'a> {
     /// The name.
-    pub name: Vec<u8>,
+    pub name: &'a [u8],
     /// The file's number.
     pub ino: u64,
     /// The file's type.

@@ -344,7 +344,7 @@ pub(super) fn copy_file_range(call: &mut Call<'_>) -> SysResult {
 }
 
 /// Collects directory entries in `encode`'s form until the caller's buffer is full.
-fn entries(call: &Call<'_>, encode: fn(&DirEntry, &mut Vec<u8>)) -> SysResult {
+fn entries(call: &Call<'_>, encode: fn(&DirEntry<'_>, &mut Vec<u8>)) -> SysResult {
     let file = file(call)?;
     let limit = length(call.arg(2)).min(1 << 20);
     let start = file.position();
@@ -379,7 +379,7 @@ pub(super) fn getdents64(call: &mut Call<'_>) -> SysResult {
         out.extend_from_slice(&e.next.to_le_bytes());
         out.extend_from_slice(&(len as u16).to_le_bytes());
         out.push(e.kind as u8);
-        out.extend_from_slice(&e.name);
+        out.extend_from_slice(e.name);
         out.resize(end, 0);
     })
 }
@@ -391,7 +391,7 @@ pub(super) fn getdents(call: &mut Call<'_>) -> SysResult {
         out.extend_from_slice(&e.ino.to_le_bytes());
         out.extend_from_slice(&e.next.to_le_bytes());
         out.extend_from_slice(&(len as u16).to_le_bytes());
-        out.extend_from_slice(&e.name);
+        out.extend_from_slice(e.name);
         out.resize(end - 1, 0);
         out.push(e.kind as u8);
     })

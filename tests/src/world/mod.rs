@@ -83,12 +83,9 @@ impl World {
             for snapshot in dataset.snapshots()? {
                 let short =
                     snapshot.name().split_once('@').context("a snapshot's name has an @")?.1.to_owned();
-                snapshots.push((short, Arc::new(read_all(&*mount(&pool, &snapshot.name(), true)?)?)));
+                snapshots.push((short, Arc::new(adopt_files(&pool, &snapshot.name(), limits)?)));
             }
-            let mut files = read_all(&*mount(&pool, &name, true)?)?;
-            files.set_limits(limits);
-            let highest = files.files().values().map(|n| n.identity).max().unwrap_or(0);
-            files.number_from(highest + next);
+            let files = adopt_files(&pool, &name, limits)?;
             let origin = dataset.origin()?.map(|o| o.name());
             state.insert(name, Dataset { files, snapshots, origin, properties: BTreeMap::new() });
         }
@@ -266,4 +263,12 @@ fn label(name: &str, origin: Option<String>) -> String {
         Some(origin) => format!("{name}<{origin}"),
         None => name.to_owned(),
     }
+}
+
+/// What a file system of another's pool holds; what comes gets numbers of its own.
+fn adopt_files(pool: &Arc<Pool>, name: &str, limits: Limits) -> Result<Model> {
+    let mut files = read_all(&*mount(pool, name, true)?)?;
+    files.set_limits(limits);
+    files.number_on();
+    Ok(files)
 }

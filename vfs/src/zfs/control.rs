@@ -109,13 +109,14 @@ impl Inode for Control {
         Ok(self.mounted.fs.rename_snapshot(from, to)?)
     }
 
-    fn read_dir(&self, cookie: u64, sink: &mut dyn FnMut(DirEntry) -> bool) -> Result<()> {
+    fn read_dir(&self, cookie: u64, sink: &mut dyn FnMut(DirEntry<'_>) -> bool) -> Result<()> {
         let names: alloc::vec::Vec<String> =
             if self.snapshots { self.mounted.fs.snapshot_names()? } else { alloc::vec!["snapshot".into()] };
         for (i, name) in names.into_iter().enumerate().skip(usize::try_from(cookie).unwrap_or(usize::MAX)) {
             // Entering a snapshot mounts it; listing them must not.
             let ino = if self.snapshots { INO_SNAPSHOTS - 1 - i as u64 } else { INO_SNAPSHOTS };
-            let entry = DirEntry { name: name.into(), ino, kind: FileType::Directory, next: i as u64 + 1 };
+            let entry =
+                DirEntry { name: name.as_bytes(), ino, kind: FileType::Directory, next: i as u64 + 1 };
             if !sink(entry) {
                 break;
             }

@@ -281,7 +281,7 @@ impl Inode for ZfsInode {
         Ok(self.changing(name, || to.changing(to_name, rename))?)
     }
 
-    fn read_dir(&self, cookie: u64, sink: &mut dyn FnMut(DirEntry) -> bool) -> Result<()> {
+    fn read_dir(&self, cookie: u64, sink: &mut dyn FnMut(DirEntry<'_>) -> bool) -> Result<()> {
         if cookie >= END {
             return Ok(());
         }

@@ -18,18 +18,15 @@ use super::metaslab::{DEFER_TXGS, Metaslabs};
 use super::options::{ImportOptions, Rewind};
 use super::sync;
 use crate::dmu::tx::Limits;
-use crate::dmu::{Objset, Traverse, Tx, Txgs, Visit, traverse};
+use crate::dmu::{Objset, Traverse, Txgs, Visit, traverse};
 use crate::dsl::{DslPool, SpaHost};
 use crate::error::{Error, Result};
 use crate::ondisk::blkptr::Blkptr;
 use crate::ondisk::bookmark::Bookmark;
 use crate::ondisk::nvlist::NvList;
-use crate::ondisk::objset::ZIL_HEADER_SIZE;
 use crate::ondisk::uberblock::Uberblock;
-use crate::ondisk::zil::Header as ZilHeader;
 use crate::vdev::label::{self, Label};
 use crate::vdev::{Member, VdevTree, partition};
-use crate::zil;
 use crate::zio::Zio;
 use alloc::string::ToString;
 use alloc::sync::Arc;
@@ -332,49 +329,5 @@ impl Core {
         self.dsl.visit_objsets(&mut |objset, root, from| {
             traverse(zio, objset, root, min_txg.max(from), &mut Whole)
         })
-    }
-
-    /// Marks the blocks of intent logs as allocated, which were written after the last txg (`spa_ld_claim_log_blocks`).
-    /// Of a pool that returned `to_checkpoint` the logs are forgotten, as what they held may be gone.
-    fn claim_logs(&self, to_checkpoint: bool) -> Result<()> {
-        let spa = &self.spa;
-        let mut heads = Vec::new();
-        for dataset in self.dsl.datasets()? {
-            if dataset.root_bp().is_hole() || dataset.is_inconsistent() {
-                continue;
-            }
-            let objset = dataset.objset()?;
-            if objset.zil_header().iter().any(|b| *b != 0) {
-                heads.push(objset);
-            }
-        }
-        if heads.is_empty() {
-            return Ok(());
-        }
-        spa.txgs.request_sync();
-        let Some(quiesced) = spa.txgs.quiesce() else { return Err(Error::Busy) };
-        let tx = Tx::syncing(&spa.txgs, quiesced.txg);
-        let mut claimed = 0u64;
-        for objset in heads {
-            if to_checkpoint && ZilHeader::from_bytes(&objset.zil_header()).claim_txg == 0 {
-                objset.set_zil_header(&tx, [0; ZIL_HEADER_SIZE]);
-                continue;
-            }
-            zil::claim(&objset, &tx, quiesced.txg, &mut |bp| {
-                for dva in bp.dvas() {
-                    spa.space.claim(quiesced.txg, &dva)?;
-                    claimed += 1;
-                }
-                Ok(())
-            })?;
-        }
-        drop(tx);
-        let dirty_objsets = spa.txgs.take_dirty(quiesced.txg);
-        if dirty_objsets.is_empty() && claimed == 0 {
-            spa.txgs.synced(quiesced.txg);
-            return Ok(());
-        }
-        let quiesced = crate::dmu::Quiesced { dirty_objsets, ..quiesced };
-        if self.sync_quiesced(&quiesced) { Ok(()) } else { Err(spa.txgs.failure().unwrap_or(Error::Busy)) }
     }
 }

@@ -16,6 +16,7 @@
 mod aux_devices;
 mod background;
 mod checkpoint;
+mod claim;
 mod config;
 mod core;
 mod create;

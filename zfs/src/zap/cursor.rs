@@ -7,58 +7,123 @@ use crate::dmu::Dnode;
 use crate::error::Result;
 use crate::zap::hash::hash_bits;
 use crate::zap::micro::Micro;
-use crate::zap::{COOKIE_END, COOKIE_START, Entry, Form, fat, with_form};
+use crate::zap::{COOKIE_END, COOKIE_START, Entry, Form, Value, Visitor, fat, with_form};
 use alloc::collections::VecDeque;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 
 /// How much of a ZAP is read ahead when iteration starts, in bytes.
 const READ_AHEAD: u64 = 4 << 20;
+/// Entries of a micro ZAP that are taken at once: about as many as a leaf has.
+const BATCH: usize = 256;
 
-/// Entries in the order of hashes. Entries added or removed meanwhile may or may not be seen; others are seen once.
-pub struct Iter {
-    zap: Arc<Dnode>,
-    ready: VecDeque<Entry>,
-    at: At,
+/// A place in the order of entries: hash and collision differentiator.
+pub(crate) type Position = (u64, u32);
+
+/// A value as it is stored.
+pub(crate) enum Stored {
+    /// One integer of 8 bytes.
+    Word(u64),
+    /// Anything else.
+    Value(Value),
+}
+
+/// An entry in its block.
+pub(crate) struct Seen<'a> {
+    pub(crate) name: &'a [u8],
+    pub(crate) value: Stored,
+    pub(crate) at: Position,
 }
 
 enum At {
     Cookie(u64),
-    Position { hash: u64, cd: u32 },
+    Position(Position),
     End,
 }
 
-impl Iter {
-    pub(super) fn new(zap: &Arc<Dnode>, cookie: u64) -> Self {
+/// Goes through a ZAP, a leaf at a time. Entries added or removed meanwhile may or may not be seen; others are seen once.
+struct Cursor {
+    zap: Arc<Dnode>,
+    at: At,
+}
+
+impl Cursor {
+    fn new(zap: &Arc<Dnode>, cookie: u64) -> Self {
         if cookie == COOKIE_START {
             zap.prefetch(0, READ_AHEAD);
         }
         let at = if cookie == COOKIE_END { At::End } else { At::Cookie(cookie) };
-        Iter { zap: Arc::clone(zap), ready: VecDeque::new(), at }
+        Cursor { zap: Arc::clone(zap), at }
     }
 
-    fn refill(&mut self) -> Result<()> {
+    /// Gives the next entries, with the cookie behind each, to `sink`, which must not touch the ZAP. There may be none, and still more
+    /// to come. False at the end, and after an error.
+    fn step(&mut self, sink: &mut dyn FnMut(Seen<'_>, u64)) -> Result<bool> {
+        let at = core::mem::replace(&mut self.at, At::End);
         let zap = &self.zap;
-        let (entries, next) = with_form(zap, |form| {
+        let next = with_form(zap, |form| {
             let bits = hash_bits(form.rules().flags);
-            let (hash, cd) = match self.at {
+            let from = match at {
                 At::Cookie(cookie) => (cookie << (64 - bits), (cookie >> bits) as u32),
-                At::Position { hash, cd } => (hash, cd),
-                At::End => return Ok((Vec::new(), None)),
+                At::Position(position) => position,
+                At::End => return Ok(None),
             };
             // The position behind an entry: the same hash, the next cd.
-            let cookie = |hash: u64, cd: u32| hash >> (64 - bits) | (u64::from(cd) + 1) << bits;
+            let cookie = |(hash, cd): Position| hash >> (64 - bits) | (u64::from(cd) + 1) << bits;
+            let mut sink = |seen: Seen<'_>| {
+                let cookie = cookie(seen.at);
+                sink(seen, cookie);
+            };
             match form {
                 Form::Micro(index) => {
-                    let entries = zap.with_block(0, |b| index.entries_from(&Micro(b), hash, cd, cookie))?;
-                    Ok((entries, None))
+                    zap.with_block(0, |block| index.visit_from(&Micro(block), from, BATCH, &mut sink))
                 }
-                Form::Fat(header) => fat::entries_from(zap, header, hash, cd, cookie),
+                Form::Fat(header) => fat::visit_from(zap, header, from, &mut sink),
             }
         })?;
-        self.ready = entries.into();
-        self.at = next.map_or(At::End, |hash| At::Position { hash, cd: 0 });
-        Ok(())
+        self.at = next.map_or(At::End, At::Position);
+        Ok(!matches!(self.at, At::End))
+    }
+}
+
+/// As [`Iter`], but without an allocation for each entry: for directories.
+pub(super) fn visit(zap: &Arc<Dnode>, cookie: u64, sink: &mut Visitor<'_>) -> Result<()> {
+    let mut cursor = Cursor::new(zap, cookie);
+    // What was taken of a block that is locked meanwhile: all names in one piece, and where each ends.
+    let (mut names, mut entries) = (Vec::new(), Vec::new());
+    let mut more = true;
+    while more {
+        names.clear();
+        entries.clear();
+        more = cursor.step(&mut |seen, cookie| {
+            names.extend_from_slice(seen.name);
+            let value = match seen.value {
+                Stored::Word(word) => word,
+                Stored::Value(value) => value.first(),
+            };
+            entries.push((names.len(), value, cookie));
+        })?;
+        let mut start = 0;
+        for &(end, value, cookie) in &entries {
+            if !sink(&names[start..end], value, cookie)? {
+                return Ok(());
+            }
+            start = end;
+        }
+    }
+    Ok(())
+}
+
+/// Entries in the order of hashes. Entries added or removed meanwhile may or may not be seen; others are seen once.
+pub struct Iter {
+    cursor: Cursor,
+    ready: VecDeque<Entry>,
+    more: bool,
+}
+
+impl Iter {
+    pub(super) fn new(zap: &Arc<Dnode>, cookie: u64) -> Self {
+        Iter { cursor: Cursor::new(zap, cookie), ready: VecDeque::new(), more: true }
     }
 }
 
@@ -67,12 +132,25 @@ impl Iterator for Iter {
 
     fn next(&mut self) -> Option<Self::Item> {
         while self.ready.is_empty() {
-            if matches!(self.at, At::End) {
+            if !self.more {
                 return None;
             }
-            if let Err(error) = self.refill() {
-                self.at = At::End;
-                return Some(Err(error));
+            let ready = &mut self.ready;
+            let step = self.cursor.step(&mut |seen, cookie| {
+                let value = match seen.value {
+                    Stored::Word(word) => Value::words(&[word]),
+                    Stored::Value(value) => value,
+                };
+                ready.push_back(Entry { name: seen.name.to_vec(), value, cookie });
+            });
+            match step {
+                Ok(more) => self.more = more,
+                Err(error) => {
+                    self.more = false;
+                    // What was read before the damage is not given: an entry may be missing among them.
+                    self.ready.clear();
+                    return Some(Err(error));
+                }
             }
         }
         self.ready.pop_front().map(Ok)

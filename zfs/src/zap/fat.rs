@@ -8,10 +8,11 @@
 use crate::dmu::{Dnode, Tx};
 use crate::error::{Error, Result};
 use crate::ondisk::read_u64;
+use crate::zap::cursor::{Position, Seen};
 use crate::zap::hash::hash_bits;
 use crate::zap::key::{Query, Rules};
 use crate::zap::leaf::{Broken, Leaf, Refused};
-use crate::zap::{Entry, FLAG_UINT64_KEY, Value};
+use crate::zap::{FLAG_UINT64_KEY, Value};
 use alloc::sync::Arc;
 use alloc::vec;
 use alloc::vec::Vec;
@@ -379,29 +380,24 @@ pub(crate) fn init(zap: &Arc<Dnode>, tx: &Tx, rules: Rules) -> Result<Header> {
     Ok(header)
 }
 
-/// The entries of the leaf of `hash` from (hash, cd) on, in order, and the hash where the next leaf begins.
-pub(crate) fn entries_from(
+/// Gives the entries of the leaf of a position from there on to `sink`, in order; where the next leaf begins, if there is one.
+pub(crate) fn visit_from(
     zap: &Dnode,
     header: &Header,
-    hash: u64,
-    cd: u32,
-    cookie: impl Fn(u64, u32) -> u64,
-) -> Result<(Vec<Entry>, Option<u64>)> {
-    let block = leaf_of(zap, header, hash)?;
+    from: Position,
+    sink: &mut dyn FnMut(Seen<'_>),
+) -> Result<Option<Position>> {
+    let block = leaf_of(zap, header, from.0)?;
     in_leaf(zap, block, |leaf| {
         let mut heads = leaf.entries();
-        heads.retain(|e| (e.hash, e.cd) >= (hash, cd));
+        heads.retain(|e| (e.hash, e.cd) >= from);
         heads.sort_unstable_by_key(|e| (e.hash, e.cd));
-        let mut entries = Vec::with_capacity(heads.len());
+        let mut name = Vec::new();
         for head in heads {
-            entries.push(Entry {
-                name: leaf.name(&head, header.name_int_size())?,
-                value: leaf.value(&head)?,
-                cookie: cookie(head.hash, head.cd),
-            });
+            leaf.name_into(&head, header.name_int_size(), &mut name)?;
+            sink(Seen { name: &name, value: leaf.stored(&head)?, at: (head.hash, head.cd) });
         }
         // A leaf that leads back would let iteration run in circles.
-        let next = leaf.end_of_range().filter(|&next| next > hash);
-        Ok((entries, next))
+        Ok(leaf.end_of_range().filter(|&next| next > from.0).map(|next| (next, 0)))
     })
 }

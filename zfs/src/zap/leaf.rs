@@ -9,6 +9,7 @@
 //! Every index from the block is checked, and every chain is followed at most as many steps as there are chunks.
 
 use crate::zap::Value;
+use crate::zap::cursor::Stored;
 use crate::zap::key::Query;
 use alloc::vec;
 use alloc::vec::Vec;
@@ -71,6 +72,11 @@ impl From<Broken> for Refused {
     fn from(rule: Broken) -> Self {
         Refused::Broken(rule)
     }
+}
+
+/// Integers are big-endian.
+fn word(bytes: &[u8]) -> u64 {
+    bytes.iter().fold(0, |v, &b| v << 8 | u64::from(b))
 }
 
 fn chunks_for(bytes: usize) -> usize {
@@ -151,22 +157,38 @@ impl<B: AsRef<[u8]>> Leaf<B> {
         })
     }
 
-    /// The bytes of an array, `len` of them.
-    fn array(&self, mut chunk: u16, len: usize) -> Result<Vec<u8>, Broken> {
+    /// The bytes of an array, `len` of them, behind what is in `out`.
+    fn array_into(&self, mut chunk: u16, len: usize, out: &mut Vec<u8>) -> Result<(), Broken> {
         if len > usize::from(self.chunks) * ARRAY_BYTES {
             return Err("zap leaf: array longer than the leaf");
         }
-        let mut out = Vec::with_capacity(len);
-        while out.len() < len {
+        let end = out.len() + len;
+        out.reserve(len);
+        while out.len() < end {
             let at = self.chunk_at(chunk);
             if chunk >= self.chunks || self.block.as_ref()[at] != ARRAY {
                 return Err(BAD_CHUNK);
             }
-            let take = (len - out.len()).min(ARRAY_BYTES);
+            let take = (end - out.len()).min(ARRAY_BYTES);
             out.extend_from_slice(&self.block.as_ref()[at + 1..at + 1 + take]);
             chunk = self.u16_at(at + 22);
         }
+        Ok(())
+    }
+
+    fn array(&self, chunk: u16, len: usize) -> Result<Vec<u8>, Broken> {
+        let mut out = Vec::new();
+        self.array_into(chunk, len, &mut out)?;
         Ok(out)
+    }
+
+    /// The only integer of a value that has one, `size` bytes long: it lies in one chunk.
+    fn only(&self, entry: &EntryHead, size: usize) -> Result<u64, Broken> {
+        let at = self.chunk_at(entry.value_chunk);
+        if entry.value_chunk >= self.chunks || self.block.as_ref()[at] != ARRAY {
+            return Err(BAD_CHUNK);
+        }
+        Ok(word(&self.block.as_ref()[at + 1..at + 1 + size]))
     }
 
     /// Whether an array holds exactly `bytes`.
@@ -186,11 +208,19 @@ impl<B: AsRef<[u8]>> Leaf<B> {
 
     /// The stored name without terminating zero; words (of a u64-keyed ZAP) in big-endian order.
     pub(crate) fn name(&self, entry: &EntryHead, int_size: u8) -> Result<Vec<u8>, Broken> {
-        let mut name = self.array(entry.name_chunk, usize::from(entry.name_ints) * usize::from(int_size))?;
-        if int_size == 1 && name.pop() != Some(0) {
+        let mut name = Vec::new();
+        self.name_into(entry, int_size, &mut name)?;
+        Ok(name)
+    }
+
+    /// The name in the place of what is in `out`.
+    pub(crate) fn name_into(&self, entry: &EntryHead, int_size: u8, out: &mut Vec<u8>) -> Result<(), Broken> {
+        out.clear();
+        self.array_into(entry.name_chunk, usize::from(entry.name_ints) * usize::from(int_size), out)?;
+        if int_size == 1 && out.pop() != Some(0) {
             return Err("zap leaf: a name without terminating zero");
         }
-        Ok(name)
+        Ok(())
     }
 
     pub(crate) fn value(&self, entry: &EntryHead) -> Result<Value, Broken> {
@@ -198,19 +228,20 @@ impl<B: AsRef<[u8]>> Leaf<B> {
         if !matches!(size, 1 | 2 | 4 | 8) {
             return Err("zap leaf: integer size is not 1, 2, 4 or 8");
         }
-        let word = |bytes: &[u8]| bytes.iter().fold(0, |v, &b| v << 8 | u64::from(b));
         if entry.value_ints == 1 {
-            // What a directory's entry has, and it lies in one chunk.
-            let at = self.chunk_at(entry.value_chunk);
-            if entry.value_chunk >= self.chunks || self.block.as_ref()[at] != ARRAY {
-                return Err(BAD_CHUNK);
-            }
-            let one = word(&self.block.as_ref()[at + 1..at + 1 + size]);
-            return Ok(Value { int_size: entry.int_size, ints: vec![one] });
+            return Ok(Value { int_size: entry.int_size, ints: vec![self.only(entry, size)?] });
         }
         let bytes = self.array(entry.value_chunk, usize::from(entry.value_ints) * size)?;
         let ints = bytes.chunks(size).map(word).collect();
         Ok(Value { int_size: entry.int_size, ints })
+    }
+
+    /// The value, without an allocation if it is what a directory's entry has.
+    pub(crate) fn stored(&self, entry: &EntryHead) -> Result<Stored, Broken> {
+        match (entry.int_size, entry.value_ints) {
+            (8, 1) => self.only(entry, 8).map(Stored::Word),
+            _ => self.value(entry).map(Stored::Value),
+        }
     }
 
     pub(crate) fn lookup(&self, query: &Query) -> Result<Option<EntryHead>, Broken> {

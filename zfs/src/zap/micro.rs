@@ -5,9 +5,10 @@
 //! ```
 
 use crate::ondisk::read_u64;
+use crate::zap::cursor::{Position, Seen, Stored};
 use crate::zap::hash::hash_name;
 use crate::zap::key::{Match, Query, Rules};
-use crate::zap::{Entry, Key, Value};
+use crate::zap::{Key, Value};
 use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
 
@@ -100,21 +101,21 @@ impl Index {
             .map(|(&(_, cd), &i)| (cd, i))
     }
 
-    /// The entries from a position on, in the order of hash and cd.
-    pub(crate) fn entries_from(
+    /// Gives up to `max` entries from a position on to `sink`, in the order of hash and cd; the position behind them, unless
+    /// there is nothing more.
+    pub(crate) fn visit_from(
         &self,
         micro: &Micro<'_>,
-        hash: u64,
-        cd: u32,
-        cookie: impl Fn(u64, u32) -> u64,
-    ) -> Vec<Entry> {
-        let from = ((hash >> 32) as u32, cd);
-        let entry = |(&(hash, cd), &i): (&(u32, u32), &u16)| Entry {
-            name: micro.name(usize::from(i)).to_vec(),
-            value: Value::words(&[micro.value(usize::from(i))]),
-            cookie: cookie(u64::from(hash) << 32, cd),
-        };
-        self.tree.range(from..).map(entry).collect()
+        (hash, cd): Position,
+        max: usize,
+        sink: &mut dyn FnMut(Seen<'_>),
+    ) -> Option<Position> {
+        let mut entries = self.tree.range(((hash >> 32) as u32, cd)..);
+        for (&(hash, cd), &i) in entries.by_ref().take(max) {
+            let (name, value) = (micro.name(usize::from(i)), Stored::Word(micro.value(usize::from(i))));
+            sink(Seen { name, value, at: (u64::from(hash) << 32, cd) });
+        }
+        entries.next().map(|(&(hash, cd), _)| (u64::from(hash) << 32, cd))
     }
 
     pub(crate) fn is_full(&self) -> bool {

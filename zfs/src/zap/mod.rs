@@ -481,6 +481,14 @@ pub fn iterate(zap: &Arc<Dnode>, cookie: u64) -> Iter {
     Iter::new(zap, cookie)
 }
 
+/// What [`visit`] gives an entry's name, the first integer of its value and the cookie behind it to. It answers whether it wants more.
+pub type Visitor<'a> = dyn FnMut(&[u8], u64, u64) -> Result<bool> + 'a;
+
+/// Gives the entries from `cookie` on to `sink`.
+pub fn visit(zap: &Arc<Dnode>, cookie: u64, sink: &mut Visitor<'_>) -> Result<()> {
+    cursor::visit(zap, cookie, sink)
+}
+
 /// All entries at once, in the order of hashes.
 pub fn entries(zap: &Arc<Dnode>) -> Result<Vec<Entry>> {
     iterate(zap, COOKIE_START).collect()

@@ -111,7 +111,7 @@ pub(super) fn make(
         bits |= flags::XATTR;
     }
     if birth.project.is_some() {
-        bits |= flags::PROJID | if is_dir { flags::PROJINHERIT } else { 0 };
+        bits |= flags::PROJID | if new.kind.bears_projinherit() { flags::PROJINHERIT } else { 0 };
     }
     bits = bits & !birth.flags.0 | birth.flags.1;
     let size = match new.kind {

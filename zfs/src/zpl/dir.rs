@@ -88,30 +88,26 @@ impl Filesystem {
         &self,
         dir: u64,
         cookie: u64,
-        sink: &mut dyn FnMut(DirEntry) -> Result<bool>,
+        sink: &mut dyn FnMut(DirEntry<&[u8]>) -> Result<bool>,
     ) -> Result<()> {
         let dir = self.directory(dir)?;
         let _entries = dir.entries.read();
         if cookie == zap::COOKIE_END {
             return Ok(());
         }
-        for entry in zap::iterate(&dir.dnode, cookie) {
-            let entry = entry?;
-            let dirent = Dirent::from_raw(entry.value.first());
+        zap::visit(&dir.dnode, cookie, &mut |name, value, cookie| {
+            let dirent = Dirent::from_raw(value);
             let kind = FileKind::from_dirent_type(dirent.kind);
-            if !sink(DirEntry { name: entry.name, object: dirent.object, kind, cookie: entry.cookie })? {
-                break;
-            }
-        }
-        Ok(())
+            sink(DirEntry { name, object: dirent.object, kind, cookie })
+        })
     }
 
     /// Up to `max` entries of a directory after `cookie` (0: from the start), without `.` and `..`; empty at the end.
     pub fn readdir(&self, dir: u64, cookie: u64, max: usize) -> Result<Vec<DirEntry>> {
         let mut found = Vec::new();
         if max > 0 {
-            self.visit_entries(dir, cookie, &mut |entry| {
-                found.push(entry);
+            self.visit_entries(dir, cookie, &mut |DirEntry { name, object, kind, cookie }| {
+                found.push(DirEntry { name: name.to_vec(), object, kind, cookie });
                 Ok(found.len() < max)
             })?;
         }

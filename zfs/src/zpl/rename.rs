@@ -10,7 +10,7 @@ use crate::dmu::Tx;
 use crate::error::{Error, Result};
 use crate::ondisk::sa::Zpl;
 use crate::ondisk::zil::{Create, Record};
-use crate::ondisk::znode::Dirent;
+use crate::ondisk::znode::{Dirent, flags};
 use crate::zap;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
@@ -122,8 +122,9 @@ impl Filesystem {
             self.check_flags(to_dir, protect::ENTRIES)?;
             self.check_flags(&target.file, protect::NAMES)?;
         }
-        // Files stay in their project (`zfs_rename`).
-        let project = to_dir.inherited_project();
+        // Files stay in their project (`zfs_rename`). In its own directory a file may have another: those made by OpenZFS 2.1
+        // that are neither regular files nor directories have none.
+        let project = to_dir.inherited_project().filter(|_| from_dir.object() != to_dir.object());
         if project.is_some_and(|project| project != source.file.owner().project) && !self.is_replaying() {
             return Err(Error::CrossDataset);
         }
@@ -237,9 +238,14 @@ impl Filesystem {
     /// A file is in another directory now.
     fn moved(&self, tx: &Tx, file: &Znode, dir: &Znode) -> Result<()> {
         let now = self.now();
+        // Within one project: what is made below a directory that comes here belongs to it.
+        let inherits = dir.inherited_project().is_some() && file.kind().bears_projinherit();
         file.update(&self.sa, tx, |a| {
             a.set_word(Zpl::Parent, dir.object());
             a.set_time(Zpl::Ctime, now);
+            if inherits {
+                a.set_word(Zpl::Flags, a.word(Zpl::Flags) | flags::PROJINHERIT);
+            }
         })
     }
 

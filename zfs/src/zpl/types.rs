@@ -27,6 +27,12 @@ pub enum FileKind {
 pub const MODE_KIND: u32 = 0o170_000;
 
 impl FileKind {
+    /// Whether such a file bears the flag `ZFS_PROJINHERIT` (P of `lsattr`); its project it has in any case.
+    #[must_use]
+    pub(super) fn bears_projinherit(self) -> bool {
+        matches!(self, FileKind::Regular | FileKind::Directory)
+    }
+
     /// The kind as it stands in a mode (`S_IFREG`, …).
     #[must_use]
     pub fn mode_bits(self) -> u32 {
@@ -183,11 +189,11 @@ impl New {
     }
 }
 
-/// An entry of a directory.
+/// An entry of a directory, with a name of its own or one that is borrowed.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct DirEntry {
+pub struct DirEntry<Name = Vec<u8>> {
     /// Its name: any bytes but `/` and NUL.
-    pub name: Vec<u8>,
+    pub name: Name,
     /// Object number.
     pub object: u64,
     /// What it is, where the directory knows (very old pools do not).
