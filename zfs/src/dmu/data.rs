@@ -49,7 +49,7 @@ impl Dnode {
             let len = (out.len() as u64).min(end - offset) as usize;
             let out = &mut out[..len];
             // What is dirty is copied now, what is on disk is noted.
-            let mut on_disk = Vec::new();
+            let (mut on_disk, mut cloned) = (Vec::new(), Vec::new());
             for (blkid, from, to, in_block) in pieces(offset, len, block_size) {
                 match state.source(blkid) {
                     Source::Dirty(buf) => {
@@ -57,6 +57,7 @@ impl Dnode {
                         out[from..to].copy_from_slice(&buf.as_slice()[in_block..in_block + size]);
                     }
                     Source::Zero => out[from..to].fill(0),
+                    Source::Cloned(bp) => cloned.push(((blkid, from, to, in_block), bp)),
                     Source::Disk => on_disk.push((blkid, from, to, in_block)),
                 }
             }
@@ -66,7 +67,8 @@ impl Dnode {
             let tree = self.tree(&state);
             drop(state);
             self.prefetch_ranges(&ahead, block_size);
-            match self.read_pieces(&tree, &on_disk, out) {
+            let read = self.read_pieces(&tree, &on_disk, out);
+            match read.and_then(|()| self.read_cloned(&tree, &cloned, out)) {
                 Ok(()) => return Ok(len),
                 // Blocks of an old tree may have been reused while we read: only a tree that still stands is corrupt.
                 Err(error) if self.tree(&self.state.lock()) == tree => return Err(error),
@@ -75,20 +77,9 @@ impl Dnode {
         }
     }
 
-    fn read_pieces(&self, tree: &Tree, pieces: &[(u64, usize, usize, usize)], out: &mut [u8]) -> Result<()> {
+    fn read_pieces(&self, tree: &Tree, pieces: &[Piece], out: &mut [u8]) -> Result<()> {
         let zio = &self.core.zio;
-        let mut place = |piece: &(u64, usize, usize, usize), block: Option<Bytes>| {
-            let &(blkid, from, to, in_block) = piece;
-            match block {
-                None => out[from..to].fill(0),
-                Some(block) => {
-                    let part = block.get(in_block..in_block + (to - from));
-                    let rule = "data block of another size than its dnode says";
-                    out[from..to].copy_from_slice(part.ok_or(Error::corrupt(rule, tree.bookmark(0, blkid)))?);
-                }
-            }
-            Ok::<(), Error>(())
-        };
+        let mut place = |piece: &Piece, block: Option<Bytes>| place_piece(tree, piece, block, out);
         match pieces {
             [] => Ok(()),
             [piece] => {
@@ -115,6 +106,18 @@ impl Dnode {
         }
     }
 
+    /// Pieces of blocks whose pointers are known.
+    fn read_cloned(&self, tree: &Tree, pieces: &[(Piece, Blkptr)], out: &mut [u8]) -> Result<()> {
+        if pieces.is_empty() {
+            return Ok(());
+        }
+        let wants: Vec<_> = pieces.iter().map(|(piece, bp)| (*bp, tree.bookmark(0, piece.0))).collect();
+        for ((piece, _), block) in pieces.iter().zip(self.core.zio.read_many(&wants)) {
+            place_piece(tree, piece, Some(block?), out)?;
+        }
+        Ok(())
+    }
+
     /// The whole block, `block_size` bytes; past the end it is zeros. Shared with the cache, not copied.
     pub fn read_block(&self, blkid: u64) -> Result<Bytes> {
         self.read_block_until(blkid, u64::MAX)
@@ -123,22 +126,23 @@ impl Dnode {
     /// The same as changes up to the txg `until` left it.
     fn read_block_until(&self, blkid: u64, until: u64) -> Result<Bytes> {
         loop {
-            let (tree, size, ahead) = {
+            let (tree, size, cloned, ahead) = {
                 let mut state = self.state.lock();
                 if state.freed {
                     return Err(Error::NotFound);
                 }
                 let size = state.block_size as usize;
-                match state.source_until(blkid, until) {
+                let cloned = match state.source_until(blkid, until) {
                     Source::Dirty(buf) => return Ok(buf.share()),
                     Source::Zero => return Ok(zeros(size)),
-                    Source::Disk => {}
-                }
+                    Source::Cloned(bp) => Some(bp),
+                    Source::Disk => None,
+                };
                 let ahead = read_ahead(&mut state, blkid.saturating_mul(size as u64), size as u64);
-                (self.tree(&state), size, ahead)
+                (self.tree(&state), size, cloned, ahead)
             };
             self.prefetch_ranges(&ahead, size as u64);
-            match self.read_disk_block(&tree, blkid, size) {
+            match self.read_disk_block(&tree, blkid, size, cloned) {
                 Ok(block) => return Ok(block),
                 Err(error) if self.tree(&self.state.lock()) == tree => return Err(error),
                 Err(_) => {}
@@ -146,8 +150,12 @@ impl Dnode {
         }
     }
 
-    fn read_disk_block(&self, tree: &Tree, blkid: u64, size: usize) -> Result<Bytes> {
-        let bp = tree.lookup(&self.core.zio, 0, blkid)?;
+    /// A block on disk: where the tree says, or elsewhere.
+    fn read_disk_block(&self, tree: &Tree, blkid: u64, size: usize, at: Option<Blkptr>) -> Result<Bytes> {
+        let bp = match at {
+            Some(bp) => bp,
+            None => tree.lookup(&self.core.zio, 0, blkid)?,
+        };
         if bp.is_hole() {
             return Ok(zeros(size));
         }
@@ -259,6 +267,7 @@ impl Dnode {
         let maxblkid = state.maxblkid.max(blkid);
         let slot = self.slot(state, tx)?;
         slot.maxblkid = Some(maxblkid);
+        slot.drop_clones(blkid..blkid + 1);
         let new = slot.blocks.insert(blkid, buf).is_none();
         for newer in state.newer_than(tx.txg()) {
             newer.maxblkid = newer.maxblkid.map(|max| max.max(blkid));
@@ -281,7 +290,7 @@ impl Dnode {
             let dirty = match state.source_until(blkid, until) {
                 Source::Dirty(buf) => Some(buf.as_slice().to_vec()),
                 Source::Zero => Some(vec![0; size]),
-                Source::Disk => None,
+                Source::Cloned(_) | Source::Disk => None,
             };
             let seq = state.seq;
             let on_disk = read.take().filter(|(at, _)| *at == seq).map(|(_, data)| data.to_vec());
@@ -384,6 +393,7 @@ impl Dnode {
         let slot = self.slot(&mut state, tx)?;
         let mut behind = slot.blocks.split_off(&first);
         slot.blocks.append(&mut behind.split_off(&last));
+        slot.drop_clones(first..last);
         slot.freed.insert(first, last);
         slot.maxblkid = Some(maxblkid);
         state.maxblkid = maxblkid;
@@ -408,7 +418,7 @@ impl Dnode {
         let tree = {
             let mut state = self.state.lock();
             match state.source(blkid) {
-                Source::Dirty(_) => return Ok(false),
+                Source::Dirty(_) | Source::Cloned(_) => return Ok(false),
                 Source::Zero => return Ok(true),
                 Source::Disk => self.tree(&state),
             }
@@ -443,7 +453,7 @@ impl Dnode {
                 let next = if hole { state.next_freed(blkid) } else { state.next_dirty(blkid) };
                 let jump = next.unwrap_or(u64::MAX);
                 match state.source(blkid) {
-                    Source::Dirty(_) => (true, false, blkid + 1),
+                    Source::Dirty(_) | Source::Cloned(_) => (true, false, blkid + 1),
                     Source::Zero => (false, true, jump.min(state.end_of_zeros(blkid))),
                     Source::Disk => (false, false, jump),
                 }
@@ -476,7 +486,7 @@ fn end_of_object(state: &State) -> u64 {
     state.maxblkid.saturating_add(1).saturating_mul(u64::from(state.block_size))
 }
 
-fn check_blkid(state: &State, blkid: u64) -> Result<()> {
+pub(super) fn check_blkid(state: &State, blkid: u64) -> Result<()> {
     if blkid > 0 && !state.block_size.is_power_of_two() {
         return Err(Error::Invalid("an object of several blocks has a power of two as its block size"));
     }
@@ -496,8 +506,25 @@ fn read_ahead(state: &mut State, offset: u64, len: u64) -> Vec<Range<u64>> {
     ahead
 }
 
-/// The parts of a range of bytes in blocks: block id, from and to in the range, offset in the block.
-fn pieces(offset: u64, len: usize, block_size: u64) -> impl Iterator<Item = (u64, usize, usize, usize)> {
+/// Copies a piece out of its block, which is a hole if there is none.
+fn place_piece(tree: &Tree, piece: &Piece, block: Option<Bytes>, out: &mut [u8]) -> Result<()> {
+    let &(blkid, from, to, in_block) = piece;
+    match block {
+        None => out[from..to].fill(0),
+        Some(block) => {
+            let part = block.get(in_block..in_block + (to - from));
+            let rule = "data block of another size than its dnode says";
+            out[from..to].copy_from_slice(part.ok_or(Error::corrupt(rule, tree.bookmark(0, blkid)))?);
+        }
+    }
+    Ok(())
+}
+
+/// A part of a range of bytes: block id, from and to in the range, offset in the block.
+type Piece = (u64, usize, usize, usize);
+
+/// The parts of a range of bytes in blocks.
+fn pieces(offset: u64, len: usize, block_size: u64) -> impl Iterator<Item = Piece> {
     let mut from = 0;
     core::iter::from_fn(move || {
         if from >= len {

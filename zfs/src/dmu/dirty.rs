@@ -4,12 +4,14 @@ use crate::dmu::place::Placed;
 use crate::dmu::range_set::RangeSet;
 use crate::dmu::tx::{TXG_SIZE, slot_of};
 use crate::dmu::zfetch::Zfetch;
+use crate::ondisk::blkptr::Blkptr;
 use crate::ondisk::dnode::DnodePhys;
 use crate::ondisk::object_type::ObjectType;
 use alloc::boxed::Box;
 use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
 use bytes::Bytes;
+use core::ops::Range;
 
 /// A dirty block: owned as long as only writers touch it, shared once a reader or the sync has it.
 pub(crate) enum Buf {
@@ -58,7 +60,9 @@ pub(crate) struct Slot {
     pub(crate) blocks: BTreeMap<u64, Buf>,
     /// Those of `blocks` that are on disk already.
     pub(crate) placed: Placed,
-    /// Blocks that were freed; what `blocks` holds was written after.
+    /// Blocks that are to be where others are ([`Dnode::clone_blocks`](crate::dmu::Dnode::clone_blocks)): none of `blocks`.
+    pub(crate) cloned: BTreeMap<u64, Blkptr>,
+    /// Blocks that were freed; what `blocks` and `cloned` hold came after.
     pub(crate) freed: RangeSet,
     pub(crate) bonus: Option<(ObjectType, Bytes)>,
     /// A new spill block, or its removal.
@@ -73,9 +77,24 @@ pub(crate) struct Slot {
     pub(crate) free: bool,
 }
 
+impl Slot {
+    /// What was cloned to these blocks is not needed there any more: its references are given back when the txg is synced.
+    pub(crate) fn drop_clones(&mut self, ids: Range<u64>) {
+        if self.cloned.is_empty() {
+            return;
+        }
+        let dropped: Vec<u64> = self.cloned.range(ids).map(|(&id, _)| id).collect();
+        for bp in dropped.iter().filter_map(|id| self.cloned.remove(id)).filter(Blkptr::is_stored) {
+            self.placed.give_up(bp);
+        }
+    }
+}
+
 /// Where the newest content of a block is.
 pub(crate) enum Source<'a> {
     Dirty(&'a mut Buf),
+    /// On disk, as a block of another object, too.
+    Cloned(Blkptr),
     Zero,
     Disk,
 }
@@ -176,6 +195,9 @@ impl State {
                 found = Some((slot_of(slot.txg), true));
                 break;
             }
+            if let Some(bp) = slot.cloned.get(&blkid) {
+                return if bp.is_hole() { Source::Zero } else { Source::Cloned(*bp) };
+            }
             if slot.freed.contains(blkid) {
                 found = Some((0, false));
                 break;
@@ -201,19 +223,32 @@ impl State {
         self.dirty_spill().map_or(self.phys.spill.is_some(), Option::is_some)
     }
 
-    /// The first dirty block from `from` on that no newer slot freed: a candidate for data.
+    /// The first block from `from` on that is dirty or cloned and that no newer slot freed: a candidate for data.
     pub(crate) fn next_dirty(&self, from: u64) -> Option<u64> {
-        self.newest_first().filter_map(|s| s.blocks.range(from..).next().map(|(&id, _)| id)).min()
+        let first = |s: &Slot| {
+            let block = s.blocks.range(from..).next().map(|(&id, _)| id);
+            let clone = s.cloned.range(from..).next().map(|(&id, _)| id);
+            block.into_iter().chain(clone).min()
+        };
+        self.newest_first().filter_map(first).min()
     }
 
     /// Where the freed range that makes `blkid` zeros ends; `u64::MAX` if it lies behind the tree on disk.
     pub(crate) fn end_of_zeros(&self, blkid: u64) -> u64 {
-        self.newest_first().find_map(|s| s.freed.range_of(blkid)).map_or(u64::MAX, |(_, end)| end)
+        let end = |s: &Slot| match s.cloned.contains_key(&blkid) {
+            true => Some(blkid + 1),
+            false => s.freed.range_of(blkid).map(|(_, end)| end),
+        };
+        self.newest_first().find_map(end).unwrap_or(u64::MAX)
     }
 
-    /// The first block from `from` on that some slot freed.
+    /// The first block from `from` on that some slot freed or made a hole.
     pub(crate) fn next_freed(&self, from: u64) -> Option<u64> {
-        self.newest_first().filter_map(|s| s.freed.next_from(from)).min()
+        let first = |s: &Slot| {
+            let hole = s.cloned.range(from..).find(|(_, bp)| bp.is_hole()).map(|(&id, _)| id);
+            s.freed.next_from(from).into_iter().chain(hole).min()
+        };
+        self.newest_first().filter_map(first).min()
     }
 }
 

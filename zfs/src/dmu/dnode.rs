@@ -296,12 +296,13 @@ impl Dnode {
                 let old = match state.source(0) {
                     Source::Dirty(buf) => Some(buf.share()),
                     Source::Zero => None,
-                    Source::Disk => {
+                    source => {
+                        let cloned = matches!(source, Source::Cloned(_));
                         let tree = self.tree(&state);
                         let seq = state.seq;
                         drop(state);
-                        let bp = tree.lookup(&self.core.zio, 0, 0)?;
-                        let old = if bp.is_hole() { None } else { Some(self.read_block(0)?) };
+                        let there = cloned || !tree.lookup(&self.core.zio, 0, 0)?.is_hole();
+                        let old = if there { Some(self.read_block(0)?) } else { None };
                         state = self.state.lock();
                         if state.seq != seq {
                             continue;
@@ -324,6 +325,7 @@ impl Dnode {
             }
             let slot = self.slot(&mut state, tx)?;
             slot.block_size = Some(block_size);
+            slot.drop_clones(0..1);
             if let Some(block) = resized {
                 let before = slot.blocks.insert(0, crate::dmu::dirty::Buf::Owned(block));
                 // Growing a dirty block step by step counts once.
@@ -358,6 +360,7 @@ impl Dnode {
         let slot = self.slot(&mut state, tx)?;
         slot.free = true;
         slot.blocks.clear();
+        slot.drop_clones(0..u64::MAX);
         state.freed = true;
         state.seq += 1;
         Ok(())

@@ -15,6 +15,7 @@
 //! `Dnode::zap` and `Objset::alloc` is held across I/O.
 
 mod accounting;
+mod clone;
 mod data;
 mod dirty;
 pub mod dnode;

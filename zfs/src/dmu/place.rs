@@ -48,6 +48,11 @@ impl Placed {
         self.current.get(&blkid).filter(|(bytes, _)| same(Some(buf), bytes)).map(|(_, bp)| *bp)
     }
 
+    /// A block that nothing will come to refer to.
+    pub(crate) fn give_up(&mut self, bp: Blkptr) {
+        self.unused.push(bp);
+    }
+
     fn insert(&mut self, blkid: u64, bytes: Bytes, bp: Blkptr) {
         if let Some((_, old)) = self.current.insert(blkid, (bytes, bp)) {
             self.unused.push(old);

@@ -109,6 +109,10 @@ impl Sync<'_> {
                     self.issue(nodes, &mut batch)?;
                 }
             }
+            for (blkid, bp) in core::mem::take(&mut nodes[i].cloned) {
+                let bp = if bp.is_hole() { nodes[i].hole(self, 0) } else { bp };
+                nodes[i].install(self, Place::Block { level: 0, blkid }, bp, None)?;
+            }
             if let Some(data) = nodes[i].spill.take() {
                 let write = self.spill_write(&nodes[i], data)?;
                 batch.push(i, Place::Spill, write);

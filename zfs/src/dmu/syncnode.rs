@@ -27,6 +27,8 @@ pub(crate) struct SyncNode {
     pub(crate) blocks: Vec<(u64, Bytes)>,
     /// Where those of them are that were written before.
     pub(crate) placed: BTreeMap<u64, Blkptr>,
+    /// Blocks that come to be where others are, ids ascending: none of `blocks`.
+    pub(crate) cloned: Vec<(u64, Blkptr)>,
     /// The spill block to write.
     pub(crate) spill: Option<Bytes>,
     /// The object is freed: its slots become zeros.
@@ -40,6 +42,7 @@ pub(crate) struct SyncNode {
 struct Changes {
     blocks: Vec<(u64, Bytes)>,
     placed: BTreeMap<u64, Blkptr>,
+    cloned: Vec<(u64, Blkptr)>,
     unused: Vec<Blkptr>,
     freed: Vec<(u64, u64)>,
     spill: Option<Option<Bytes>>,
@@ -67,6 +70,7 @@ impl Changes {
         Changes {
             placed,
             unused,
+            cloned: slot.cloned.iter().map(|(&id, bp)| (id, *bp)).collect(),
             blocks: slot.blocks.iter_mut().map(|(&id, buf)| (id, buf.share())).collect(),
             freed: slot.freed.iter().collect(),
             spill: slot.spill.clone(),
@@ -94,6 +98,7 @@ impl SyncNode {
             phys,
             blocks: changes.blocks,
             placed: changes.placed,
+            cloned: changes.cloned,
             spill: None,
             free: changes.free,
             indirects: BTreeMap::new(),
@@ -128,7 +133,7 @@ impl SyncNode {
             }
             None => {}
         }
-        let last = node.blocks.last().map_or(0, |b| b.0);
+        let last = node.blocks.last().map_or(0, |b| b.0).max(node.cloned.last().map_or(0, |b| b.0));
         node.phys.maxblkid = node.phys.maxblkid.max(last);
         node.grow(sync)?;
         node.load_for_blocks(sync)?;
@@ -281,14 +286,18 @@ impl SyncNode {
         block
     }
 
-    /// Loads all indirect blocks above the blocks to write, level by level from the top, each level's reads together.
+    /// Loads all indirect blocks above the blocks to write or to clone, level by level from the top, each level's reads together.
     fn load_for_blocks(&mut self, sync: &Sync<'_>) -> Result<()> {
         let shift = self.phys.epb_shift();
+        let mut changed: Vec<u64> = self.blocks.iter().map(|b| b.0).collect();
+        if !self.cloned.is_empty() {
+            changed.extend(self.cloned.iter().map(|b| b.0));
+            changed.sort_unstable();
+        }
         for level in (1..self.phys.nlevels).rev() {
-            let mut ids: Vec<u64> = self
-                .blocks
+            let mut ids: Vec<u64> = changed
                 .iter()
-                .map(|b| b.0.checked_shr(shift * u32::from(level)).unwrap_or(0))
+                .map(|id| id.checked_shr(shift * u32::from(level)).unwrap_or(0))
                 .filter(|&id| !self.indirects.contains_key(&(level, id)))
                 .collect();
             ids.dedup();

@@ -22,6 +22,8 @@ pub(crate) struct Space {
     used: BTreeMap<u64, u64>,
     /// Freed extents by the txg that freed them.
     deferred: Vec<(u64, Dva)>,
+    /// How many more references than one there are to a block, by offset: of those that were cloned.
+    shared: BTreeMap<u64, u64>,
     cursor: u64,
 }
 
@@ -59,6 +61,11 @@ impl TestSpace {
         assert_eq!(space.used.remove(&dva.offset), Some(dva.asize), "freed what was not in use: {dva:?}");
     }
 
+    /// Counts one more reference to a block.
+    pub(crate) fn refer(&self, bp: &Blkptr) {
+        *self.space.lock().shared.entry(bp.dva(0).offset).or_default() += u64::from(bp.is_stored());
+    }
+
     pub(crate) fn used(&self) -> u64 {
         let space = self.space.lock();
         space.used.values().sum::<u64>() - space.deferred.iter().map(|(_, d)| d.asize).sum::<u64>()
@@ -94,6 +101,10 @@ impl BlockOwner for TestSpace {
         assert!(!bp.is_hole());
         let txg = *self.txg.lock();
         let mut space = self.space.lock();
+        if let Some(more) = space.shared.get_mut(&bp.dva(0).offset).filter(|more| **more > 0) {
+            *more -= 1;
+            return;
+        }
         for dva in bp.dvas() {
             assert!(!space.deferred.iter().any(|(_, d)| d.offset == dva.offset), "killed twice: {bp:?}");
             space.deferred.push((txg, dva));
@@ -200,11 +211,13 @@ impl TestPool {
 
     /// What the tree refers to is exactly what is in use, and every block reads well from the disk.
     pub(crate) fn check(&self, objsets: &[&Arc<Objset>]) {
-        struct Blocks<'a>(BTreeMap<u64, u64>, &'a Zio, u64);
+        struct Blocks<'a>(BTreeMap<u64, u64>, &'a Zio, u64, BTreeMap<u64, u64>);
         impl Traverse for Blocks<'_> {
             fn block(&mut self, bp: &Blkptr, at: &Bookmark) -> Result<Visit> {
                 for dva in bp.dvas() {
-                    assert!(self.0.insert(dva.offset, dva.asize).is_none(), "two blocks at {dva:?}");
+                    if self.0.insert(dva.offset, dva.asize).is_some() {
+                        *self.3.entry(dva.offset).or_default() += 1;
+                    }
                 }
                 self.1.verify(bp, *at)?;
                 if at.level == 0 && bp.object_type() == 10 {
@@ -214,7 +227,7 @@ impl TestPool {
             }
         }
         let zio = self.fresh_zio();
-        let mut blocks = Blocks(BTreeMap::new(), &zio, 0);
+        let mut blocks = Blocks(BTreeMap::new(), &zio, 0, BTreeMap::new());
         for objset in objsets {
             blocks.2 = 0;
             traverse(&zio, objset.id(), &objset.root(), 0, &mut blocks).unwrap();
@@ -226,6 +239,8 @@ impl TestPool {
             used.remove(&dva.offset);
         }
         assert_eq!(blocks.0, used, "leaked or lost blocks");
+        let shared = space.shared.iter().filter(|(_, more)| **more > 0).map(|(at, more)| (*at, *more));
+        assert_eq!(blocks.3, shared.collect(), "blocks met more than once, by how often");
     }
 }
 

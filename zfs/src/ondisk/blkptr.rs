@@ -418,6 +418,22 @@ impl Blkptr {
         }
     }
 
+    /// The same block as another txg refers to it: that txg is its birth, when it was written is its physical one (`BP_SET_BIRTH`).
+    pub fn reborn(mut self, txg: u64) -> Self {
+        let written = self.physical_birth();
+        self.set_birth(txg);
+        if !self.is_embedded() && written != txg {
+            self.words[PHYS_BIRTH] = written;
+        }
+        self
+    }
+
+    /// Whether it leads to a block on a device: no hole, and not embedded.
+    #[must_use]
+    pub fn is_stored(&self) -> bool {
+        !self.is_hole() && !self.is_embedded()
+    }
+
     /// Non-hole blocks below it: 1 at level 0 of data, used dnodes below a meta-dnode (`BP_GET_FILL`).
     #[must_use]
     pub fn fill(&self) -> u64 {
