@@ -374,7 +374,7 @@ pub const FEATURES: &[Feature] = &[
         "block_cloning",
         "Blocks shared by a reference table.",
         READ_ONLY | LATER,
-        Support::Read,
+        Support::Write,
         &[],
     ),
     feature(
@@ -382,7 +382,7 @@ pub const FEATURES: &[Feature] = &[
         "block_cloning_endian",
         "The block reference table has a fixed byte order.",
         READ_ONLY | LATER,
-        Support::Read,
+        Support::Write,
         &[],
     ),
     feature(

@@ -9,6 +9,7 @@
 pub mod acl;
 pub mod blkptr;
 pub mod bookmark;
+pub mod brt;
 pub mod crypt;
 pub mod ddt;
 pub mod dnode;

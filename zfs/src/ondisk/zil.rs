@@ -28,6 +28,11 @@ pub const RECORD_HEADER_SIZE: usize = 32;
 /// Size of a write record without data, in bytes (`lr_write_t`).
 pub const WRITE_RECORD_SIZE: usize = RECORD_HEADER_SIZE + 32 + BLKPTR_SIZE;
 
+/// Size of a clone record without its pointers, in bytes (`lr_clone_range_t`).
+pub const CLONE_RECORD_SIZE: usize = RECORD_HEADER_SIZE + 40;
+/// How many blocks one record can clone: it must fit into a block of the log.
+pub const CLONE_BLOCKS_MAX: usize = (MAX_BLOCK_SIZE as usize - CHAIN_SIZE - CLONE_RECORD_SIZE) / BLKPTR_SIZE;
+
 /// The chain holds records that have to be replayed (`ZIL_REPLAY_NEEDED`).
 pub const REPLAY_NEEDED: u64 = 1;
 /// [`Header::claim_lr_seq`] counts (`ZIL_CLAIM_LR_SEQ_VALID`).
@@ -387,6 +392,19 @@ pub enum Record {
         /// The list.
         acl: LoggedAcl,
     },
+    /// Blocks of a file became the same as others (`lr_clone_range_t`).
+    CloneRange {
+        /// The file.
+        object: u64,
+        /// From this byte, a multiple of the block size.
+        offset: u64,
+        /// So many bytes: all of the blocks, but for the last at the end of the file.
+        len: u64,
+        /// The block size of both files.
+        block_size: u64,
+        /// Where the blocks are.
+        bps: Vec<Blkptr>,
+    },
     /// A kind that this engine does not know or replay.
     Other(u64),
 }
@@ -528,6 +546,13 @@ impl Record {
                 let acl = LoggedAcl { count: word(1)?, aces: aces.to_vec(), flags: word(5)? };
                 Record::Acl { object: word(0)?, acl }
             }
+            CLONE_RANGE => Record::CloneRange {
+                object: word(0)?,
+                offset: word(1)?,
+                len: word(2)?,
+                block_size: word(3)?,
+                bps: clone_pointers(record)?,
+            },
             other => Record::Other(other),
         })
     }
@@ -562,6 +587,7 @@ impl Record {
             Record::SetAttr(_) => kind::SETATTR,
             Record::SetSaXattr { .. } => kind::SETSAXATTR,
             Record::Acl { .. } => kind::ACL,
+            Record::CloneRange { .. } => kind::CLONE_RANGE,
             Record::Other(kind) => *kind,
         }
     }
@@ -644,10 +670,23 @@ impl Record {
                 out.words(&[*object, acl.count, 0, 0, acl.aces.len() as u64, acl.flags]);
                 out.bytes(&acl.aces);
             }
+            Record::CloneRange { object, offset, len, block_size, bps } => {
+                out.words(&[*object, *offset, *len, *block_size, bps.len() as u64]);
+                bps.iter().for_each(|bp| out.bytes(&bp.to_bytes()));
+            }
             Record::Other(_) => {}
         }
         out.finish()
     }
+}
+
+/// The blocks that a clone record refers to: of an encrypted log, too, whose other fields cannot be read without its key.
+pub fn clone_pointers(record: &[u8]) -> Result<Vec<Blkptr>> {
+    let short = || Error::corrupt("log record: shorter than its fields", None);
+    let count = u64_at(record, CLONE_RECORD_SIZE - 8).ok_or_else(short)?;
+    let pointers = after(record, CLONE_RECORD_SIZE)?.as_chunks::<BLKPTR_SIZE>().0;
+    let pointers = usize::try_from(count).ok().and_then(|count| pointers.get(..count)).ok_or_else(short)?;
+    Ok(pointers.iter().map(Blkptr::from_bytes).collect())
 }
 
 fn parse_rename(tx: u64, body: &[u8]) -> Result<Record> {
@@ -810,6 +849,11 @@ mod tests {
         round_trip(&Record::SetSaXattr { object: 1, name: b"user.a".to_vec(), value: Some(b"v".to_vec()) });
         round_trip(&Record::SetSaXattr { object: 1, name: b"user.a".to_vec(), value: None });
         round_trip(&Record::Acl { object: 1, acl });
+        let clone = |bps| Record::CloneRange { object: 1, offset: 4096, len: 5000, block_size: 4096, bps };
+        round_trip(&clone(alloc::vec![bp, Blkptr::HOLE]));
+        round_trip(&clone(Vec::new()));
+        assert_eq!(clone(alloc::vec![bp; 1022]).emit().len(), 130_888);
+        assert_eq!(CLONE_BLOCKS_MAX, 1022);
     }
 
     #[test]

@@ -70,7 +70,7 @@ struct Inner {
 impl Checkpoint {
     /// Whether the checkpoint refers to a block.
     pub(super) fn keeps(&self, bp: &Blkptr) -> bool {
-        bp.birth() <= self.inner.lock().txg
+        bp.physical_birth() <= self.inner.lock().txg
     }
 
     /// Takes over an extent that the pool has no more use for.

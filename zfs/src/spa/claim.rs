@@ -27,16 +27,26 @@ impl Core {
         spa.txgs.request_sync();
         let Some(quiesced) = spa.txgs.quiesce() else { return Err(Error::Busy) };
         let tx = Tx::syncing(&spa.txgs, quiesced.txg);
+        let synced = spa.state.lock().uberblock.txg;
         let mut claimed = 0u64;
         for objset in heads {
             if to_checkpoint && ZilHeader::from_bytes(&objset.zil_header()).claim_txg == 0 {
                 objset.set_zil_header(&tx, [0; ZIL_HEADER_SIZE]);
                 continue;
             }
-            zil::claim(&objset, &tx, quiesced.txg, &mut |bp| {
-                for dva in bp.dvas() {
-                    spa.space.claim(quiesced.txg, &dva)?;
-                    claimed += 1;
+            zil::claim(&objset, &tx, (synced, quiesced.txg), &mut |wanted| {
+                match wanted {
+                    zil::Claim::Block(bp) => {
+                        for dva in bp.dvas() {
+                            spa.space.claim(quiesced.txg, &dva)?;
+                            claimed += 1;
+                        }
+                    }
+                    zil::Claim::References(_) if !spa.clones_blocks() => {
+                        let what = "an intent log with clones in a pool without feature block_cloning";
+                        return Err(Error::unsupported(what));
+                    }
+                    zil::Claim::References(bps) => spa.refer(&tx, bps),
                 }
                 Ok(())
             })?;

@@ -2,6 +2,7 @@
 //!
 //! [`Spa`] is the part that the dataset layer refers to, [`Core`] is both together: what a [`super::Pool`] and its sync thread share.
 
+use super::brt::Brt;
 use super::checkpoint::Checkpoint;
 use super::config::Config;
 use super::devices::Guard;
@@ -76,6 +77,8 @@ pub(crate) struct Spa {
     /// The last scrub or resilver, and the one that goes on.
     pub(super) scan: Scan,
     pub(super) checkpoint: Checkpoint,
+    /// References to cloned blocks.
+    pub(super) brt: Brt,
     /// The dirty time logs of the leaves as they are on disk.
     pub(super) dtls: Dtls,
     /// Somebody changes what the pool is made of.
@@ -157,6 +160,7 @@ impl Spa {
             state: Mutex::new(state),
             scan: Scan::default(),
             checkpoint: Checkpoint::default(),
+            brt: Brt::default(),
             dtls: Dtls::default(),
             changing_devices: AtomicBool::new(false),
             initializing: AtomicBool::new(false),
@@ -206,9 +210,21 @@ impl Spa {
         Ok(())
     }
 
+    /// Space that may be allocated in all, in bytes, by those who may use that much of the slop space.
+    fn size_without(&self, slop: Slop) -> u64 {
+        let space = self.slop_space();
+        let kept = match slop {
+            Slop::Normal => space,
+            Slop::Reserved => space >> 1,
+            Slop::ExtraReserved => space >> 2,
+            Slop::None => 0,
+        };
+        self.space.size().saturating_sub(kept)
+    }
+
     /// Whether the pool has room for an operation that may use that much of the slop space.
     pub(super) fn check_slop(&self, slop: Slop) -> Result<()> {
-        if self.space.allocated() > self.adjusted_size(slop) { Err(Error::NoSpace) } else { Ok(()) }
+        if self.space.allocated() > self.size_without(slop) { Err(Error::NoSpace) } else { Ok(()) }
     }
 
     /// Runs a task in the sync thread and waits until its txg is on disk.
@@ -257,14 +273,8 @@ impl SpaHost for Spa {
     }
 
     fn adjusted_size(&self, check: Slop) -> u64 {
-        let slop = self.slop_space();
-        let kept = match check {
-            Slop::Normal => slop,
-            Slop::Reserved => slop >> 1,
-            Slop::ExtraReserved => slop >> 2,
-            Slop::None => 0,
-        };
-        self.space.size().saturating_sub(kept)
+        // Datasets pay for each reference to a cloned block as if it were a block of its own.
+        self.size_without(check).saturating_add(self.brt.saved())
     }
 
     fn sync_task(&self, slop: Slop, task: SyncTask) -> Result<()> {
@@ -331,7 +341,7 @@ impl SpaceCheck for PoolCheck {
         if spa.read_only {
             return Err(Error::ReadOnly);
         }
-        let limit = spa.adjusted_size(if net_free { Slop::ExtraReserved } else { Slop::Normal });
+        let limit = spa.size_without(if net_free { Slop::ExtraReserved } else { Slop::Normal });
         let wanted = spa.space.allocated().saturating_add(pending).saturating_add(reserve);
         if wanted > limit { Err(Error::NoSpace) } else { Ok(()) }
     }

@@ -1,5 +1,5 @@
-//! Dedup tables in the MOS: a freed block that was deduplicated loses a reference, and its space with the last one.
-//! Source: `module/zfs/ddt.c`, `zio_ddt_free`.
+//! Dedup tables in the MOS: a freed block that was deduplicated loses a reference, and its space with the last one; one that is cloned
+//! gets one. Source: `module/zfs/ddt.c`, `zio_ddt_free`, `ddt_addref`.
 //!
 //! # Invariants
 //! - An entry is in the table of its class: `unique` with one reference, `duplicate` with more.
@@ -42,20 +42,41 @@ struct Found {
 }
 
 impl Spa {
+    /// Adds references to a deduplicated block. False if no table knows it. Syncing context.
+    pub(super) fn ddt_refer(&self, tx: &Tx, bp: &Blkptr, count: u64) -> Result<bool> {
+        let checksum = Checksum::from_raw(bp.checksum_type())?;
+        let key = key_of(bp);
+        let Some(mut found) = self.ddt_find(checksum, &key)? else { return Ok(false) };
+        let Some(index) = found.entry.places.iter().position(|p| p.is_of(bp)) else { return Ok(false) };
+        self.ddt_count(tx, &found.name, &key, &found.entry, false)?;
+        let place = &mut found.entry.places[index];
+        let too_many = Error::corrupt("dedup table: more references than can be counted", None);
+        place.references = place.references.checked_add(count).ok_or(too_many)?;
+        self.ddt_store(tx, checksum, &key, found)?;
+        Ok(true)
+    }
+
     /// Takes a reference from a deduplicated block. False if no table knows it: then it is a block like any other. Syncing context.
     pub(super) fn ddt_free(&self, tx: &Tx, bp: &Blkptr) -> Result<bool> {
         let checksum = Checksum::from_raw(bp.checksum_type())?;
         let key = key_of(bp);
-        let Some(Found { table, name, mut entry }) = self.ddt_find(checksum, &key)? else { return Ok(false) };
-        let Some(index) = entry.places.iter().position(|p| p.is_of(bp)) else { return Ok(false) };
-        self.ddt_count(tx, &name, &key, &entry, false)?;
-        let place = &mut entry.places[index];
+        let Some(mut found) = self.ddt_find(checksum, &key)? else { return Ok(false) };
+        let Some(index) = found.entry.places.iter().position(|p| p.is_of(bp)) else { return Ok(false) };
+        self.ddt_count(tx, &found.name, &key, &found.entry, false)?;
+        let place = &mut found.entry.places[index];
         place.references = place.references.saturating_sub(1);
         if place.references == 0 {
             let stored = block_at(bp, place);
             *place = Place::default();
             self.free_extents(&stored)?;
         }
+        self.ddt_store(tx, checksum, &key, found)?;
+        Ok(true)
+    }
+
+    /// Stores a changed entry in the table of the class that it has now, or removes it.
+    fn ddt_store(&self, tx: &Tx, checksum: Checksum, key: &[u64; KEY_WORDS], found: Found) -> Result<()> {
+        let Found { table, name, entry } = found;
         let references = entry.references();
         let class = name_of(checksum, if references > 1 { DUPLICATE } else { UNIQUE });
         if references == 0 || class != name {
@@ -65,12 +86,12 @@ impl Spa {
             let target =
                 if class == name { Arc::clone(&table) } else { self.ddt_table(tx, &class, checksum)? };
             zap::update(&target, tx, &key[..], &Value::bytes(&entry.emit()))?;
-            self.ddt_count(tx, &class, &key, &entry, true)?;
+            self.ddt_count(tx, &class, key, &entry, true)?;
         }
         if zap::count(&table)? == 0 {
             self.ddt_remove(tx, &name, table.object())?;
         }
-        Ok(true)
+        Ok(())
     }
 
     fn ddt_find(&self, checksum: Checksum, key: &[u64; KEY_WORDS]) -> Result<Option<Found>> {

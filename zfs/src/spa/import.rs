@@ -211,6 +211,7 @@ fn load(found: &Found, uberblock: &Uberblock, env: Env, options: &ImportOptions)
     spa.load_dtls()?;
     spa.load_scan()?;
     spa.load_checkpoint()?;
+    spa.load_brt()?;
     let host: Arc<dyn SpaHost> = Arc::<Spa>::clone(&spa);
     let dsl = DslPool::open(&spa.mos, host)?;
     Ok(Core::new(spa, dsl))

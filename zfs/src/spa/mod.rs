@@ -15,6 +15,7 @@
 
 mod aux_devices;
 mod background;
+mod brt;
 mod checkpoint;
 mod claim;
 mod config;

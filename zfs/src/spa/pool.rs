@@ -11,7 +11,7 @@ use super::scan::{ScanControl, ScanReport};
 use super::topology::{NewDevice, Topology};
 use super::trim::{TrimReport, TrimStatus};
 use super::{create, history, import, props};
-use crate::dmu::{Objset, Tx, Txgs};
+use crate::dmu::{Dnode, Objset, Tx, Txgs};
 use crate::dsl::{DslPool, Slop, SpaHost};
 use crate::error::{Error, Result};
 use crate::ondisk::blkptr::Blkptr;
@@ -265,6 +265,18 @@ impl Pool {
     pub fn force_gangs(&self, bytes: u64) {
         // What is one sector cannot be cut.
         self.core.spa.space.force_gangs(bytes.max(self.core.spa.zio.vdevs().max_sector()));
+    }
+    /// Whether blocks of files can be shared: feature block_cloning is enabled, and the pool can be written.
+    #[must_use]
+    pub fn clones_blocks(&self) -> bool {
+        self.core.spa.clones_blocks()
+    }
+    /// Makes blocks of an object, from `first` on, the same as those that `bps` lead to (`dmu_brt_clone`). Whoever calls has them locked.
+    ///
+    /// # Errors
+    /// [`Error::Unsupported`] (the feature is not enabled), [`Error::Invalid`] (blocks of another size, of metadata, or encrypted).
+    pub fn clone_blocks(&self, tx: &Tx, dnode: &Arc<Dnode>, first: u64, bps: &[Blkptr]) -> Result<()> {
+        self.core.clone_blocks(tx, dnode, first, bps)
     }
     /// Frees a block as of `tx`'s txg: an intent-log block, say.
     pub fn free_block(&self, tx: &Tx, bp: &Blkptr) {

@@ -60,6 +60,9 @@ const ALL: &[&str] = &[
     "load_guid",
     "autotrim",
     "compatibility",
+    "bcloneused",
+    "bclonesaved",
+    "bcloneratio",
 ];
 /// The longest comment, in bytes.
 const COMMENT_MAX: usize = 32;
@@ -104,6 +107,12 @@ impl Core {
             "readonly" => if self.spa.read_only { "on" } else { "off" }.to_string(),
             "ashift" => self.spa.space.layouts().first().map_or(0, |l| l.ashift).to_string(),
             "dedupratio" => "1.00".to_string(),
+            "bcloneused" => self.spa.brt.used().to_string(),
+            "bclonesaved" => self.spa.brt.saved().to_string(),
+            "bcloneratio" => {
+                let ratio = self.spa.brt.ratio();
+                format!("{}.{:02}", ratio / 100, ratio % 100)
+            }
             "leaked" => "0".to_string(),
             "altroot" | "cachefile" | "expandsize" | "compatibility" => "-".to_string(),
             "checkpoint" => match self.spa.checkpoint_status() {

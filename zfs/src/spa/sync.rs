@@ -75,6 +75,7 @@ impl Core {
         let (spa, dsl) = (&self.spa, &self.dsl);
         let txg = quiesced.txg;
         let tx = Tx::syncing(&spa.txgs, txg);
+        spa.apply_references(&tx)?;
         dsl.sync(&tx, 1, &spa.space, &quiesced.dirty_objsets)?;
         let more = dsl.free_some(&tx)?;
         self.log_lost(&tx)?;
@@ -89,6 +90,7 @@ impl Core {
             && !spa.space.is_dirty(txg)
             && !spa.config_dirty()
             && !spa.checkpoint_dirty()
+            && !spa.brt.is_dirty()
         {
             return Ok(false);
         }
@@ -108,6 +110,7 @@ impl Core {
                 dsl.sync(tx, pass, &spa.space, &[])?;
             }
             spa.free_blocks(tx)?;
+            spa.sync_brt(tx)?;
             spa.space.sync(tx, pass, &spa.rules(), &mut || spa.space_map_created(tx))?;
             spa.sync_checkpoint(tx, pass, &spa.rules())?;
             spa.sync_dtls(tx, pass)?;
@@ -160,7 +163,8 @@ impl Spa {
     /// Gives the space of freed blocks to the metaslabs.
     fn free_blocks(&self, tx: &Tx) -> Result<()> {
         for bp in self.take_frees(tx.txg()) {
-            if bp.dedup() && self.ddt_free(tx, &bp)? {
+            // In this order: where both tables know a block, its space goes with the dedup table's last reference.
+            if self.brt_free(&bp)? || bp.dedup() && self.ddt_free(tx, &bp)? {
                 continue;
             }
             self.free_extents(&bp)?;

@@ -1,6 +1,7 @@
 //! Verification: every copy of every block, and the space maps against what is referred to. What `zdb -bcc` and a scrub do.
 //! Source: `dump_block_stats` (`cmd/zdb/zdb.c`), `module/zfs/dsl_scan.c`.
 
+use super::brt::{Entries, is_cloneable};
 use super::core::{Core, NOWHERE};
 use super::directory;
 use super::range_tree::RangeTree;
@@ -10,10 +11,12 @@ use crate::dsl::{Bpobj, SpaHost};
 use crate::error::{Error, Result};
 use crate::ondisk::blkptr::{Blkptr, Dva};
 use crate::ondisk::bookmark::Bookmark;
+use crate::ondisk::brt::range_of;
 use crate::zil;
 use crate::zio::Verified;
 use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::format;
+use alloc::string::String;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 
@@ -21,6 +24,17 @@ use alloc::vec::Vec;
 const BATCH_BLOCKS: usize = 256;
 /// … and their bytes.
 const BATCH_BYTES: u64 = 16 << 20;
+
+/// A block that a block reference table has an entry for.
+#[derive(Default)]
+struct Cloned {
+    /// References besides the first, as the entry says.
+    references: u64,
+    /// How often it was met.
+    met: u64,
+    /// Bytes of data that it occupies.
+    dsize: u64,
+}
 
 /// A verification that is going on.
 struct Verifier<'a> {
@@ -30,6 +44,8 @@ struct Verifier<'a> {
     report: VerifyReport,
     damaged: BTreeSet<Bookmark>,
     referenced: BTreeMap<u32, RangeTree>,
+    /// By vdev and offset.
+    cloned: BTreeMap<(u32, u64), Cloned>,
     batch: Vec<(Blkptr, Bookmark)>,
     batch_bytes: u64,
     /// Something that refers to space could not be looked into, though it is not damaged: what seems leaked may be its.
@@ -51,8 +67,23 @@ impl Verifier<'_> {
         }
     }
 
+    /// Whether a block was met before, and that is right: it was cloned.
+    fn is_another_reference(&mut self, bp: &Blkptr) -> bool {
+        if self.cloned.is_empty() || !is_cloneable(bp) {
+            return false;
+        }
+        let dva = bp.dva(0);
+        let Some(cloned) = self.cloned.get_mut(&(dva.vdev, dva.offset)) else { return false };
+        cloned.met += 1;
+        cloned.dsize = self.core.spa.dsize(bp);
+        cloned.met > 1 && cloned.met - 1 <= cloned.references
+    }
+
     /// Space that is referred to.
     fn account(&mut self, bp: &Blkptr) {
+        if self.is_another_reference(bp) {
+            return;
+        }
         let extents = if bp.dvas().any(|dva| dva.gang) {
             // An unreadable gang header shows as damage when the block itself is checked.
             self.core.spa.zio.extents(bp, NOWHERE).unwrap_or_default()
@@ -166,6 +197,58 @@ impl Verifier<'_> {
         Ok(())
     }
 
+    /// Reads the block reference tables.
+    fn load_references(&mut self) -> Vec<Entries> {
+        let tables = self.core.spa.brt_entries().unwrap_or_else(|error| {
+            self.report.problems.push(format!("block reference tables: {error}"));
+            Vec::new()
+        });
+        for table in &tables {
+            let entry = |(offset, references): (&u64, &u64)| {
+                ((table.vdev, *offset), Cloned { references: *references, ..Cloned::default() })
+            };
+            self.cloned.extend(table.references.iter().map(entry));
+        }
+        tables
+    }
+
+    /// The block reference tables against what was found.
+    fn compare_references(&mut self, tables: &[Entries]) {
+        for table in tables {
+            let mut problem = |text: String| {
+                self.report.problems.push(format!("block reference table of vdev {}: {text}", table.vdev));
+            };
+            let mut counts = alloc::vec![0u64; table.counts.len()];
+            let (mut used, mut saved, mut surplus, mut first) = (0u64, 0u64, 0u64, None);
+            for offset in table.references.keys() {
+                match counts.get_mut(range_of(*offset)) {
+                    Some(count) => *count += 1,
+                    None => problem(format!("an entry beyond the vdev, at {offset:#x}")),
+                }
+                let Some(cloned) = self.cloned.get(&(table.vdev, *offset)) else { continue };
+                used = used.saturating_add(cloned.dsize);
+                saved = saved.saturating_add(cloned.dsize.saturating_mul(cloned.references));
+                // What there is too much of shows as space that is referred to twice.
+                let missing = cloned.references.saturating_sub(cloned.met.saturating_sub(1));
+                if missing > 0 || cloned.met == 0 {
+                    surplus = surplus.saturating_add(missing.max(1));
+                    first = first.or(Some(*offset));
+                }
+            }
+            if counts.iter().zip(&table.counts).any(|(found, said)| *found != u64::from(*said)) {
+                problem("the entries of a range are not as many as it says".into());
+            }
+            if let Some(offset) = first.filter(|_| !self.incomplete) {
+                problem(format!("{surplus} references more than there are, the first at {offset:#x}"));
+            } else if !self.incomplete && (used, saved) != (table.used, table.saved) {
+                let (said_used, said_saved) = (table.used, table.saved);
+                problem(format!(
+                    "{said_used} bytes used and {said_saved} saved, where it is {used} and {saved}"
+                ));
+            }
+        }
+    }
+
     /// The space maps against what was found.
     fn compare(&mut self) -> Result<()> {
         let spa = &self.core.spa;
@@ -219,12 +302,15 @@ impl Core {
             report: VerifyReport::default(),
             damaged: BTreeSet::new(),
             referenced: BTreeMap::new(),
+            cloned: BTreeMap::new(),
             batch: Vec::new(),
             batch_bytes: 0,
             incomplete: false,
         };
+        let tables = verifier.load_references();
         verifier.walk()?;
         verifier.compare()?;
+        verifier.compare_references(&tables);
         let Verifier { mut report, damaged, .. } = verifier;
         report.damaged = self.by_file(damaged);
         Ok(report)

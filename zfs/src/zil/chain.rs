@@ -6,11 +6,12 @@ use crate::ondisk::blkptr::{BLKPTR_SIZE, Blkptr};
 use crate::ondisk::bookmark::Bookmark;
 use crate::ondisk::objset::ObjsetKind;
 use crate::ondisk::zil::{
-    CHECKSUM_SEQ, CLAIM_LR_SEQ_VALID, Chain, HEADER_SIZE, Header, REPLAY_NEEDED, Record, RecordHeader, kind,
-    records,
+    CHECKSUM_SEQ, CLAIM_LR_SEQ_VALID, Chain, HEADER_SIZE, Header, REPLAY_NEEDED, Record, RecordHeader,
+    clone_pointers, kind, records,
 };
 use crate::zio::Zio;
 use alloc::sync::Arc;
+use alloc::vec::Vec;
 use bytes::Bytes;
 use hashbrown::HashSet;
 
@@ -106,15 +107,38 @@ pub fn walk(
     Ok(walked)
 }
 
-/// The block that a write record refers to instead of holding its data; `None` if it refers to none.
-fn indirect(head: &RecordHeader, bytes: &[u8]) -> Option<Blkptr> {
-    if head.kind != kind::WRITE {
-        return None;
+/// Blocks that a record refers to.
+enum Refers {
+    /// None.
+    Nothing,
+    /// To one that was written for it: a write record that does not hold its data.
+    Own(Blkptr),
+    /// To blocks of other files: once it is claimed it counts as a reference to each of them.
+    Shared(Vec<Blkptr>),
+}
+
+impl Refers {
+    fn of(head: &RecordHeader, bytes: &[u8]) -> Self {
+        match head.kind {
+            kind::WRITE => match Record::parse(head, bytes) {
+                Ok(Record::Write { bp, data, .. }) if data.is_empty() && !bp.is_hole() => Refers::Own(bp),
+                _ => Refers::Nothing,
+            },
+            kind::CLONE_RANGE => match clone_pointers(bytes) {
+                Ok(bps) => Refers::Shared(bps.into_iter().filter(Blkptr::is_stored).collect()),
+                Err(_) => Refers::Nothing,
+            },
+            _ => Refers::Nothing,
+        }
     }
-    match Record::parse(head, bytes) {
-        Ok(Record::Write { bp, data, .. }) if data.is_empty() && !bp.is_hole() => Some(bp),
-        _ => None,
-    }
+}
+
+/// What claiming a log asks for.
+pub enum Claim<'a> {
+    /// To mark a block as allocated that the space maps do not know of.
+    Block(&'a Blkptr),
+    /// To count another reference to each of these blocks.
+    References(&'a [Blkptr]),
 }
 
 /// Blocks by their address, so that one that is met twice counts once.
@@ -130,13 +154,14 @@ impl Seen {
 }
 
 /// Claims the log of a head dataset at import (`zil_claim`): `claim` is called for every block that is not in the space maps
-/// yet (born in `first_txg`, the first txg of this import, or later) and must be marked as allocated. Does nothing if there
-/// is no log or it was claimed before. `tx` is of `first_txg`.
+/// yet (born in `first_txg`, the first txg of this import, or later) and must be marked as allocated, and for blocks that records clone,
+/// which must have been written up to the txg `synced` that was opened. Does nothing if there is no log or it was claimed before. `tx` is of
+/// `first_txg`.
 pub fn claim(
     os: &Arc<Objset>,
     tx: &Tx,
-    first_txg: u64,
-    claim: &mut dyn FnMut(&Blkptr) -> Result<()>,
+    (synced, first_txg): (u64, u64),
+    claim: &mut dyn FnMut(Claim<'_>) -> Result<()>,
 ) -> Result<()> {
     if os.kind() == ObjsetKind::Meta {
         return Ok(());
@@ -157,19 +182,31 @@ pub fn claim(
                 *bp
             }
             Entry::Record(head, bytes) => {
-                let bp = indirect(head, bytes);
-                // A write whose data did not get to the disk ends the log before it.
-                if let Some(bp) = bp.filter(|bp| bp.birth() >= first_txg) {
-                    os.zio().verify(&bp, Bookmark { objset: os.id(), ..Bookmark::default() })?;
+                let refers = Refers::of(head, bytes);
+                match &refers {
+                    // A write whose data did not get to the disk ends the log before it.
+                    Refers::Own(bp) if bp.birth() >= first_txg => {
+                        os.zio().verify(bp, Bookmark { objset: os.id(), ..Bookmark::default() })?;
+                    }
+                    // So does a clone of blocks that are not there.
+                    Refers::Shared(bps) if bps.iter().any(|bp| bp.physical_birth() > synced) => {
+                        return Err(Error::corrupt("intent log: a clone of blocks of the future", None));
+                    }
+                    _ => {}
                 }
                 reached.records += 1;
                 record_seq = head.seq;
-                let Some(bp) = bp else { return Ok(()) };
-                bp
+                match refers {
+                    Refers::Nothing => return Ok(()),
+                    Refers::Own(bp) => bp,
+                    Refers::Shared(bps) => {
+                        return claim(Claim::References(&bps)).inspect_err(|e| failed = Some(e.clone()));
+                    }
+                }
             }
         };
         if bp.birth() >= first_txg && seen.first_time(&bp) {
-            claim(&bp).inspect_err(|e| failed = Some(e.clone()))?;
+            claim(Claim::Block(&bp)).inspect_err(|e| failed = Some(e.clone()))?;
         }
         Ok(())
     });
@@ -205,7 +242,7 @@ pub fn pending(os: &Objset) -> Result<u64> {
 }
 
 /// Visits every block that the log of a head dataset occupies, as the space maps of the last synced txg `synced` know it
-/// (`traverse_zil`). `header` is [`Objset::zil_header`].
+/// (`traverse_zil`), and the blocks that its records clone, as often as they do, if that counts. `header` is [`Objset::zil_header`].
 pub fn visit_blocks(
     zio: &Arc<Zio>,
     header: &[u8; HEADER_SIZE],
@@ -222,17 +259,17 @@ pub fn visit_blocks(
             }
             Ok(())
         }
-        Entry::Record(head, bytes) => match indirect(head, bytes) {
-            Some(bp) if header.claim_txg != 0 && bp.birth() >= header.claim_txg && seen.first_time(&bp) => {
-                visit(&bp)
-            }
+        Entry::Record(head, bytes) if header.claim_txg != 0 => match Refers::of(head, bytes) {
+            Refers::Own(bp) if bp.birth() >= header.claim_txg && seen.first_time(&bp) => visit(&bp),
+            Refers::Shared(bps) => bps.iter().try_for_each(&mut *visit),
             _ => Ok(()),
         },
+        Entry::Record(..) => Ok(()),
     })?;
     Ok(())
 }
 
-/// Calls `free` for every block of a claimed chain, and for the data blocks that its records own.
+/// Calls `free` for every block of a claimed chain, for the data blocks that its records own, and for each reference that they are.
 pub fn free_chain(zio: &Arc<Zio>, header: &Header, objset: u64, free: &mut dyn FnMut(&Blkptr)) -> Result<()> {
     let mut seen = Seen::default();
     walk(zio, header, objset, &mut |entry| {
@@ -242,15 +279,12 @@ pub fn free_chain(zio: &Arc<Zio>, header: &Header, objset: u64, free: &mut dyn F
                     free(bp);
                 }
             }
-            Entry::Record(head, bytes) => {
-                if let Some(bp) = indirect(head, bytes)
-                    && header.claim_txg != 0
-                    && bp.birth() >= header.claim_txg
-                    && seen.first_time(&bp)
-                {
-                    free(&bp);
-                }
-            }
+            Entry::Record(head, bytes) if header.claim_txg != 0 => match Refers::of(head, bytes) {
+                Refers::Own(bp) if bp.birth() >= header.claim_txg && seen.first_time(&bp) => free(&bp),
+                Refers::Shared(bps) => bps.iter().for_each(&mut *free),
+                _ => {}
+            },
+            Entry::Record(..) => {}
         }
         Ok(())
     })?;

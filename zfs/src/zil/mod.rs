@@ -20,7 +20,7 @@ mod log;
 mod place;
 mod policy;
 
-pub use chain::{Entry, claim, free_chain, pending, visit_blocks, walk};
+pub use chain::{Claim, Entry, claim, free_chain, pending, visit_blocks, walk};
 pub use log::{InPlace, Log, LogHost, Payload, ReadForLog};
 pub use place::place_range;
 pub use policy::{LogPolicy, SyncMode};

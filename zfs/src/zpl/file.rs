@@ -15,7 +15,7 @@ use alloc::vec::Vec;
 use bytes::Bytes;
 
 /// Largest file offset: what a signed 64-bit integer holds.
-const MAX_OFFSET: u64 = i64::MAX as u64;
+pub(super) const MAX_OFFSET: u64 = i64::MAX as u64;
 /// How much one transaction writes at most, in bytes.
 const CHUNK: usize = 4 << 20;
 /// `relatime`: an access time older than this many seconds is renewed even if the file did not change.
@@ -91,7 +91,7 @@ impl Filesystem {
         Ok(want)
     }
 
-    fn touch_atime(&self, znode: &Znode) -> Result<()> {
+    pub(super) fn touch_atime(&self, znode: &Znode) -> Result<()> {
         let now = self.now();
         let stale = znode.with(|a| {
             let atime = a.time(Zpl::Atime);
@@ -110,7 +110,7 @@ impl Filesystem {
     }
 
     /// A regular file that is to be changed.
-    fn regular_for_writing(&self, object: u64) -> Result<alloc::sync::Arc<Znode>> {
+    pub(super) fn regular_for_writing(&self, object: u64) -> Result<alloc::sync::Arc<Znode>> {
         self.check_writable()?;
         let znode = self.znode(object)?;
         match znode.kind() {
@@ -223,7 +223,7 @@ impl Filesystem {
         self.note_content(tx, znode, payload);
     }
 
-    fn note_content(&self, tx: &Tx, znode: &Znode, payload: Payload) {
+    pub(super) fn note_content(&self, tx: &Tx, znode: &Znode, payload: Payload) {
         if znode.word(Zpl::Flags) & crate::ondisk::znode::flags::XATTR == 0 {
             self.note_object(tx, znode.object(), payload);
         } else if let Some(log) = &self.log {

@@ -14,6 +14,7 @@
 //! attributes → layouts. No lock is held across I/O of file data but byte ranges.
 
 mod attr;
+mod clone;
 mod create;
 mod dir;
 mod file;

@@ -32,6 +32,7 @@ impl Filesystem {
                 | Record::Write2 { object, .. }
                 | Record::Truncate { object, .. }
                 | Record::SetSaXattr { object, .. }
+                | Record::CloneRange { object, .. }
                 | Record::Acl { object, .. } => Some(*object),
                 Record::SetAttr(set) => Some(set.object),
                 _ => None,
@@ -73,8 +74,8 @@ impl Filesystem {
             Record::Other(kind::ACL_V0) => {
                 Err(Error::unsupported("replay of TX_ACL_V0 (file systems below version 3)"))
             }
-            Record::Other(kind::CLONE_RANGE) => {
-                Err(Error::unsupported("replay of TX_CLONE_RANGE (feature com.fudosecurity:block_cloning)"))
+            Record::CloneRange { object, offset, len, block_size, bps } => {
+                self.apply_clone(*object, *offset, *len, *block_size, bps)
             }
             Record::Other(other) => {
                 Err(Error::unsupported(alloc::format!("replay of log record type {other}")))

@@ -203,6 +203,19 @@ impl OpenZvol {
                 Ok(())
             }
             Record::Truncate { offset, len, .. } => self.free(*offset, *len),
+            Record::CloneRange { offset, block_size, bps, .. } => {
+                let size = u64::from(self.block_size());
+                if *block_size != size || !offset.is_multiple_of(size) {
+                    return Err(Error::Invalid("a clone of blocks of another size"));
+                }
+                // The volume may have been made smaller since.
+                let room = self.size().saturating_sub(*offset).div_ceil(size);
+                let bps = &bps[..bps.len().min(usize::try_from(room).unwrap_or(usize::MAX))];
+                let tx = self.data.objset().begin(RESERVE_METADATA)?;
+                self.pool.clone_blocks(&tx, &self.data, offset / size, bps)?;
+                self.note(&tx, Payload::Barrier);
+                Ok(())
+            }
             other => Err(Error::unsupported(alloc::format!("log record type {} of a volume", other.kind()))),
         }
     }

@@ -117,7 +117,7 @@ fn supported() -> Result<ExitCode> {
     let columns = ["feature", "support", "description"].map(|key| Column::new(key, Align::Left));
     let mut table = Table::new(columns.to_vec());
     for feature in FEATURES {
-        let support = if feature.default_enabled() { "read, write" } else { "read" };
+        let support = if feature.can_enable() { "read, write" } else { "read" };
         table.push(vec![feature.name.to_owned(), support.to_owned(), feature.description.to_owned()]);
     }
     table.show(Style::Human)

@@ -28,8 +28,18 @@ const SHORT: [(&str, &str); 4] =
     [("alloc", "allocated"), ("frag", "fragmentation"), ("cap", "capacity"), ("dedup", "dedupratio")];
 
 /// Properties in bytes.
-const BYTES: [&str; 8] =
-    ["size", "allocated", "free", "freeing", "leaked", "checkpoint", "expandsize", "bootsize"];
+const BYTES: [&str; 10] = [
+    "size",
+    "allocated",
+    "free",
+    "freeing",
+    "leaked",
+    "checkpoint",
+    "expandsize",
+    "bootsize",
+    "bcloneused",
+    "bclonesaved",
+];
 /// Properties in percent.
 const PERCENT: [&str; 2] = ["capacity", "fragmentation"];
 
@@ -41,7 +51,7 @@ fn show(name: &str, value: &str) -> String {
             if nothing { "-".to_owned() } else { human(bytes) }
         }
         Ok(percent) if PERCENT.contains(&name) => format!("{percent}%"),
-        Ok(_) | Err(_) if name == "dedupratio" && !value.ends_with('x') && value != "-" => {
+        Ok(_) | Err(_) if name.ends_with("ratio") && !value.ends_with('x') && value != "-" => {
             format!("{value}x")
         }
         _ => value.to_owned(),
@@ -175,6 +185,7 @@ mod tests {
         assert_eq!(show("capacity", "7"), "7%");
         assert_eq!(show("dedupratio", "1.00"), "1.00x");
         assert_eq!(show("dedupratio", "1.00x"), "1.00x");
+        assert_eq!((show("bclonesaved", "2048"), show("bcloneratio", "2.50")), ("2K".into(), "2.50x".into()));
         assert_eq!(show("guid", "17"), "17");
         assert_eq!(show("health", "ONLINE"), "ONLINE");
     }
