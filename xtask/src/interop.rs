@@ -251,6 +251,14 @@ impl Oracle {
         Ok(Oracle(home))
     }
 
+    /// The same kernel with an initial file system that mounts the root of a pool and runs a server from it (`build-servers`): the kernel,
+    /// and that file system.
+    pub(crate) fn servers(&self) -> Result<(PathBuf, PathBuf)> {
+        run(Command::new("timeout").arg(BUILD_LIMIT).arg(self.0.join("build-servers")))?;
+        let guest = self.0.join("guest");
+        Ok((guest.join("vmlinux"), guest.join("servers.cpio")))
+    }
+
     /// Runs a script in the guest, with `image` as its disk and `share` at `/share`; what it printed.
     pub(crate) fn run(&self, options: &[&str], share: &Path, script: &Path, image: &Path) -> Result<String> {
         let mut oracle = Command::new(self.0.join("oracle"));

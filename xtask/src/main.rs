@@ -36,7 +36,7 @@ usage: cargo xtask <verb>
                        turns with Tarn in writing to pools of every layout (slow)
   workloads [NAME]… [--cuts N] [--seed S] [--thousands N]
                        Debian's servers in the guest, loaded from here: redis, redis-powercut, memcached, nginx, python; fio
-  bench [--host] [--boot] [--guest [--rounds N] [--snapshots N]] [--tree DIR]
+  bench [--host] [--boot] [--guest [--snapshots N]] [--servers [--only LOAD]] [--rounds N] [--tree DIR]
                        figures beside their peers, written to docs/benchmarks.md
 ";
 

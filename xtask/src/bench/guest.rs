@@ -4,11 +4,11 @@
 //! All of it is done twice: on a pool with a tenth of a real tree in it, and on one with all of the tree. Taking and destroying snapshots,
 //! a txg and its flushes each, takes longer than the rest together, and is done in the first round only.
 
+use super::figures::{Comparison, Side};
 use super::{Bench, copy_some, measure};
 use crate::interop::Oracle;
 use crate::machine::{output, run};
-use anyhow::{Context, Result, ensure};
-use std::collections::BTreeMap;
+use anyhow::{Context, Result};
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -52,37 +52,6 @@ impl Default for Counts {
     }
 }
 
-/// What each workload did, by its name: operations (or MB) per second or milliseconds, and the unit.
-type Figures = BTreeMap<String, (f64, String)>;
-
-/// Whether less is better.
-fn is_time(unit: &str) -> bool {
-    unit == "ms"
-}
-
-fn note(into: &mut Figures, order: &mut Vec<String>, name: &str, figure: f64, unit: &str) {
-    if !order.iter().any(|n| n == name) {
-        order.push(name.to_owned());
-    }
-    let best = into.entry(name.to_owned()).or_insert((figure, unit.to_owned()));
-    best.0 = if is_time(unit) { best.0.min(figure) } else { best.0.max(figure) };
-}
-
-/// The lines `NAME<tab>FIGURE<tab>UNIT` of a run, the better of each and what is known already.
-fn collect(text: &str, into: &mut Figures, order: &mut Vec<String>) -> Result<()> {
-    let mut found = 0;
-    for line in text.lines() {
-        let mut fields = line.trim().split('\t');
-        let (Some(name), Some(figure), Some(unit)) = (fields.next(), fields.next(), fields.next()) else {
-            continue;
-        };
-        note(into, order, name, figure.parse().with_context(|| line.to_owned())?, unit);
-        found += 1;
-    }
-    ensure!(found > 0, "the guest printed no figure:\n{text}");
-    Ok(())
-}
-
 /// Milliseconds that Tarn's kernel says it took: «tarn: pool bench imported in 12.3 ms».
 fn import_time(said: &str) -> Option<f64> {
     said.lines().find_map(|l| l.split(" imported in ").nth(1)?.split(' ').next()?.parse().ok())
@@ -96,26 +65,28 @@ impl Bench {
         std::fs::create_dir_all(&share)?;
         std::fs::copy(&program, share.join(PROGRAM))?;
         let all = measure(tree)?.1.min(TREE_MAX);
-        let (mut sizes, mut order) = (Vec::new(), Vec::new());
+        let mut sizes = Vec::new();
         for budget in [all / 10, all] {
             println!("== guests on a pool with {} MB in it", budget / 1_000_000);
             let image = self.image(tree, budget, &program)?;
-            let (mut ours, mut theirs) = (Figures::new(), Figures::new());
+            let mut figures = Comparison::default();
             for round in 0..counts.rounds {
                 println!("== round {} of {}", round + 1, counts.rounds);
                 let boots = boots(if round == 0 { counts.snapshots } else { 0 });
                 let copy = self.copy(&image)?;
                 for (record, parts) in &boots {
                     self.set_record(&copy, record)?;
-                    collect(&self.in_tarn(&copy, parts)?, &mut ours, &mut order)?;
+                    figures.collect(Side::Tarn, &self.in_tarn(&copy, parts)?)?;
                 }
                 let copy = self.copy(&image)?;
-                collect(&self.in_linux(&oracle, &share, &copy, &boots)?, &mut theirs, &mut order)?;
+                figures.collect(Side::Linux, &self.in_linux(&oracle, &share, &copy, &boots)?)?;
             }
-            sizes.push((budget, ours, theirs));
+            sizes.push((budget, figures));
         }
-        self.many_snapshots(&oracle, &share, counts.rounds, &mut sizes, &mut order)?;
-        Ok(table(&sizes, &order, counts))
+        if let Some((_, figures)) = sizes.last_mut() {
+            self.many_snapshots(&oracle, &share, counts.rounds, figures)?;
+        }
+        Ok(page(&sizes, counts))
     }
 
     /// Builds the image that both start from.
@@ -196,32 +167,25 @@ impl Bench {
         oracle: &Oracle,
         share: &Path,
         rounds: usize,
-        sizes: &mut [(u64, Figures, Figures)],
-        order: &mut Vec<String>,
+        figures: &mut Comparison,
     ) -> Result<()> {
         println!("== import of a pool with 10,000 snapshots");
         let image = self.folder.join("guest.img");
-        let Some((_, ours, theirs)) = sizes.last_mut() else { return Ok(()) };
         for name in ["import", "import with 10,000 snapshots"] {
             if name != "import" {
                 self.take_many(&image)?;
             }
             for _ in 0..rounds {
                 let said = self.in_tarn(&image, "")?;
-                note(
-                    ours,
-                    order,
-                    name,
-                    import_time(&said).context("the kernel did not say how long it took")?,
-                    "ms",
-                );
+                let took = import_time(&said).context("the kernel did not say how long it took")?;
+                figures.note(Side::Tarn, name, took, "ms");
                 let copy = self.copy(&image)?;
                 let clock = "$(awk '{print int($1 * 1000)}' /proc/uptime)";
                 let body = format!(
                     "zpool export {POOL}\na={clock}\nzpool import -f -N -d $D {POOL}\n\
                      printf '{name}\\t%d\\tms\\n' $(({clock} - a))"
                 );
-                collect(&self.linux(oracle, share, &copy, &body)?, theirs, order)?;
+                figures.collect(Side::Linux, &self.linux(oracle, share, &copy, &body)?)?;
             }
         }
         Ok(())
@@ -248,24 +212,20 @@ impl Bench {
     }
 }
 
-fn table(sizes: &[(u64, Figures, Figures)], order: &[String], counts: Counts) -> String {
+fn page(sizes: &[(u64, Comparison)], counts: Counts) -> String {
     let mut text = format!(
         "## File systems in a guest: {CPUS} processors, {MEMORY} MiB, TCG, compression off\n\n\
          A ratio above 1: Tarn is faster. 8 KiB workloads use 8 KiB records, everything else the default of 128 KiB. The better of {} runs each; \
          {} snapshots, once.\n",
         counts.rounds, counts.snapshots
     );
-    for (bytes, ours, theirs) in sizes {
+    for (bytes, figures) in sizes {
         let _ = write!(
             text,
-            "\n### On a pool that holds {} MB of files\n\n| workload | unit | Tarn | Linux + OpenZFS | ratio |\n|---|---|--:|--:|--:|\n",
-            bytes / 1_000_000
+            "\n### On a pool that holds {} MB of files\n\n{}",
+            bytes / 1_000_000,
+            figures.table()
         );
-        for name in order {
-            let (Some((a, unit)), Some((b, _))) = (ours.get(name), theirs.get(name)) else { continue };
-            let ratio = if is_time(unit) { b / a } else { a / b };
-            let _ = writeln!(text, "| {name} | {unit} | {a:.0} | {b:.0} | {ratio:.2} |");
-        }
     }
     text
 }
@@ -275,25 +235,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_best_of_each_is_kept_in_the_order_of_the_program() {
-        let (mut figures, mut order) = (Figures::new(), Vec::new());
-        for text in ["noise\nwrite\t10.5\tMB/s\nimport\t30\tms\n", "import\t20.0\tms\r\nwrite\t9\tMB/s\n"] {
-            collect(text, &mut figures, &mut order).unwrap();
-        }
-        assert_eq!(order, ["write", "import"]);
-        assert_eq!((figures["write"].0, figures["import"].0), (10.5, 20.0));
-        let slow = Figures::from([("import".to_owned(), (10.0, "ms".to_owned()))]);
-        let text = table(
-            &[(5_000_000, figures.clone(), figures.clone()), (50_000_000, figures.clone(), slow)],
-            &order,
-            Counts::default(),
-        );
-        assert!(
-            text.contains("| write | MB/s | 10 | 10 | 1.00 |")
-                && text.contains("| import | ms | 20 | 10 | 0.50 |"),
-            "{text}"
-        );
-        assert!(collect("nothing", &mut figures, &mut order).is_err());
+    fn the_kernel_says_how_long_the_import_took() {
         assert_eq!(import_time("x\n[info] pool bench imported in 12.5 ms\n"), Some(12.5));
     }
 }

@@ -6,12 +6,14 @@
 
 mod boot;
 mod cachefile;
+mod figures;
 mod guest;
 mod host;
+mod servers;
 
 use crate::build;
 use crate::machine::{install_all, install_peers, output, root, run, target};
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Instant;
@@ -30,7 +32,8 @@ struct Bench {
 /// The benchmarks.
 pub(crate) fn run_bench(rest: &[String]) -> Result<()> {
     let mut tree = PathBuf::from("/usr/share");
-    let (mut host, mut boot, mut guest) = (false, false, false);
+    let (mut host, mut boot, mut guest, mut servers) = (false, false, false, false);
+    let (mut rounds, mut only) = (None, None);
     let mut counts = guest::Counts::default();
     let mut words = rest.iter();
     while let Some(word) = words.next() {
@@ -40,7 +43,7 @@ pub(crate) fn run_bench(rest: &[String]) -> Result<()> {
                 words.next();
             }
             ("--rounds", Some(n)) => {
-                counts.rounds = n.parse::<usize>().context("--rounds")?.max(1);
+                rounds = Some(n.parse::<usize>().context("--rounds")?.max(1));
                 words.next();
             }
             ("--snapshots", Some(n)) => {
@@ -50,17 +53,28 @@ pub(crate) fn run_bench(rest: &[String]) -> Result<()> {
             ("--host", _) => host = true,
             ("--boot", _) => boot = true,
             ("--guest", _) => guest = true,
+            ("--servers", _) => servers = true,
+            ("--only", Some(load)) => {
+                (servers, only) = (true, Some(load.as_str()));
+                words.next();
+            }
             _ => bail!(
-                "usage: cargo xtask bench [--host] [--boot] [--guest [--rounds N] [--snapshots N]] [--tree DIR]"
+                "usage: cargo xtask bench [--host] [--boot] [--guest [--snapshots N]] [--servers [--only LOAD]] [--rounds N] [--tree DIR]"
             ),
         }
     }
+    counts.rounds = rounds.unwrap_or(counts.rounds);
     // The guests need a Linux with OpenZFS, which takes 10 minutes to build: only when asked for.
-    let all = !host && !boot && !guest;
+    let all = !host && !boot && !guest && !servers;
     install_all()?;
     install_peers()?;
     let kernel = build::kernel()?;
     let tarn = build::tarn()?;
+    let linux = servers.then(servers::Linux::prepare).transpose()?;
+    if servers && let Some(status) = servers::enter(&tarn, &kernel)? {
+        ensure!(status.success(), "bench failed");
+        return Ok(());
+    }
     let folder = target().join("bench");
     if folder.exists() {
         std::fs::remove_dir_all(&folder)?;
@@ -77,6 +91,14 @@ pub(crate) fn run_bench(rest: &[String]) -> Result<()> {
     }
     if guest {
         publish("guest", &bench.guest(&tree, counts)?, counts.rounds)?;
+    }
+    if let Some(linux) = linux {
+        let rounds = rounds.unwrap_or(ROUNDS);
+        let text = bench.servers(linux, rounds, only)?;
+        match only {
+            Some(_) => println!("{text}"),
+            None => publish("servers", &text, rounds)?,
+        }
     }
     std::fs::remove_dir_all(&bench.folder)?;
     Ok(())

@@ -8,12 +8,14 @@ use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::time::Duration;
 
-const PROGRAM: &str = "/usr/bin/fio";
+/// Debian's.
+pub(crate) const PROGRAM: &str = "/usr/bin/fio";
 /// Nobody listens there.
 const PORT: u16 = 9;
 /// It has some sixty jobs' worth of work: most of a minute on two cores without virtualisation.
 const PATIENCE: Duration = Duration::from_secs(600);
-const DEPTHS: [u32; 3] = [1, 4, 16];
+/// How many requests at a time.
+pub(crate) const DEPTHS: [u32; 3] = [1, 4, 16];
 /// Fields of the terse format, version 3, from 0: the job's name, its error, IOPS of reads and of writes.
 const NAME: usize = 2;
 const ERROR: usize = 4;
@@ -46,7 +48,7 @@ fn jobs() -> (Vec<String>, String) {
 }
 
 /// Reads and writes per second of each job.
-fn figures(console: &str) -> Result<BTreeMap<String, (f64, f64)>> {
+pub(crate) fn figures(console: &str) -> Result<BTreeMap<String, (f64, f64)>> {
     let mut found = BTreeMap::new();
     for line in console.lines() {
         let fields: Vec<&str> = line.trim().split(';').collect();

@@ -17,7 +17,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 static TARN: OnceLock<PathBuf> = OnceLock::new();
 
 /// Builds `tarn` with the kernel inside; `TARN_BIN` names another one.
-pub(super) fn build() -> Result<PathBuf> {
+pub(crate) fn build() -> Result<PathBuf> {
     if let Some(path) = std::env::var_os("TARN_BIN") {
         return Ok(path.into());
     }
@@ -26,7 +26,7 @@ pub(super) fn build() -> Result<PathBuf> {
 }
 
 /// Which `tarn` all guests run with.
-pub(super) fn use_tarn(path: &Path) {
+pub(crate) fn use_tarn(path: &Path) {
     TARN.get_or_init(|| path.to_owned());
 }
 
@@ -35,14 +35,14 @@ fn tarn() -> Command {
 }
 
 /// An image.
-pub(super) struct Image {
+pub(crate) struct Image {
     folder: PathBuf,
     pool: String,
 }
 
 impl Image {
     /// An image with these programs, their libraries, and what `prepare` adds to the root folder.
-    pub(super) fn new(
+    pub(crate) fn new(
         name: &str,
         programs: &[&str],
         prepare: impl FnOnce(&Path) -> Result<()>,
@@ -74,16 +74,17 @@ impl Image {
     }
 
     /// A file beside the image, for what is taken out of the guest.
-    pub(super) fn beside(&self, name: &str) -> PathBuf {
+    pub(crate) fn beside(&self, name: &str) -> PathBuf {
         self.folder.join(name)
     }
 
-    fn path(&self) -> PathBuf {
+    /// The image itself.
+    pub(crate) fn path(&self) -> PathBuf {
         self.folder.join("disk/image.img")
     }
 
     /// `zdb -bcc`: every block is read and checked, and compared with the space maps.
-    pub(super) fn zdb(&self) -> Result<()> {
+    pub(crate) fn zdb(&self) -> Result<()> {
         if machine::zdb(&self.folder.join("disk"), &self.pool)?.is_none() {
             println!("note: zdb is not installed: the pool is not verified");
         }
@@ -91,34 +92,38 @@ impl Image {
     }
 
     /// Boots it with `command`; `port` of the guest is reached by [`Guest::address`].
-    pub(super) fn boot(&self, memory: &str, cpus: u32, port: u16, command: &[&str]) -> Result<Guest> {
+    pub(crate) fn boot(&self, memory: &str, cpus: u32, port: u16, command: &[&str]) -> Result<Guest> {
         let (link, address) = Link::get().options(port)?;
         let mut boot = tarn();
         boot.arg("run").arg(self.path()).args(["--memory", memory, "--cpus", &cpus.to_string()]);
-        boot.args(link).arg("--").args(command);
-        let log = std::fs::File::create(self.folder.join("console.log"))?;
-        boot.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
-        let child = boot.spawn().context("tarn run")?;
-        Ok(Guest { child, address, console: self.folder.join("console.log") })
+        Guest::start(boot.args(link).arg("--").args(command), address, self.folder.join("console.log"))
     }
 }
 
 /// A running guest. It ends when this is dropped, as by a power cut.
-pub(super) struct Guest {
+pub(crate) struct Guest {
     child: Child,
     /// Where the server is reached.
-    pub(super) address: SocketAddr,
+    pub(crate) address: SocketAddr,
     console: PathBuf,
 }
 
 impl Guest {
+    /// Runs `boot`, whose server will be reached at `address`; its output goes to the file `console`.
+    pub(crate) fn start(boot: &mut Command, address: SocketAddr, console: PathBuf) -> Result<Self> {
+        let log = std::fs::File::create(&console)?;
+        boot.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
+        let child = boot.spawn().context("tarn run")?;
+        Ok(Guest { child, address, console })
+    }
+
     /// What the guest has printed.
-    pub(super) fn console(&self) -> String {
+    pub(crate) fn console(&self) -> String {
         std::fs::read_to_string(&self.console).unwrap_or_default()
     }
 
     /// Repeats `ask` until it gives an answer; how long that took.
-    pub(super) fn wait_for<T>(
+    pub(crate) fn wait_for<T>(
         &mut self,
         mut ask: impl FnMut(SocketAddr) -> Option<T>,
     ) -> Result<(T, Duration)> {
@@ -136,19 +141,19 @@ impl Guest {
     }
 
     /// Cuts the power.
-    pub(super) fn cut(mut self) -> Result<()> {
+    pub(crate) fn cut(mut self) -> Result<()> {
         self.child.kill()?;
         self.child.wait()?;
         Ok(())
     }
 
     /// Waits until the server has ended by itself, successfully.
-    pub(super) fn end(self) -> Result<()> {
+    pub(crate) fn end(self) -> Result<()> {
         self.end_within(PATIENCE).map(drop)
     }
 
     /// The same with another patience; what it has printed.
-    pub(super) fn end_within(mut self, patience: Duration) -> Result<String> {
+    pub(crate) fn end_within(mut self, patience: Duration) -> Result<String> {
         let start = Instant::now();
         let status = loop {
             if let Some(status) = self.child.try_wait()? {
@@ -171,13 +176,13 @@ impl Drop for Guest {
 }
 
 /// A connection with a time limit.
-pub(super) fn connect(address: SocketAddr) -> std::io::Result<TcpStream> {
+pub(crate) fn connect(address: SocketAddr) -> std::io::Result<TcpStream> {
     open(address, Duration::from_secs(5), Duration::from_secs(30))
 }
 
 /// A connection to a guest that may not listen yet. Over a tap device nobody answers then, and a second SYN is sent only after a
 /// second; QEMU's user network accepts it at once, and would try long to reach the guest.
-pub(super) fn probe(address: SocketAddr) -> std::io::Result<TcpStream> {
+pub(crate) fn probe(address: SocketAddr) -> std::io::Result<TcpStream> {
     open(address, Duration::from_millis(100), Duration::from_millis(500))
 }
 
@@ -189,7 +194,7 @@ fn open(address: SocketAddr, until_connected: Duration, until_read: Duration) ->
 }
 
 /// Sends `request` and reads exactly as much as `wanted` is long; whether that is what came.
-pub(super) fn exchange(stream: &mut TcpStream, request: &[u8], wanted: &[u8]) -> std::io::Result<bool> {
+pub(crate) fn exchange(stream: &mut TcpStream, request: &[u8], wanted: &[u8]) -> std::io::Result<bool> {
     std::io::Write::write_all(stream, request)?;
     let mut got = vec![0; wanted.len()];
     stream.read_exact(&mut got)?;
@@ -197,10 +202,10 @@ pub(super) fn exchange(stream: &mut TcpStream, request: &[u8], wanted: &[u8]) ->
 }
 
 /// Numbers that look random and are the same for the same seed.
-pub(super) struct Numbers(pub(super) u64);
+pub(crate) struct Numbers(pub(crate) u64);
 
 impl Numbers {
-    pub(super) fn next(&mut self) -> u64 {
+    pub(crate) fn next(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let z = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
         let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);

@@ -21,7 +21,7 @@ const MAC: &str = "52:54:00:12:34:56";
 
 /// The way to the guests.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum Link {
+pub(crate) enum Link {
     /// A tap device in a namespace.
     Tap,
     /// QEMU's user network.
@@ -30,12 +30,12 @@ pub(super) enum Link {
 
 impl Link {
     /// The one that this process has.
-    pub(super) fn get() -> Link {
+    pub(crate) fn get() -> Link {
         if std::env::var_os(INSIDE).is_some() { Link::Tap } else { Link::User }
     }
 
     /// Numbers of connections at a time with which servers are loaded, the most that it bears last.
-    pub(super) fn connections(self) -> &'static [u32] {
+    pub(crate) fn connections(self) -> &'static [u32] {
         match self {
             Link::Tap => &[1, 16, 50, 200],
             Link::User => &[1, 8],
@@ -43,7 +43,7 @@ impl Link {
     }
 
     /// Options of `tarn run`, and where `port` of the guest is reached.
-    pub(super) fn options(self, port: u16) -> Result<(Vec<String>, SocketAddr)> {
+    pub(crate) fn options(self, port: u16) -> Result<(Vec<String>, SocketAddr)> {
         let (words, address) = match self {
             Link::Tap => {
                 let address = format!("{GUEST}/24,gw={HERE}");
@@ -61,8 +61,9 @@ impl Link {
     }
 }
 
-/// Runs this program with the same words in a namespace, where that is possible and it does not run in one yet.
-pub(super) fn enter(tarn: &Path) -> Result<Option<ExitStatus>> {
+/// Runs this program with the same words in a namespace, where that is possible and it does not run in one yet. There it has `variables`,
+/// which name what was built: a namespace of its own reaches no registry.
+pub(crate) fn enter(variables: &[(&str, &Path)]) -> Result<Option<ExitStatus>> {
     if Link::get() == Link::Tap {
         let ip = |words: &str| run(Command::new("ip").args(words.split(' ')));
         ip("link set lo up")?;
@@ -82,5 +83,6 @@ pub(super) fn enter(tarn: &Path) -> Result<Option<ExitStatus>> {
     }
     let mut again = Command::new("unshare");
     again.arg("--net").arg(std::env::current_exe()?).args(std::env::args_os().skip(1));
-    Ok(Some(again.env(INSIDE, "tap").env("TARN_BIN", tarn).status().context("unshare")?))
+    again.envs(variables.iter().copied());
+    Ok(Some(again.env(INSIDE, "tap").status().context("unshare")?))
 }

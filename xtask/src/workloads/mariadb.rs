@@ -2,24 +2,26 @@
 //! `mariadb` client, and cut off while it promises durability.
 
 use super::cuts::Promises;
-use super::guest::{Guest, Image, Numbers};
+use super::guest::{Guest, Image, Numbers, probe};
 use super::link::Link;
 use super::{Options, Row};
 use crate::machine::output;
 use anyhow::{Context, Result, ensure};
 use std::fmt::Write as _;
 use std::io::{BufRead, BufReader, Write};
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::Path;
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-const PORT: u16 = 3306;
+/// Where it listens.
+pub(crate) const PORT: u16 = 3306;
 const MEMORY: &str = "1G";
 /// Where Debian keeps messages, character sets and the tables that every server has.
 const SHARE: &str = "/usr/share/mysql";
-const SERVER: &[&str] = &[
+/// The server with its data in `/data`.
+pub(crate) const SERVER: &[&str] = &[
     "/usr/sbin/mariadbd",
     "--no-defaults",
     "--datadir=/data",
@@ -29,7 +31,22 @@ const SERVER: &[&str] = &[
     "--socket=/run/mysqld.sock",
 ];
 
-fn prepare(root: &Path) -> Result<()> {
+/// Fills an empty data directory by the statements on its standard input.
+const BOOTSTRAP: &[&str] = &[
+    "/usr/sbin/mariadbd",
+    "--no-defaults",
+    "--bootstrap",
+    "--user=root",
+    "--log-warnings=0",
+    "--enforce-storage-engine=",
+    "--max-allowed-packet=8M",
+    "--net-buffer-length=16K",
+];
+/// Those statements, a file in the root folder.
+const STATEMENTS: &str = "bootstrap.sql";
+
+/// Adds to an image's root what the server reads beside its data, and what [`BOOTSTRAP`] does.
+pub(crate) fn prepare(root: &Path) -> Result<()> {
     let share = Path::new(SHARE);
     for part in ["english", "charsets"] {
         let to = root.join(&SHARE[1..]).join(part);
@@ -45,17 +62,43 @@ fn prepare(root: &Path) -> Result<()> {
     }
     sql +=
         "flush privileges;\ncreate user tarn@'%';\ngrant all on *.* to tarn@'%';\ncreate database sbtest;\n";
-    Ok(std::fs::write(root.join("bootstrap.sql"), sql)?)
+    Ok(std::fs::write(root.join(STATEMENTS), sql)?)
 }
 
 /// An image whose data directory `mariadbd --bootstrap` has filled in the guest.
 fn image(name: &str) -> Result<Image> {
     let image = Image::new(name, &["mariadbd", "/usr/bin/sh"], prepare)?;
-    let command = "exec /usr/sbin/mariadbd --no-defaults --bootstrap --datadir=/data --user=root --log-warnings=0 \
-                   --enforce-storage-engine= --max-allowed-packet=8M --net-buffer-length=16K < /bootstrap.sql";
-    image.boot(MEMORY, 2, PORT, &["/usr/bin/sh", "-c", command])?.end_within(Duration::from_secs(600))?;
+    let command = format!("exec {} --datadir=/data < /{STATEMENTS}", BOOTSTRAP.join(" "));
+    image.boot(MEMORY, 2, PORT, &["/usr/bin/sh", "-c", &command])?.end_within(Duration::from_secs(600))?;
     image.zdb()?;
     Ok(image)
+}
+
+/// Fills `data` with what a new server has and the tables of sysbench: by a server on this machine. `root` is [`prepare`]d.
+pub(crate) fn fill(root: &Path, data: &Path) -> Result<()> {
+    std::fs::create_dir_all(data)?;
+    let datadir = format!("--datadir={}", data.display());
+    let statements = std::fs::File::open(root.join(STATEMENTS))?;
+    output(Command::new(BOOTSTRAP[0]).args(&BOOTSTRAP[1..]).arg(&datadir).stdin(statements))?;
+    let address = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?;
+    let log = data.with_extension("log");
+    let mut server = Command::new(BOOTSTRAP[0]);
+    server.args(["--no-defaults", "--user=root", "--skip-name-resolve", "--bind-address=127.0.0.1"]);
+    server.args([
+        datadir,
+        format!("--port={}", address.port()),
+        format!("--socket={}", data.with_extension("sock").display()),
+    ]);
+    let mut server = Guest::start(&mut server, address, log)?;
+    server.wait_for(|address| sql(address, "select 6*7").ok())?;
+    sysbench(address, "oltp_read_write", 2, "prepare")?;
+    shut_down(server)
+}
+
+/// Whether it answers: it greets its clients.
+pub(crate) fn answers(address: SocketAddr) -> Option<()> {
+    let mut greeting = [0; 5];
+    std::io::Read::read_exact(&mut probe(address).ok()?, &mut greeting).ok()
 }
 
 fn client(address: SocketAddr) -> Command {
@@ -118,13 +161,17 @@ fn sysbench(address: SocketAddr, test: &str, threads: u32, verb: &str) -> Result
 }
 
 /// The transactions per second that sysbench measures. It fails by itself when an answer is an error.
-fn measure(guest: &Guest, test: &str, threads: u32) -> Result<Row> {
-    let text = sysbench(guest.address, test, threads, "run")?;
+pub(crate) fn rate(address: SocketAddr, test: &str, threads: u32) -> Result<f64> {
+    let text = sysbench(address, test, threads, "run")?;
     let rate = text.lines().find_map(|line| line.trim().strip_prefix("transactions:"));
-    let rate = rate.and_then(|line| line.split(['(', ' ']).rfind(|word| word.parse::<f64>().is_ok()));
-    let rate = rate.with_context(|| format!("sysbench said:\n{text}"))?;
-    println!("{test}, {threads} connections: {rate}/s");
-    Ok(Row::new(format!("sysbench {test}, {threads} connections"), format!("{rate}/s")))
+    let rate = rate.and_then(|line| line.split(['(', ' ']).rev().find_map(|word| word.parse().ok()));
+    rate.with_context(|| format!("sysbench said:\n{text}"))
+}
+
+fn measure(guest: &Guest, test: &str, threads: u32) -> Result<Row> {
+    let rate = rate(guest.address, test, threads)?;
+    println!("{test}, {threads} connections: {rate:.0}/s");
+    Ok(Row::new(format!("sysbench {test}, {threads} connections"), format!("{rate:.0}/s")))
 }
 
 /// Bootstrap in the guest, contents checked, sysbench, a clean end, the same contents after a reboot.

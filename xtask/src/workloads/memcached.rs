@@ -7,7 +7,10 @@ use anyhow::{Context, Result, ensure};
 use std::net::SocketAddr;
 use std::time::Instant;
 
-const PORT: u16 = 11211;
+/// Where it listens.
+pub(crate) const PORT: u16 = 11211;
+/// The server with its four threads.
+pub(crate) const SERVER: &[&str] = &["/usr/bin/memcached", "-u", "root", "-t", "4", "-m", "64", "-U", "0"];
 const KEYS: u64 = 5000;
 
 /// The value of a key: its length and bytes follow from the number.
@@ -30,7 +33,7 @@ fn get(key: u64) -> (Vec<u8>, Vec<u8>) {
 }
 
 /// `clients` threads with a connection each, `pipeline` requests at once; requests per second.
-fn load(
+pub(crate) fn load(
     address: SocketAddr,
     sets: bool,
     clients: u64,
@@ -38,8 +41,12 @@ fn load(
     requests: u64,
     seed: u64,
 ) -> Result<f64> {
-    let start = Instant::now();
     let each = requests / clients / pipeline;
+    // What is asked and answered is made beforehand: here, too, are only two processors.
+    let exchanges: Vec<(Vec<u8>, Vec<u8>)> =
+        (0..KEYS).map(|key| if sets { (set(key), b"STORED\r\n".to_vec()) } else { get(key) }).collect();
+    let exchanges = &exchanges;
+    let start = Instant::now();
     std::thread::scope(|scope| -> Result<()> {
         let threads: Vec<_> = (0..clients)
             .map(|client| {
@@ -49,15 +56,9 @@ fn load(
                     for _ in 0..each {
                         let (mut request, mut wanted) = (Vec::new(), Vec::new());
                         for _ in 0..pipeline {
-                            let key = numbers.next() % KEYS;
-                            if sets {
-                                request.extend(set(key));
-                                wanted.extend_from_slice(b"STORED\r\n");
-                            } else {
-                                let (question, answer) = get(key);
-                                request.extend(question);
-                                wanted.extend(answer);
-                            }
+                            let (question, answer) = &exchanges[(numbers.next() % KEYS) as usize];
+                            request.extend_from_slice(question);
+                            wanted.extend_from_slice(answer);
                         }
                         ensure!(
                             exchange(&mut stream, &request, &wanted)?,
@@ -73,21 +74,28 @@ fn load(
     Ok((each * clients * pipeline) as f64 / start.elapsed().as_secs_f64())
 }
 
-/// Rates of `set` and `get`.
-pub(super) fn run(options: &Options) -> Result<Vec<Row>> {
-    let image = Image::new("memcached", &["memcached"], |_| Ok(()))?;
-    let command = ["/usr/bin/memcached", "-u", "root", "-t", "4", "-m", "64", "-U", "0"];
-    let mut guest = image.boot("512M", 2, PORT, &command)?;
-    let (_, took) = guest.wait_for(|address| {
-        let mut stream = probe(address).ok()?;
-        exchange(&mut stream, b"version\r\n", b"VERSION ").ok()?.then_some(())
-    })?;
-    let mut rows = vec![Row::new("first answer", format!("{} ms", took.as_millis()))];
-    // All keys are there before they are asked for.
-    let mut stream = connect(guest.address)?;
+/// Whether it answers.
+pub(crate) fn answers(address: SocketAddr) -> Option<()> {
+    let mut stream = probe(address).ok()?;
+    exchange(&mut stream, b"version\r\n", b"VERSION ").ok()?.then_some(())
+}
+
+/// Stores all keys, before they are asked for.
+pub(crate) fn fill(address: SocketAddr) -> Result<()> {
+    let mut stream = connect(address)?;
     for key in 0..KEYS {
         ensure!(exchange(&mut stream, &set(key), b"STORED\r\n")?, "key {key} is not stored");
     }
+    Ok(())
+}
+
+/// Rates of `set` and `get`.
+pub(super) fn run(options: &Options) -> Result<Vec<Row>> {
+    let image = Image::new("memcached", &["memcached"], |_| Ok(()))?;
+    let mut guest = image.boot("512M", 2, PORT, SERVER)?;
+    let (_, took) = guest.wait_for(answers)?;
+    let mut rows = vec![Row::new("first answer", format!("{} ms", took.as_millis()))];
+    fill(guest.address)?;
     let loads = Link::get().connections().iter().flat_map(|&clients| [(clients, 1), (clients, 16)]);
     for (clients, pipeline) in loads.map(|(clients, pipeline)| (u64::from(clients), pipeline)) {
         for sets in [true, false] {

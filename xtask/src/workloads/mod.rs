@@ -4,15 +4,15 @@
 mod cuts;
 mod embedded;
 mod etcd;
-mod fio;
-mod guest;
+pub(crate) mod fio;
+pub(crate) mod guest;
 mod http;
 mod java;
-mod link;
-mod mariadb;
-mod memcached;
+pub(crate) mod link;
+pub(crate) mod mariadb;
+pub(crate) mod memcached;
 mod package;
-mod redis;
+pub(crate) mod redis;
 
 use crate::machine;
 use anyhow::{Result, bail, ensure};
@@ -46,11 +46,15 @@ struct Workload {
     run: fn(&Options) -> Result<Vec<Row>>,
 }
 
-const REDIS: &[(&str, &str)] = &[("redis-server", "redis-server"), ("redis-benchmark", "redis-tools")];
+/// What the server and its load need of Debian: programs and their packages.
+pub(crate) const REDIS: &[(&str, &str)] =
+    &[("redis-server", "redis-server"), ("redis-benchmark", "redis-tools")];
 
-const MARIADB: &[(&str, &str)] =
+/// The same.
+pub(crate) const MARIADB: &[(&str, &str)] =
     &[("mariadbd", "mariadb-server-core"), ("mariadb", "mariadb-client"), ("sysbench", "sysbench")];
 
+/// The same.
 const ETCD: &[(&str, &str)] = &[("etcd", "etcd-server"), ("etcdctl", "etcd-client")];
 
 const WORKLOADS: &[Workload] = &[
@@ -131,7 +135,7 @@ pub(crate) fn run_workloads(args: &[String]) -> Result<()> {
     for workload in &chosen {
         machine::install_for(workload.packages)?;
     }
-    if let Some(status) = link::enter(&tarn)? {
+    if let Some(status) = link::enter(&[("TARN_BIN", &tarn)])? {
         ensure!(status.success(), "workloads failed");
         return Ok(());
     }

@@ -12,9 +12,10 @@ use std::process::Command;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-const PORT: u16 = 6379;
-/// The server without `fork`: no background saves, and no rewriting of the append-only file.
-const SERVER: &[&str] = &[
+/// Where it listens.
+pub(crate) const PORT: u16 = 6379;
+/// The server without `fork`: no background saves, and no rewriting of the append-only file. A policy of `appendfsync` is to follow.
+pub(crate) const SERVER: &[&str] = &[
     "/usr/bin/redis-server",
     "--save",
     "",
@@ -39,11 +40,14 @@ fn image(name: &str) -> Result<Image> {
 
 fn boot(image: &Image, sync: &str) -> Result<(Guest, Duration)> {
     let mut guest = image.boot("512M", 2, PORT, &[SERVER, &[sync]].concat())?;
-    let (_, took) = guest.wait_for(|address| {
-        let mut stream = probe(address).ok()?;
-        exchange(&mut stream, b"PING\r\n", b"+PONG\r\n").ok()?.then_some(())
-    })?;
+    let (_, took) = guest.wait_for(answers)?;
     Ok((guest, took))
+}
+
+/// Whether it answers.
+pub(crate) fn answers(address: SocketAddr) -> Option<()> {
+    let mut stream = probe(address).ok()?;
+    exchange(&mut stream, b"PING\r\n", b"+PONG\r\n").ok()?.then_some(())
 }
 
 fn cli(address: SocketAddr, words: &[&str]) -> Result<String> {
@@ -52,7 +56,12 @@ fn cli(address: SocketAddr, words: &[&str]) -> Result<String> {
 }
 
 /// The requests per second that redis-benchmark measures for each command.
-fn benchmark(address: SocketAddr, clients: u32, pipeline: u32, requests: u64) -> Result<Vec<(String, f64)>> {
+pub(crate) fn benchmark(
+    address: SocketAddr,
+    clients: u32,
+    pipeline: u32,
+    requests: u64,
+) -> Result<Vec<(String, f64)>> {
     let (host, port) = (address.ip().to_string(), address.port().to_string());
     let text = output(
         Command::new("redis-benchmark").args(["-h", &host, "-p", &port, "-t", "set,get", "--csv"]).args([
@@ -79,7 +88,7 @@ fn benchmark(address: SocketAddr, clients: u32, pipeline: u32, requests: u64) ->
 }
 
 /// Sets and reads random values of many lengths; each answer is compared.
-fn verify(address: SocketAddr, seed: u64, count: u64) -> Result<()> {
+pub(crate) fn verify(address: SocketAddr, seed: u64, count: u64) -> Result<()> {
     let mut stream = connect(address)?;
     for pass in 0..2 {
         let mut numbers = Numbers(seed);
