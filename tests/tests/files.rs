@@ -2,6 +2,7 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::sync::Arc;
+use tests::layout::Layout;
 use tests::rig::{POOL, Rig, mount};
 use zfs::Error;
 use zfs::ondisk::zil::{Header, Record};
@@ -77,6 +78,40 @@ fn large_writes_are_logged_in_place() {
     let report = pool.verify(&mut |_| ()).unwrap();
     assert!(report.is_clean(), "{report:?}");
     rig.close(pool).unwrap();
+}
+
+/// Blocks of the log are mostly not full, and written as far as they are.
+#[test]
+fn commits_of_every_size_wait_for_no_txg() {
+    for layout in [Layout::Single, Layout::Mirror, Layout::Raidz1, Layout::Draid] {
+        let rig = Rig::new(64).unwrap();
+        let disks = (0..layout.disks()).map(|n| rig.new_disk(n).unwrap()).collect();
+        let pool = layout.create(disks, POOL).unwrap();
+        let fs = mount(&pool).unwrap();
+        let object = fs.create(fs.root(), b"f", &file()).unwrap();
+        // The first commit of a file system syncs.
+        fs.fsync(object).unwrap();
+        let before = pool.last_synced_txg();
+        let mut wanted = Vec::new();
+        for len in [100, 4096, 5000, 8192, 300, 20_000, 31_000, 4096] {
+            let data = rig.noise(len);
+            fs.write(object, wanted.len() as u64, &data, Durability::Now).unwrap();
+            wanted.extend(data);
+            assert_eq!(pool.last_synced_txg(), before, "{layout:?}, {len} bytes");
+        }
+        drop((fs, pool));
+        let disks = (0..layout.disks()).map(|n| rig.disk(n).unwrap()).collect();
+        let options = ImportOptions { force: true, ..ImportOptions::default() };
+        let pool = Pool::import(disks, rig.env(), options).unwrap();
+        let logged: u64 = logged_writes(&pool).iter().map(|write| write.1).sum();
+        assert_eq!(logged, wanted.len() as u64, "{layout:?}");
+        let fs = mount(&pool).unwrap();
+        let mut found = vec![0; wanted.len()];
+        assert_eq!(fs.read(fs.lookup(fs.root(), b"f").unwrap(), 0, &mut found).unwrap(), wanted.len());
+        assert!(found == wanted, "{layout:?}");
+        fs.unmount().unwrap();
+        rig.close(pool).unwrap();
+    }
 }
 
 #[test]

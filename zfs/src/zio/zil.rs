@@ -4,8 +4,9 @@ use super::Zio;
 use super::examine::{Examined, lost};
 use crate::checksum::{Checksum, embedded};
 use crate::error::{Error, Result};
-use crate::ondisk::blkptr::Blkptr;
+use crate::ondisk::blkptr::{Blkptr, Dva};
 use crate::ondisk::bookmark::Bookmark;
+use crate::vdev::Geometry;
 use crate::vdev::queue::{self, WriteExtent};
 use alloc::vec::Vec;
 use bytes::Bytes;
@@ -23,18 +24,26 @@ impl Zio {
     /// Writes an intent-log block. `bp` (checksum type zilog or zilog2) names its place, its size and, as the
     /// verifier, its checksum words; `data` holds the block with the log chain header where that type keeps it,
     /// the embedded checksum is put in here. Not durable before [`Zio::flush`].
+    ///
+    /// Of a zilog2 block `data` may hold the beginning alone, as far as it is in use: nobody looks at the rest (`zil_lwb_write_issue`).
     pub fn write_zil(&self, bp: &Blkptr, data: Bytes) -> Result<()> {
         let zilog2 = is_zilog2(bp)?;
-        if data.len() as u64 != bp.psize() {
+        let (len, size) = (data.len() as u64, bp.psize());
+        if len > size || len < size && !zilog2 {
             return Err(Error::Invalid("intent-log block of another size than its pointer"));
         }
-        let mut block = Vec::from(data);
+        let (vdevs, mut block) = (self.vdevs(), Vec::from(data));
+        // There the place of each column follows from the size of the whole (`zio_shrink`).
+        let striped = |dva: Dva| vdevs.top(dva.vdev).is_ok_and(|top| top.geometry != Geometry::Plain);
+        if len < size && bp.dvas().any(striped) {
+            block.resize(size as usize, 0);
+        }
         if !embedded::seal_zil(&mut block, zilog2, bp.checksum()) {
             return Err(Error::Invalid("intent-log block that claims to be longer than it is"));
         }
         let data = Bytes::from(block);
         let writes = bp.dvas().map(|dva| WriteExtent { dva, data: data.clone() }).collect();
-        queue::write(&self.vdevs(), bp.birth(), writes)
+        queue::write(&vdevs, bp.birth(), writes)
     }
 
     /// Reads an intent-log block; [`Error::Checksum`] is the normal end of a chain. The records of an encrypted one show no more
