@@ -317,7 +317,7 @@ pub const FEATURES: &[Feature] = &[
         "resilver_defer",
         "A further resilver waits for the running one.",
         READ_ONLY,
-        Support::Read,
+        Support::Write,
         &[],
     ),
     feature(

@@ -32,7 +32,7 @@ const NOT_IN_LABELS: [&str; 5] = [
     "com.delphix:vdev_zap_leaf",
     "com.delphix:vdev_zap_top",
     "com.klarasystems:vdev_zap_root",
-    "com.datto:resilver_defer",
+    super::scan::RESILVER_DEFER,
     TEMPORARILY_OFFLINE,
 ];
 

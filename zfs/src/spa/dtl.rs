@@ -134,7 +134,7 @@ impl Spa {
             Some(object) => list.insert(DTL, object),
             None => {
                 // What marks a leaf that was being resilvered goes with it.
-                for name in [DTL, "resilver_txg", "com.datto:resilver_defer"] {
+                for name in [DTL, "resilver_txg", super::scan::RESILVER_DEFER] {
                     list.remove(name);
                 }
             }

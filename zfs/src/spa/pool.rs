@@ -66,7 +66,7 @@ pub enum PoolState {
 
 /// An imported pool. Dropping the last handle without [`Pool::export`] is like cutting the power.
 pub struct Pool {
-    core: Arc<Core>,
+    pub(super) core: Arc<Core>,
 }
 
 impl LogHost for Pool {

@@ -5,6 +5,7 @@ use super::super::{
 };
 use crate::dmu::Allocate;
 use crate::error::Error;
+use crate::ondisk::nvlist::Value;
 use crate::ondisk::object_type::ObjectType;
 use crate::vdev::LeafState;
 use alloc::boxed::Box;
@@ -321,6 +322,37 @@ fn a_resilver_goes_on_after_an_import() {
     bench.assert_clean(&pool, "resumed");
     export(pool);
     bench.compare(&bench.import(&[2]).unwrap(), "on the new one");
+}
+
+/// OpenZFS was resilvering one disk, and had put another off until that ends, when the pool was exported.
+#[test]
+fn a_resilver_that_was_put_off_is_made_up_for() {
+    const GUID: &str = super::super::scan::RESILVER_DEFER;
+    let mut bench = Bench::new(17, 2);
+    let pool = bench.create(mirror(&bench, 2));
+    bench.write(&pool, 20);
+    let new = bench.add_disk();
+    pool.attach(guid(&pool, 0), bench.device(new)).unwrap();
+    let waiting = guid(&pool, new);
+    let spa = Arc::clone(&pool.core.spa);
+    let task = move |tx: &crate::dmu::Tx| {
+        spa.state.lock().config.edit_vdev(waiting, &mut |list| list.insert(GUID, Value::Boolean));
+        spa.change_feature(tx, GUID, 1)
+    };
+    pool.core.spa.run_task(task).unwrap();
+    let in_use = |pool: &Pool| {
+        let leaf = super::leaf_list(&pool.core.spa.state.lock().config.root, waiting).unwrap().contains(GUID);
+        (leaf, pool.core.spa.features.is_active(GUID))
+    };
+    export(pool);
+    let pool = bench.import(&[0, 1, 2]).unwrap();
+    assert_eq!((in_use(&pool), pool.needs_resilver()), ((true, true), true));
+    resilver(&pool).unwrap();
+    assert_eq!((in_use(&pool), pool.needs_resilver()), ((false, false), false));
+    export(pool);
+    let pool = bench.import(&[2]).unwrap();
+    assert_eq!(in_use(&pool), (false, false));
+    bench.compare(&pool, "the one that waited, alone");
 }
 
 #[test]

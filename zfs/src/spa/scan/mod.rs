@@ -27,6 +27,7 @@ use alloc::string::String;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use platform::sync::Mutex;
+pub(super) use state::RESILVER_DEFER;
 
 /// How often a resilver begins anew at once, as devices missed something while it went on.
 const RESILVERS_MAX: usize = 3;

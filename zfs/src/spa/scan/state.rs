@@ -18,6 +18,9 @@ use alloc::vec::Vec;
 /// discovers them, writes no such bookmark.
 const WHOLE_QUEUE: u64 = 0x6e72_6174;
 
+/// The feature, in use as long as a leaf has the mark of the same name (`ZPOOL_CONFIG_RESILVER_DEFER`).
+pub(in crate::spa) const RESILVER_DEFER: &str = "com.datto:resilver_defer";
+
 impl Spa {
     /// Reads the last scan.
     pub(crate) fn load_scan(&self) -> Result<()> {
@@ -129,12 +132,30 @@ impl Spa {
         }
         errlog::add(&self.mos, tx, errlog::SCRUB, lost)?;
         errlog::rotate(&self.mos, tx)?;
+        self.clear_deferred(tx)?;
         let (end_time, bookmark) = (self.seconds(), Bookmark { objset: OBJSET_NEXT, ..Bookmark::default() });
         let phys = ScanPhys { state, end_time, bookmark, queue: 0, paused: false, ..phys };
         self.record_scan(tx, phys)?;
         let event = if state == ScanState::Finished { "scan done" } else { "scan cancelled" };
         self.log_internal_event(tx, event, &format!("errors={}", phys.errors))?;
         Ok(phys)
+    }
+
+    /// Leaves that waited for this resilver of OpenZFS's to end wait no longer (`vdev_clear_resilver_deferred`): whoever lacks something
+    /// still gets it by the next one.
+    fn clear_deferred(&self, tx: &Tx) -> Result<()> {
+        if !self.features.is_active(RESILVER_DEFER) {
+            return Ok(());
+        }
+        let vdevs = self.zio.vdevs();
+        {
+            let mut state = self.state.lock();
+            for leaf in vdevs.dtl_leaves() {
+                state.config.edit_vdev(leaf.guid, &mut |list| drop(list.remove(RESILVER_DEFER)));
+            }
+            state.config_dirty = true;
+        }
+        self.change_feature(tx, RESILVER_DEFER, -1)
     }
 
     /// Stores the words.
