@@ -10,6 +10,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use testkit::sums::hex;
 
+/// Disks are compressed with windows of up to that many bytes, as a power of two.
+const WINDOW_LOG: u32 = 28;
+
 /// The repository's root folder.
 #[must_use]
 pub fn repository() -> PathBuf {
@@ -35,18 +38,29 @@ pub fn names() -> Result<Vec<String>> {
 
 /// Disk `n` of a fixture, decompressed and compared with its recorded SHA-256.
 pub fn image(name: &str, n: usize) -> Result<Vec<u8>> {
-    let path = folder(name).join(format!("disk{n}.img.zst"));
-    let file = File::open(&path).with_context(|| format!("{}", path.display()))?;
-    let mut decoder = zstd::stream::read::Decoder::new(file)?;
-    decoder.window_log_max(27)?;
-    let mut data = Vec::new();
-    decoder.read_to_end(&mut data)?;
+    let whole = folder(name).join(format!("disk{n}.img.zst"));
+    let data = if n == 0 || whole.exists() {
+        decompress(&whole, &[])?
+    } else {
+        // The other side of a mirror: what is not as on the first.
+        decompress(&folder(name).join(format!("disk{n}.from-disk0.zst")), &image(name, 0)?)?
+    };
     let sums = std::fs::read_to_string(folder(name).join("images.sha256"))?;
     let want = sums.lines().find(|l| l.contains(&format!("disk{n}.img"))).context("no recorded checksum")?;
     anyhow::ensure!(
         want.starts_with(&hex(&Sha256::digest(&data))),
         "{name}: disk{n}.img differs from its checksum"
     );
+    Ok(data)
+}
+
+/// The content of a file that was compressed alone, or as the difference to `from` (`zstd --patch-from`).
+fn decompress(path: &Path, from: &[u8]) -> Result<Vec<u8>> {
+    let file = BufReader::new(File::open(path).with_context(|| format!("{}", path.display()))?);
+    let mut decoder = zstd::stream::read::Decoder::with_ref_prefix(file, from)?;
+    decoder.window_log_max(WINDOW_LOG)?;
+    let mut data = Vec::new();
+    decoder.read_to_end(&mut data)?;
     Ok(data)
 }
 

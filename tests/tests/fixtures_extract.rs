@@ -15,7 +15,7 @@ use tests::fixtures::{self, Entry};
 use tests::tool::{tarn, tarn_ok};
 
 /// Fixtures that are compared whole, and the suffix of their manifest.
-const FIXTURES: [(&str, &str); 12] = [
+const FIXTURES: [(&str, &str); 14] = [
     ("a-default", ".files.jsonl"),
     ("b-nofeat", ".files.jsonl"),
     ("b2-v28", ".files.jsonl"),
@@ -28,6 +28,8 @@ const FIXTURES: [(&str, &str); 12] = [
     ("n-grub", ".files.jsonl"),
     ("u-checkpoint", ".files.jsonl"),
     ("v-props", ".files.jsonl"),
+    ("x-async", ".files.jsonl"),
+    ("z-16m", ".files.jsonl"),
 ];
 
 #[test]

@@ -128,6 +128,25 @@ fn v_properties() {
     check_pool("v-props", ".files.jsonl", ALL);
 }
 
+/// File systems are being destroyed: what they held is on its way to be freed.
+#[test]
+fn x_an_asynchronous_destroy_is_under_way() {
+    check_pool("x-async", ".files.jsonl", ALL);
+    let freeing = import("x-async").properties().unwrap().into_iter().find(|p| p.0 == "freeing").unwrap();
+    assert_eq!(freeing.1, "5762048");
+}
+
+/// One side is whole, one was resilvered, one was taken out of service by its owner and one as if it had failed.
+#[test]
+fn y_devices_out_of_service() {
+    check_pool("y-offline", ".files.jsonl", ALL);
+}
+
+#[test]
+fn z_blocks_of_16_mib() {
+    check_pool("z-16m", ".files.jsonl", ALL);
+}
+
 #[test]
 fn x_gang_blocks() {
     check_pool("x-gang", ".files.jsonl", ALL);

@@ -8,7 +8,8 @@ use std::path::Path;
 use std::sync::Arc;
 use tests::{accounts, fixtures, manifest, model, tool};
 use zfs::dsl::Kind;
-use zfs::spa::Pool;
+use zfs::spa::{ImportOptions, Pool, ScanControl};
+use zfs::vdev::LeafState;
 use zfs::zpl::{Durability, FileKind, Filesystem, MountOptions, New, SetAttr};
 
 fn disks(folder: &Path) -> Vec<Arc<dyn BlockDevice>> {
@@ -104,6 +105,47 @@ fn pool_without_features() {
 fn compressed_and_checksummed() {
     survives("c-compress", 1);
     survives("d-checksum", 1);
+}
+
+/// What was left to be freed of destroyed file systems is, by whoever imports the pool next.
+#[test]
+fn destroys_that_were_under_way() {
+    survives("x-async", 1);
+}
+
+#[test]
+fn blocks_of_16_mib() {
+    survives("z-16m", 1);
+}
+
+/// Two of four devices are out of service. They come back, and each of the four has everything then.
+#[test]
+fn devices_out_of_service_come_back() {
+    let name = "y-offline";
+    survives(name, 4);
+    let folder = tempfile::tempdir().unwrap();
+    for n in 0..4 {
+        fixtures::write_image(name, n, &folder.path().join(format!("disk{n}.img"))).unwrap();
+    }
+    let pool = model::import_pool(disks(folder.path()));
+    let vdevs = pool.zio().vdevs();
+    let out = vdevs.leaves().into_iter().filter(|leaf| leaf.state != LeafState::Online).map(|leaf| leaf.guid);
+    let out: Vec<u64> = out.collect();
+    assert_eq!(out.len(), 2);
+    for guid in out {
+        assert_eq!(pool.online(guid, false).unwrap(), LeafState::Online);
+    }
+    let report = pool.resilver(&mut |_| ScanControl::Continue).unwrap().unwrap();
+    assert_eq!((report.status.errors, pool.needs_resilver()), (0, false), "{report:?}");
+    pool.export().unwrap();
+    drop(pool);
+    tool::zdb_check(folder.path(), "y_offline").unwrap();
+    let sections = fixtures::manifest(name, ".files.jsonl").unwrap();
+    for disk in disks(folder.path()) {
+        let options = ImportOptions { force: true, ..ImportOptions::read_only() };
+        let alone = Pool::import(vec![disk], model::env(), options).unwrap();
+        manifest::check_sections(&alone, &sections, manifest::ALL);
+    }
 }
 
 #[test]

@@ -13,7 +13,7 @@ use zfs::zap;
 use zfs::zio::Zio;
 
 /// Single-disk pools whose blocks are all readable.
-const POOLS: [&str; 11] = [
+const POOLS: [&str; 13] = [
     "a-default",
     "b-nofeat",
     "b2-v28",
@@ -25,6 +25,8 @@ const POOLS: [&str; 11] = [
     "m-ashift9",
     "u-checkpoint",
     "v-props",
+    "x-async",
+    "z-16m",
 ];
 
 #[derive(Default)]

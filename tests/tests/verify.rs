@@ -45,6 +45,9 @@ fn pools_of_openzfs_are_clean() {
         "s-stripe",
         "u-checkpoint",
         "v-props",
+        "x-async",
+        "y-offline",
+        "z-16m",
     ] {
         let report = verify(fixture);
         assert!(report.is_clean() && report.blocks > 20, "{fixture}: {report:#?}");

@@ -1,7 +1,7 @@
 //! `cargo xtask test`: everything that must hold before a commit lands.
 
-use crate::build;
 use crate::machine::{self, cargo, root, target};
+use crate::{build, interop};
 use anyhow::{Result, bail};
 use std::time::Instant;
 
@@ -40,7 +40,8 @@ pub(crate) fn run(rest: &[String]) -> Result<()> {
         let mut test = cargo();
         test.args(["test", "--workspace", "--quiet"]);
         machine::run(test.env("TARN_KERNEL", &kernel).env("TARN_BIN", &tarn))
-    })
+    })?;
+    step("turns with OpenZFS", interop::run_in_test)
 }
 
 /// The layers below the assemblers build without std.
