@@ -1,7 +1,7 @@
 //! etcd as a cluster of one: loaded over its HTTP gateway, checked by etcdctl, and cut off: it promises that what it has
 //! answered is on the disk.
 
-use super::cuts::Promises;
+use super::cuts;
 use super::guest::{Guest, Image, Numbers, connect, probe};
 use super::link::Link;
 use super::{Options, Row};
@@ -11,7 +11,6 @@ use std::collections::HashMap;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::process::Command;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 const PORT: u16 = 2379;
@@ -167,51 +166,43 @@ pub(super) fn run(options: &Options) -> Result<Vec<Row>> {
     Ok(rows)
 }
 
-fn write_until_cut(address: SocketAddr, worker: u64, promised: &AtomicU64) -> Result<()> {
+fn write_until_cut(address: SocketAddr, worker: u64, from: u64, promised: &dyn Fn(u64)) -> Result<()> {
     let mut gateway = Gateway::new(connect(address)?);
-    for n in promised.load(Ordering::SeqCst).. {
+    for n in from.. {
         if gateway.put(&format!("w{worker}:{n}"), &value(worker, n)).is_err() {
             break;
         }
-        promised.store(n + 1, Ordering::SeqCst);
+        promised(n + 1);
     }
     Ok(())
+}
+
+/// How many keys of `worker` are there, each with its value and none missing between others.
+fn surviving(guest: &Guest, worker: u64, _least: u64) -> Result<u64> {
+    let text = etcdctl(guest.address, &["get", "--prefix", &format!("w{worker}:")])?;
+    let lines: Vec<&str> = text.lines().collect();
+    let there: HashMap<&str, &str> = lines.chunks_exact(2).map(|pair| (pair[0], pair[1])).collect();
+    for n in 0..there.len() as u64 {
+        let key = format!("w{worker}:{n}");
+        ensure!(there.get(&*key) == Some(&&*value(worker, n)), "key {key} is lost");
+    }
+    Ok(there.len() as u64)
 }
 
 /// The power is cut while four clients put: every acknowledged put is there afterwards.
 pub(super) fn power_cuts(options: &Options) -> Result<Vec<Row>> {
     let image = Image::new("etcd-powercut", &["etcd"], |_| Ok(()))?;
-    let promises = Promises::new(4);
-    let mut numbers = Numbers(options.seed);
-    for cut in 0..=options.cuts {
-        let (guest, _) = boot(&image)?;
-        for (worker, promised) in promises.each() {
-            let text = etcdctl(guest.address, &["get", "--prefix", &format!("w{worker}:")])?;
-            let lines: Vec<&str> = text.lines().collect();
-            let there: HashMap<&str, &str> = lines.chunks_exact(2).map(|pair| (pair[0], pair[1])).collect();
-            for n in 0..promised.load(Ordering::SeqCst) {
-                let key = format!("w{worker}:{n}");
-                ensure!(
-                    there.get(&*key) == Some(&&*value(worker, n)),
-                    "after cut {cut} (seed {}): key {key} is lost",
-                    options.seed
-                );
-            }
-        }
-        check(&image, guest.address)?;
-        if cut == options.cuts {
-            guest.cut()?;
-            image.zdb()?;
-            break;
-        }
-        let moment = Duration::from_micros(300_000 + numbers.next() % 2_000_000);
-        promises.cut(guest, moment, write_until_cut)?;
-        image.zdb()?;
-        println!("cut {} after {} ms: {} puts so far", cut + 1, moment.as_millis(), promises.total());
+    cuts::Server {
+        image: &image,
+        promises: "puts",
+        moment: (Duration::from_millis(300), Duration::from_secs(2)),
+        boot: &|image| Ok(boot(image)?.0),
+        prepare: &|_| Ok(()),
+        write: &write_until_cut,
+        surviving: &surviving,
+        check: &|guest| check(&image, guest.address),
+        // It has no orderly end but a signal.
+        end: &Guest::cut,
     }
-    ensure!(promises.total() > 0, "no put was acknowledged before a cut");
-    Ok(vec![Row::new(
-        format!("{} cuts, acknowledged puts, all there", options.cuts),
-        promises.total().to_string(),
-    )])
+    .cut(options)
 }

@@ -1,15 +1,16 @@
-//! Web servers: nginx as a single process, and Python's `http.server`.
+//! Web servers: nginx as a single process, Python's `http.server`, WEBrick, the JDK's, and two static programs, of Rust and of Go.
 
 use super::guest::{Guest, Image, Numbers, probe};
 use super::link::Link;
 use super::{Options, Row};
 use super::{java, package};
-use crate::machine::output;
+use crate::machine::{self, output};
 use anyhow::{Context, Result, ensure};
 use std::io::{Read, Write};
 use std::path::Path;
 use std::process::Command;
 use std::time::Instant;
+use testkit::rootfs;
 
 /// Debian's, whatever else is in the path.
 pub(super) const PYTHON: &str = "/usr/bin/python3";
@@ -109,6 +110,41 @@ fn serves(image: &Image, mut guest: Guest, times: u32) -> Result<Vec<Row>> {
     for &connections in &Link::get().connections()[1..2] {
         rows.push(wrk(&guest, connections, 100)?);
     }
+    guest.cut()?;
+    image.zdb()?;
+    Ok(rows)
+}
+
+/// A static program of Rust, without a crate (`tests/workloads/http-static`).
+pub(super) fn rust(_options: &Options) -> Result<Vec<Row>> {
+    static_program("rust-http", |to| Ok(std::fs::copy(rootfs::workload("http-static")?, to).map(drop)?))
+}
+
+/// A static program of Go with its `net/http` (`tests/workloads/go`).
+pub(super) fn go(_options: &Options) -> Result<Vec<Row>> {
+    static_program("go-http", |to| {
+        let source = machine::root().join("tests/workloads/go/http.go");
+        let mut build = Command::new("go");
+        build.args(["build", "-trimpath", "-o"]).arg(to).arg(source);
+        // Nothing is fetched, and the cache is ours.
+        build.env("CGO_ENABLED", "0").env("GOTOOLCHAIN", "local").env("GOFLAGS", "-mod=mod");
+        machine::run(build.env("GOCACHE", machine::target().join("go")))
+    })
+}
+
+/// A program that serves `/srv` by itself, at all numbers of connections.
+fn static_program(name: &str, build: impl FnOnce(&Path) -> Result<()>) -> Result<Vec<Row>> {
+    let image = Image::new(name, &[], |root| {
+        add_files(root)?;
+        build(&root.join("usr/bin/http"))
+    })?;
+    let mut guest = image.boot("256M", 2, PORT, &["/usr/bin/http", &format!("0.0.0.0:{PORT}"), "/srv"])?;
+    let mut rows = vec![first_answer(&mut guest)?, fetch(&guest, 20)?];
+    for &connections in &Link::get().connections()[1..] {
+        rows.push(wrk(&guest, connections, 100)?);
+        rows.push(wrk(&guest, connections, 20_000)?);
+    }
+    rows.push(fetch(&guest, 5)?);
     guest.cut()?;
     image.zdb()?;
     Ok(rows)

@@ -1,7 +1,7 @@
 //! mariadbd with InnoDB at its defaults (io_uring, O_DIRECT): prepared in the guest, loaded by sysbench, checked by the
 //! `mariadb` client, and cut off while it promises durability.
 
-use super::cuts::Promises;
+use super::cuts;
 use super::guest::{Guest, Image, Numbers, probe};
 use super::link::Link;
 use super::{Options, Row};
@@ -12,7 +12,6 @@ use std::io::{BufRead, BufReader, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::Path;
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 /// Where it listens.
@@ -243,9 +242,9 @@ impl Drop for Session {
 }
 
 /// Transactions of one row in each of two tables, each after the answer to the one before, until the connection breaks.
-fn write_until_cut(address: SocketAddr, worker: u64, acknowledged: &AtomicU64) -> Result<()> {
+fn write_until_cut(address: SocketAddr, worker: u64, from: u64, promised: &dyn Fn(u64)) -> Result<()> {
     let mut session = Session::new(address)?;
-    for n in acknowledged.load(Ordering::SeqCst).. {
+    for n in from.. {
         let transaction = format!(
             "begin; insert into one values ({worker},{n},'value-{worker}-{n}'); \
              insert into two values ({worker},{n},repeat('{n},',200)); commit; select {n};"
@@ -253,7 +252,7 @@ fn write_until_cut(address: SocketAddr, worker: u64, acknowledged: &AtomicU64) -
         if !session.done(&transaction, &n.to_string()) {
             break;
         }
-        acknowledged.store(n + 1, Ordering::SeqCst);
+        promised(n + 1);
     }
     Ok(())
 }
@@ -279,43 +278,22 @@ fn surviving(address: SocketAddr, worker: u64) -> Result<u64> {
 /// The power is cut while four clients commit with `innodb_flush_log_at_trx_commit=1`: every acknowledged transaction is
 /// there afterwards, none by half, and the tables are whole.
 pub(super) fn power_cuts(options: &Options) -> Result<Vec<Row>> {
-    let image = image("mariadb-powercut")?;
-    let promises = Promises::new(4);
-    let mut numbers = Numbers(options.seed);
-    for cut in 0..=options.cuts {
-        let (guest, _) = boot(&image)?;
-        let flush = sql(guest.address, "select @@innodb_flush_log_at_trx_commit")?;
-        ensure!(flush.trim() == "1", "InnoDB flushes by {flush}");
-        if cut == 0 {
+    cuts::Server {
+        image: &image("mariadb-powercut")?,
+        promises: "transactions",
+        moment: (Duration::from_millis(500), Duration::from_secs(3)),
+        boot: &|image| Ok(boot(image)?.0),
+        prepare: &|guest| {
+            let flush = sql(guest.address, "select @@innodb_flush_log_at_trx_commit")?;
+            ensure!(flush.trim() == "1", "InnoDB flushes by {flush}");
             let table = "(w int, n int, v text, primary key (w,n)) engine=innodb";
-            sql(guest.address, &format!("use sbtest; create table one {table}; create table two {table}"))?;
-        }
-        check_tables(guest.address, "sbtest")?;
-        for (worker, acknowledged) in promises.each() {
-            let there = surviving(guest.address, worker)
-                .with_context(|| format!("after cut {cut} (seed {})", options.seed))?;
-            let promised = acknowledged.load(Ordering::SeqCst);
-            // The one whose answer was on its way may be there, too.
-            ensure!(
-                (promised..=promised + 1).contains(&there),
-                "after cut {cut} (seed {}): worker {worker} was promised {promised} transactions, {there} are there",
-                options.seed
-            );
-            acknowledged.store(there, Ordering::SeqCst);
-        }
-        if cut == options.cuts {
-            shut_down(guest)?;
-            image.zdb()?;
-            break;
-        }
-        let moment = Duration::from_micros(500_000 + numbers.next() % 3_000_000);
-        promises.cut(guest, moment, write_until_cut)?;
-        image.zdb()?;
-        println!("cut {} after {} ms: {} transactions so far", cut + 1, moment.as_millis(), promises.total());
+            let create = format!("use sbtest; create table one {table}; create table two {table}");
+            sql(guest.address, &create).map(drop)
+        },
+        write: &write_until_cut,
+        surviving: &|guest, worker, _| surviving(guest.address, worker),
+        check: &|guest| check_tables(guest.address, "sbtest"),
+        end: &shut_down,
     }
-    ensure!(promises.total() > 0, "no transaction was acknowledged before a cut");
-    Ok(vec![Row::new(
-        format!("{} cuts, acknowledged transactions, all there", options.cuts),
-        promises.total().to_string(),
-    )])
+    .cut(options)
 }

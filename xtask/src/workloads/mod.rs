@@ -102,6 +102,12 @@ const WORKLOADS: &[Workload] = &[
         packages: &[("nginx", "nginx-light"), ("curl", "curl"), ("wrk", "wrk")],
         run: http::nginx,
     },
+    Workload { name: "rust-http", packages: &[("curl", "curl"), ("wrk", "wrk")], run: http::rust },
+    Workload {
+        name: "go-http",
+        packages: &[("go", "golang-go"), ("curl", "curl"), ("wrk", "wrk")],
+        run: http::go,
+    },
     Workload { name: "python", packages: &[(http::PYTHON, "python3"), ("curl", "curl")], run: http::python },
 ];
 

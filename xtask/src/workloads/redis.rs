@@ -1,6 +1,6 @@
 //! redis-server: loaded by redis-benchmark, checked by a client of ours, and cut off while it promises durability.
 
-use super::cuts::Promises;
+use super::cuts;
 use super::guest::{Guest, Image, Numbers, connect, exchange, probe};
 use super::link::Link;
 use super::{Options, Row};
@@ -9,7 +9,6 @@ use anyhow::{Result, ensure};
 use std::io::{BufRead, BufReader, Write};
 use std::net::SocketAddr;
 use std::process::Command;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 /// Where it listens.
@@ -132,24 +131,22 @@ pub(super) fn run(options: &Options) -> Result<Vec<Row>> {
         }
         ensure!(cli(guest.address, &["SAVE"])?.trim() == "OK", "SAVE failed");
         let size = cli(guest.address, &["DBSIZE"])?;
-        cli(guest.address, &["SHUTDOWN", "NOSAVE"]).ok();
-        guest.end()?;
+        shut_down(guest)?;
         image.zdb()?;
         // Everything is there again, by the append-only file.
         let (guest, _) = boot(&image, sync)?;
         ensure!(cli(guest.address, &["DBSIZE"])? == size, "another number of keys after a reboot");
-        cli(guest.address, &["SHUTDOWN", "NOSAVE"]).ok();
-        guest.end()?;
+        shut_down(guest)?;
     }
     Ok(rows)
 }
 
 /// Writes keys one after another, each after the answer for the one before, until the connection breaks.
-fn write_until_cut(address: SocketAddr, worker: u64, acknowledged: &AtomicU64) -> Result<()> {
+fn write_until_cut(address: SocketAddr, worker: u64, from: u64, promised: &dyn Fn(u64)) -> Result<()> {
     let mut stream = connect(address)?;
     let mut reader = BufReader::new(stream.try_clone()?);
     let mut line = String::new();
-    for n in acknowledged.load(Ordering::SeqCst).. {
+    for n in from.. {
         let request = format!("SET w{worker}:{n} value-{worker}-{n}\r\n");
         if stream.write_all(request.as_bytes()).is_err() {
             return Ok(());
@@ -159,40 +156,42 @@ fn write_until_cut(address: SocketAddr, worker: u64, acknowledged: &AtomicU64) -
             Ok(1..) => ensure!(line == "+OK\r\n", "SET answered {line:?}"),
             _ => return Ok(()),
         }
-        acknowledged.store(n + 1, Ordering::SeqCst);
+        promised(n + 1);
     }
     Ok(())
 }
 
+/// How many keys of `worker` are there with their values, the first `least` of them in any case.
+fn surviving(guest: &Guest, worker: u64, least: u64) -> Result<u64> {
+    let mut stream = connect(guest.address)?;
+    for n in 0..least {
+        let value = format!("value-{worker}-{n}");
+        let wanted = format!("${}\r\n{value}\r\n", value.len());
+        let right = exchange(&mut stream, format!("GET w{worker}:{n}\r\n").as_bytes(), wanted.as_bytes())?;
+        ensure!(right, "key w{worker}:{n} is lost");
+    }
+    let next = cli(guest.address, &["EXISTS", &format!("w{worker}:{least}")])?;
+    Ok(least + next.trim().parse::<u64>()?)
+}
+
+fn shut_down(guest: Guest) -> Result<()> {
+    // The connection ends before the answer comes.
+    cli(guest.address, &["SHUTDOWN", "NOSAVE"]).ok();
+    guest.end()
+}
+
 /// The power is cut while four clients write with `appendfsync always`: every acknowledged write is there afterwards.
 pub(super) fn power_cuts(options: &Options) -> Result<Vec<Row>> {
-    let image = image("redis-powercut")?;
-    let promises = Promises::new(4);
-    let mut numbers = Numbers(options.seed);
-    for cut in 0..=options.cuts {
-        let (guest, _) = boot(&image, "always")?;
-        let mut stream = connect(guest.address)?;
-        for (worker, acknowledged) in promises.each() {
-            for n in 0..acknowledged.load(Ordering::SeqCst) {
-                let value = format!("value-{worker}-{n}");
-                let wanted = format!("${}\r\n{value}\r\n", value.len());
-                let right =
-                    exchange(&mut stream, format!("GET w{worker}:{n}\r\n").as_bytes(), wanted.as_bytes())?;
-                ensure!(right, "after cut {cut} (seed {}): key w{worker}:{n} is lost", options.seed);
-            }
-        }
-        if cut == options.cuts {
-            cli(guest.address, &["SHUTDOWN", "NOSAVE"]).ok();
-            guest.end()?;
-            image.zdb()?;
-            break;
-        }
-        let moment = Duration::from_micros(200_000 + numbers.next() % 1_500_000);
-        promises.cut(guest, moment, write_until_cut)?;
-        image.zdb()?;
-        let total = promises.total();
-        println!("cut {} after {} ms: {total} writes acknowledged so far", cut + 1, moment.as_millis());
+    cuts::Server {
+        image: &image("redis-powercut")?,
+        promises: "writes",
+        moment: (Duration::from_millis(200), Duration::from_millis(1500)),
+        boot: &|image| Ok(boot(image, "always")?.0),
+        prepare: &|_| Ok(()),
+        write: &write_until_cut,
+        surviving: &surviving,
+        check: &|_| Ok(()),
+        end: &shut_down,
     }
-    let total = promises.total();
-    Ok(vec![Row::new(format!("{} cuts, acknowledged writes, all there", options.cuts), format!("{total}"))])
+    .cut(options)
 }
