@@ -86,7 +86,8 @@ impl Listener {
     ) -> Option<Admitted> {
         let displaced = {
             let mut queues = self.queues.lock();
-            let half_max = HALF_OPEN_MAX.min(queues.backlog.max(16));
+            // A burst of honest clients may be larger than the backlog: who is pushed out is reset when it goes on.
+            let half_max = (2 * queues.backlog).clamp(16, HALF_OPEN_MAX);
             if queues.closed || queues.ready.len() >= queues.backlog {
                 return None;
             }

@@ -177,6 +177,24 @@ fn a_burst_of_connections_finds_room() {
 }
 
 #[test]
+fn a_burst_beyond_the_backlog_resets_nobody() {
+    let pair = Pair::new();
+    let listener = listen(&pair.stacks[1], "0.0.0.0:80", 128);
+    let clients: Vec<_> = (0..200).map(|_| pair.stacks[0].tcp(quiet())).collect();
+    for client in &clients {
+        let _ = client.connect(address("10.0.0.2:80"));
+    }
+    pair.run();
+    for client in &clients {
+        assert_eq!((client.connected(), client.send(b"x")), (Ok(()), Ok(1)));
+    }
+    pair.run();
+    let servers: Vec<_> = std::iter::from_fn(|| listener.accept(quiet()).ok()).collect();
+    assert_eq!(servers.len(), clients.len());
+    assert!(servers.iter().all(|server| read(server).is_ok_and(|text| text == b"x")));
+}
+
+#[test]
 fn a_full_backlog_delays_and_closing_it_resets() {
     let pair = Pair::new();
     let listener = listen(&pair.stacks[1], "0.0.0.0:80", 2);
