@@ -8,6 +8,22 @@ use std::sync::Arc;
 use zfs::Error;
 use zfs::spa::{CreateOptions, NewDevice, NewVdev, Pool, Topology};
 
+/// Features of a campaign's pool beyond those of OpenZFS 2.1: in every other one blocks can be cloned, in both forms of tables.
+#[must_use]
+pub fn features_of(seed: u64) -> &'static [&'static str] {
+    match seed % 4 {
+        1 => &["block_cloning"],
+        3 => &["block_cloning", "block_cloning_endian"],
+        _ => &[],
+    }
+}
+
+/// Whether blocks of a pool are shared: then OpenZFS 2.1 does not understand how its space is used.
+#[must_use]
+pub fn shares_blocks(pool: &Pool) -> bool {
+    pool.get_property("feature@block_cloning").is_ok_and(|(state, _)| state == "active")
+}
+
 /// How a pool's disks are put together.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Layout {
@@ -151,10 +167,23 @@ impl Layout {
 
     /// A new pool on these disks.
     pub fn create(self, devices: Vec<Arc<dyn BlockDevice>>, name: &str) -> zfs::Result<Arc<Pool>> {
+        self.create_with(devices, name, &[])
+    }
+
+    /// A new pool that has these features besides those that every new one has.
+    pub fn create_with(
+        self,
+        devices: Vec<Arc<dyn BlockDevice>>,
+        name: &str,
+        features: &[&str],
+    ) -> zfs::Result<Arc<Pool>> {
         let env = env();
         let now = env.clock.now();
         let init =
             Box::new(move |os: &Arc<zfs::dmu::Objset>, tx: &zfs::dmu::Tx| zfs::zpl::init(os, tx, &[], now));
-        Pool::create(self.topology(devices), env, CreateOptions::new(name, init))
+        let mut options = CreateOptions::new(name, init);
+        options.properties =
+            features.iter().map(|f| (format!("feature@{f}"), "enabled".to_owned())).collect();
+        Pool::create(self.topology(devices), env, options)
     }
 }

@@ -156,6 +156,12 @@ impl Model {
         self.number_from(used.max().unwrap_or(0));
     }
 
+    /// From that size in bytes on, a file only shrinks.
+    #[must_use]
+    pub fn file_size(&self) -> usize {
+        self.limits.file_size
+    }
+
     /// Limits for what comes.
     pub fn set_limits(&mut self, limits: Limits) {
         self.limits = limits;
@@ -191,7 +197,7 @@ impl Model {
     }
 
     /// Changes all names of one file.
-    fn change(&mut self, path: &str, change: impl Fn(&mut Node)) {
+    pub(crate) fn change(&mut self, path: &str, change: impl Fn(&mut Node)) {
         let identity = self.files[path].identity;
         let names = self.files.values_mut().filter(|n| n.identity == identity);
         names.for_each(|n| change(Arc::make_mut(n)));

@@ -1,6 +1,6 @@
 //! Random operations on a whole pool against its model, with exports and imports between: for minutes, or for days.
 
-use crate::layout::Layout;
+use crate::layout::{Layout, features_of, shares_blocks};
 use crate::model::{Limits, Rng, env};
 use crate::world::World;
 use anyhow::{Context, Result, ensure};
@@ -33,7 +33,7 @@ impl Soak {
         let disks: Vec<Arc<SimDisk>> =
             (0..layout.disks()).map(|i| Arc::new(SimDisk::new(&log, i, Image::new(DISK_SIZE)))).collect();
         let mut soak = Soak { layout, seed, disks, world: None, round: 0 };
-        soak.world = Some(World::new(layout.create(soak.devices(), "soak")?, LIMITS));
+        soak.world = Some(World::new(layout.create_with(soak.devices(), "soak", features_of(seed))?, LIMITS));
         Ok(soak)
     }
 
@@ -51,12 +51,13 @@ impl Soak {
         }
         world.check().with_context(|| about.clone())?;
         world.unmount_all()?;
+        let shared = shares_blocks(world.pool());
         world.pool().export()?;
         let (state, next) = (world.state().clone(), world.next());
         drop(world);
         if self.round.is_multiple_of(ZDB_ROUNDS) {
             let images: Vec<Image> = self.disks.iter().map(|d| d.image()).collect();
-            crate::sim::zdb(&images, "soak").with_context(|| about.clone())?;
+            crate::sim::zdb(&images, "soak", shared).with_context(|| about.clone())?;
         }
         let options = ImportOptions { force: true, ..ImportOptions::default() };
         let pool = Pool::import(self.devices(), env(), options).with_context(|| about.clone())?;

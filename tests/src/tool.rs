@@ -44,10 +44,21 @@ fn ok(output: &Output, what: &str) -> Result<String> {
 /// `zdb -e -p FOLDER -bcc POOL`: traverses and checksums everything and compares it with the space maps. `folder` must hold
 /// nothing but the pool's disks. Fails on any error, leak or checksum failure.
 pub fn zdb_check(folder: &Path, pool: &str) -> Result<String> {
+    let text = zdb(folder, "-bcc", pool)?;
+    anyhow::ensure!(text.contains("No leaks"), "zdb did not say «No leaks»: {text}");
+    Ok(text)
+}
+
+/// The same of a pool whose blocks are shared: what is allocated is not compared with what is referred to.
+pub fn zdb_check_shared(folder: &Path, pool: &str) -> Result<String> {
+    zdb(folder, "-bccL", pool)
+}
+
+fn zdb(folder: &Path, what: &str, pool: &str) -> Result<String> {
     let output = Command::new("zdb")
         .args(["-e", "-p"])
         .arg(folder)
-        .args(["-bcc", pool])
+        .args([what, pool])
         .output()
         .context("zdb (Debian package zfsutils-linux)")?;
     let text = ok(&output, "zdb")?;
@@ -56,6 +67,5 @@ pub fn zdb_check(folder: &Path, pool: &str) -> Result<String> {
     {
         anyhow::ensure!(!errors.contains(bad) && !text.contains(&format!("{bad}:")), "zdb: {text}\n{errors}");
     }
-    anyhow::ensure!(text.contains("No leaks"), "zdb did not say «No leaks»: {text}\n{errors}");
     Ok(text)
 }

@@ -14,7 +14,7 @@ use zfs::spa::{ImportOptions, Pool};
 const LIMITS: Limits = Limits { files: 150, length: 200_000, file_size: 1 << 20 };
 const POOL: &str = "world";
 
-/// `world --dir DIR [--layout L] [--seed S] [--operations N] [--size BYTES]`: makes `disk0.img`, `disk1.img`, … in the folder, or goes
+/// `world --dir DIR [--layout L] [--seed S] [--operations N] [--size BYTES] [--feature F]`: makes `disk0.img`, `disk1.img`, … in the folder, or goes
 /// on with those that are there.
 pub(super) fn run(mut options: Options) -> Result<()> {
     let folder = PathBuf::from(options.text("--dir").context("--dir DIR is missing")?);
@@ -22,6 +22,7 @@ pub(super) fn run(mut options: Options) -> Result<()> {
     let seed = options.seed()?;
     let operations = options.number("--operations")?.unwrap_or(500);
     let size = options.number("--size")?.unwrap_or(256 << 20);
+    let feature = options.text("--feature");
     options.end()?;
     println!("seed {seed}, layout {}", layout.name());
     std::fs::create_dir_all(&folder)?;
@@ -37,7 +38,8 @@ pub(super) fn run(mut options: Options) -> Result<()> {
         // Names of an earlier run must not come back.
         World::adopt(Pool::import(disks, env(), options)?, LIMITS, seed << 24)?
     } else {
-        World::new(layout.create(disks, POOL)?, LIMITS)
+        let features: Vec<&str> = feature.as_deref().into_iter().collect();
+        World::new(layout.create_with(disks, POOL, &features)?, LIMITS)
     };
     let mut rng = Rng::new(seed);
     for i in 0..operations {

@@ -44,8 +44,8 @@ pub(super) fn verify(pool: &Arc<Pool>, whole: bool) -> Result<()> {
     Ok(())
 }
 
-/// OpenZFS's own opinion of the disks of an exported pool.
-pub fn zdb(images: &[Image], pool: &str) -> Result<()> {
+/// OpenZFS's own opinion of the disks of an exported pool; `shared`: whose blocks are shared.
+pub fn zdb(images: &[Image], pool: &str, shared: bool) -> Result<()> {
     let folder = tempfile::tempdir()?;
     for (i, image) in images.iter().enumerate() {
         let file = std::fs::File::create(folder.path().join(format!("disk{i}.img")))?;
@@ -54,7 +54,10 @@ pub fn zdb(images: &[Image], pool: &str) -> Result<()> {
             file.write_all_at(data, offset)?;
         }
     }
-    crate::tool::zdb_check(folder.path(), pool)?;
+    match shared {
+        true => crate::tool::zdb_check_shared(folder.path(), pool)?,
+        false => crate::tool::zdb_check(folder.path(), pool)?,
+    };
     Ok(())
 }
 

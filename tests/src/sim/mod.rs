@@ -9,7 +9,7 @@ mod judge;
 
 pub use judge::{Mark, zdb};
 
-use crate::layout::Layout;
+use crate::layout::{Layout, features_of, shares_blocks};
 use crate::model::{Limits, Rng, env};
 use crate::world::{Promise, State, World};
 use anyhow::{Context, Result, anyhow};
@@ -123,7 +123,8 @@ impl Run {
         let images = vec![Image::new(DISK_SIZE); plan.disks()];
         let disks = devices(&log, &images);
         guarded(|| {
-            let pool = plan.layout.create(handles(&disks[..plan.layout.disks()], &BTreeSet::new()), POOL)?;
+            let first = handles(&disks[..plan.layout.disks()], &BTreeSet::new());
+            let pool = plan.layout.create_with(first, POOL, features_of(plan.seed))?;
             let mut world = World::new(pool, LIMITS);
             for i in 0..WARM_UP {
                 world.step(&mut plan.rng(u64::MAX - i)).with_context(|| format!("warm-up {i}"))?;
@@ -287,10 +288,11 @@ fn live_on(
     world.unmount_all()?;
     judge::verify(world.pool(), lost.is_empty())?;
     if lost.is_empty() && rng.below(20) == 0 {
+        let shared = shares_blocks(world.pool());
         world.pool().export()?;
         drop(world);
         let images: Vec<Image> = disks.iter().map(|d| d.image()).collect();
-        judge::zdb(&images, POOL)?;
+        judge::zdb(&images, POOL, shared)?;
     }
     Ok(())
 }

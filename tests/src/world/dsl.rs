@@ -104,7 +104,7 @@ impl World {
         Ok(Some(story))
     }
 
-    fn pick_snapshot(&self, dataset: &str, rng: &mut Rng) -> Option<usize> {
+    pub(super) fn pick_snapshot(&self, dataset: &str, rng: &mut Rng) -> Option<usize> {
         let count = self.state[dataset].snapshots.len() as u64;
         (count > 0).then(|| rng.below(count) as usize)
     }

@@ -3,6 +3,7 @@
 //! [`World::step`] does one operation and says what it promised: what of everything done so far must survive a power cut from
 //! now on. [`World::check`] compares all of the real pool with the model.
 
+mod clone;
 mod dsl;
 
 use crate::model::{Limits, Model, Rng, compare, read_all, resolve, step, write_through};
@@ -146,14 +147,13 @@ impl World {
                 Ok((self.kept(&dataset), format!("syncfs {dataset}")))
             }
             12..=24 => self.fsync(rng),
+            25..=36 if self.pool.clones_blocks() => self.clone_step(rng),
             _ => {
                 let dataset = self.pick_dataset(rng);
                 let fs = self.fs(&dataset)?;
                 let files = &mut self.state.get_mut(&dataset).context("it was just picked")?.files;
                 step(&fs, files, rng);
-                let always = self.property(&dataset, "sync").as_deref() == Some("always");
-                let promise = if always { Promise::Dataset(dataset.clone()) } else { Promise::Nothing };
-                Ok((promise, format!("files of {dataset}")))
+                Ok((self.kept_at_once(&dataset), format!("files of {dataset}")))
             }
         }
     }
@@ -182,6 +182,14 @@ impl World {
         match self.property(dataset, "sync").as_deref() {
             Some("disabled") => Promise::Nothing,
             _ => Promise::Dataset(dataset.to_owned()),
+        }
+    }
+
+    /// With `sync=always` everything that is done is.
+    fn kept_at_once(&self, dataset: &str) -> Promise {
+        match self.property(dataset, "sync").as_deref() {
+            Some("always") => Promise::Dataset(dataset.to_owned()),
+            _ => Promise::Nothing,
         }
     }
 
