@@ -398,6 +398,52 @@ fn the_intent_log_holds_clones() {
     clean(&pool);
 }
 
+/// A block of the log can hold records of several txgs. When one of these is on disk, what it cloned may be free again: its record, which
+/// is not replayed any more, must not keep others from being right.
+#[test]
+fn a_record_that_is_out_of_date_refers_to_what_was_freed_since() {
+    let (disk, pool) = create();
+    let fs = mount(&pool, "c");
+    let (a, _) = write(&fs, "a", 20, 6 * BLOCK as usize);
+    let (b, z) = (file(&fs, "b"), file(&fs, "z"));
+    fs.fsync(b).unwrap();
+    pool.sync().unwrap();
+    // Keeps its txg from being written, so that records of the next one come into the same block of the log.
+    let held = pool.txgs().begin(0).unwrap();
+    let txg = held.txg();
+    clone(&fs, (b, 0), (a, 0), 6 * BLOCK).unwrap();
+    fs.truncate(b, 0).unwrap();
+    fs.unlink(fs.root(), b"a").unwrap();
+    pool.txgs().request_sync();
+    while pool.txgs().open_txg() == txg {
+        std::thread::yield_now();
+    }
+    fs.write(z, 0, b"later", Durability::Later).unwrap();
+    fs.sync().unwrap();
+    drop(held);
+    pool.txgs().wait_synced(txg).unwrap();
+    assert_eq!(pool.last_synced_txg(), txg);
+    drop((fs, pool));
+    let pool = import(&disk, ImportOptions::default()).unwrap();
+    clean(&pool);
+    // Whoever takes the space that is free now does not get these blocks.
+    let options =
+        CreateFs { kind: Kind::Filesystem, properties: vec![], init: tests::rig::init(), parents: None };
+    pool.dsl().create_dataset("c/other", options).unwrap();
+    let other = mount(&pool, "c/other");
+    write(&other, "full", 21, 2000 * BLOCK as usize);
+    settle(&pool);
+    clean(&pool);
+    let fs = mount(&pool, "c");
+    assert_eq!(fs.lookup(fs.root(), b"a"), Err(Error::NotFound));
+    assert_eq!((content(&fs, b).len(), content(&fs, z)), (0, b"later".to_vec()));
+    clean(&pool);
+    other.unlink(other.root(), b"full").unwrap();
+    settle(&pool);
+    clean(&pool);
+    assert_eq!(shared(&pool), (0, 0, "1.00".into()));
+}
+
 #[test]
 fn quotas_count_clones() {
     let (_disk, pool) = create();

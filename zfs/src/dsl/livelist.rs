@@ -87,8 +87,9 @@ impl DslPool {
         Ok(false)
     }
 
-    /// What of a sub-list was not freed again. An entry with an odd fill count is a free (`BP_GET_FREE`).
-    fn live_blocks(&self, sublist: u64) -> Result<Vec<Blkptr>> {
+    /// What of a sub-list was not freed again: a block that was cloned as often as it was born more than it was freed. An entry with an
+    /// odd fill count is a free (`BP_GET_FREE`).
+    pub(super) fn live_blocks(&self, sublist: u64) -> Result<Vec<Blkptr>> {
         let mut live: BTreeMap<[u64; 3], (i64, Blkptr)> = BTreeMap::new();
         Bpobj::open(&self.meta.os, &self.meta.host, sublist)?.for_each(&mut |bp| {
             if bp.is_embedded() {

@@ -1,10 +1,11 @@
 //! Intent logs at import: their blocks, written after the last txg, are marked as allocated before anything is given out. Source:
 //! `spa_ld_claim_log_blocks` (`module/zfs/spa.c`), `zil_claim` (`module/zfs/zil.c`).
 
-use super::core::Core;
+use super::core::{Core, NOWHERE};
 use crate::dmu::{Objset, Tx};
 use crate::dsl::Dataset;
 use crate::error::{Error, Result};
+use crate::ondisk::blkptr::Blkptr;
 use crate::ondisk::bookmark::Bookmark;
 use crate::ondisk::objset::{ObjsetPhys, ZIL_HEADER_SIZE};
 use crate::ondisk::zil::Header as ZilHeader;
@@ -38,7 +39,12 @@ impl Core {
                 match wanted {
                     zil::Claim::Block(bp) => {
                         for dva in bp.dvas() {
-                            spa.space.claim(quiesced.txg, &dva)?;
+                            if !spa.space.claim(quiesced.txg, &dva)? {
+                                return Err(Error::corrupt(
+                                    "claim of a block that is allocated already",
+                                    None,
+                                ));
+                            }
                             claimed += 1;
                         }
                     }
@@ -46,7 +52,15 @@ impl Core {
                         let what = "an intent log with clones in a pool without feature block_cloning";
                         return Err(Error::unsupported(what));
                     }
-                    zil::Claim::References(bps) => spa.refer(&tx, bps),
+                    zil::Claim::References(bps) => {
+                        for bp in bps {
+                            if self.reclaim(quiesced.txg, bp)? {
+                                claimed += 1;
+                            } else {
+                                spa.refer(&tx, core::slice::from_ref(bp));
+                            }
+                        }
+                    }
                 }
                 Ok(())
             })?;
@@ -59,6 +73,16 @@ impl Core {
         }
         let quiesced = crate::dmu::Quiesced { dirty_objsets, ..quiesced };
         if self.sync_quiesced(&quiesced) { Ok(()) } else { Err(spa.txgs.failure().unwrap_or(Error::Busy)) }
+    }
+
+    /// A block that a record clones may be free by now: the record's own txg is on disk, and the block was freed since, but the log goes
+    /// on. As what frees the log will free it for this record, it is the record's own then. True if it was free.
+    fn reclaim(&self, txg: u64, bp: &Blkptr) -> Result<bool> {
+        let mut was_free = false;
+        for dva in self.spa.zio.extents(bp, NOWHERE)? {
+            was_free |= self.spa.space.claim(txg, &dva)?;
+        }
+        Ok(was_free)
     }
 
     /// The file systems and volumes with a log. One whose root cannot be read has none that could be replayed, and is no reason to

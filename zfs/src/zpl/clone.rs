@@ -4,6 +4,7 @@
 //! # Invariants
 //! - Of both files whole blocks are locked, in the order of datasets and objects.
 //! - What is cloned is on disk, so that the log may refer to it; whoever asks for what is not waits for its txg.
+//! - The source is held, and its blocks are locked, until the transaction ends: whatever frees them is of that txg or a later one.
 
 use super::file::MAX_OFFSET;
 use super::filesystem::{Filesystem, RESERVE_METADATA};
@@ -58,11 +59,17 @@ impl Filesystem {
         }
         self.check_flags(&target, protect::CONTENT)?;
         let (to, from) = (Place { znode: &target, offset }, Place { znode: &from, offset: source_offset });
-        let done = self.clone_locked(to, source, from, len)?;
-        if done > 0 {
-            if source.tunables.update_atime() {
+        // A transaction of an older txg must not free the source's blocks behind our back: it would do so before they are referred to.
+        source.hold(source_object)?;
+        let done = self.clone_locked(to, source, from, len).and_then(|done| {
+            if done > 0 && source.tunables.update_atime() {
                 source.touch_atime(from.znode)?;
             }
+            Ok(done)
+        });
+        source.release(source_object);
+        let done = done?;
+        if done > 0 {
             self.settle(object, durability == Durability::Now)?;
         }
         Ok(done)

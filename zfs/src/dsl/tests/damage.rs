@@ -5,6 +5,7 @@ use crate::dmu::{Allocate, Tx};
 use crate::dsl::SpaHost;
 use crate::dsl::bpobj::Bpobj;
 use crate::error::Error;
+use crate::ondisk::blkptr::{Blkptr, Dva};
 use crate::ondisk::dsl::{BPOBJ_SIZE_V2, BpobjPhys};
 use crate::ondisk::object_type::ObjectType;
 use std::sync::Arc;
@@ -56,6 +57,41 @@ fn refused(header: BpobjPhys, subs: &[u64]) {
     };
     rig.run(Some(Box::new(task))).unwrap();
     rig.check();
+}
+
+/// OpenZFS lists a block once for each reference that a clone of it took, and once for each that went.
+#[test]
+fn a_livelist_counts_the_references_to_cloned_blocks() {
+    let rig = Rig::new(42);
+    let (dsl, os, host) =
+        (Arc::clone(&rig.dsl), Arc::clone(rig.dsl.mos()), Arc::clone(&rig.host) as Arc<dyn SpaHost>);
+    let block = |offset: u64, birth: u64, freed: bool| {
+        let mut bp = Blkptr::HOLE;
+        bp.set_dva(0, Dva { vdev: 0, offset, asize: 4096, gang: false });
+        bp.set_sizes(4096, 4096);
+        bp.set_birth(2);
+        bp.set_fill(u64::from(freed));
+        bp.reborn(birth)
+    };
+    let task = move |tx: &Tx| {
+        let object = Bpobj::allocate(&os, tx)?;
+        let (born, freed) = (|at, birth| block(at, birth, false), |at, birth| block(at, birth, true));
+        let entries = [
+            born(0, 2),
+            born(0, 7),
+            born(0, 7),
+            freed(0, 7),
+            born(4096, 7),
+            freed(4096, 7),
+            born(8192, 7),
+            born(8192, 7),
+        ];
+        Bpobj::open(&os, &host, object)?.enqueue(tx, &entries)?;
+        let left = dsl.live_blocks(object)?;
+        assert_eq!(left, [born(0, 2), born(0, 7), born(8192, 7), born(8192, 7)]);
+        Bpobj::destroy(&os, &host, tx, object)
+    };
+    rig.run(Some(Box::new(task))).unwrap();
 }
 
 #[test]

@@ -255,8 +255,8 @@ impl Metaslabs {
         Some(weighted.checked_div(total).unwrap_or(0) as u8)
     }
 
-    /// Marks a block as allocated that the space maps do not know of. Before anything is allocated.
-    pub(crate) fn claim(&self, txg: u64, dva: &Dva) -> Result<()> {
+    /// Marks an extent as allocated that the space maps do not know of; false if they do. Before anything is allocated.
+    pub(crate) fn claim(&self, txg: u64, dva: &Dva) -> Result<bool> {
         let mut inner = self.inner.lock();
         inner.slab_of(dva)?.claim(txg, dva.offset, dva.asize)
     }

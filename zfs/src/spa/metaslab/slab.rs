@@ -222,14 +222,15 @@ impl Metaslab {
     }
 
     /// Marks a range as allocated that the space map does not know of: a block of an intent log.
-    pub(super) fn claim(&mut self, txg: u64, start: u64, len: u64) -> Result<()> {
+    /// False if it is not free.
+    pub(super) fn claim(&mut self, txg: u64, start: u64, len: u64) -> Result<bool> {
         if !self.load()?.remove(start, len) {
-            return Err(Error::corrupt("claim of a block that is allocated already", None));
+            return Ok(false);
         }
         self.fresh.clear(start, len);
         let added = self.allocating[slot(txg)].add(start, len);
         assert!(added, "what was free cannot be in the allocations of a txg");
-        Ok(())
+        Ok(true)
     }
 
     /// Frees a range as of the syncing txg.
