@@ -16,6 +16,9 @@ use bitvec::vec::BitVec;
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use platform::sync::Mutex;
 
+/// Bytes of a changed range that mappings are shown at once.
+const SHOWN_AT_ONCE: u64 = 128 << 10;
+
 static NEXT_ID: AtomicU64 = AtomicU64::new(1);
 
 /// What an open file reads from.
@@ -203,6 +206,50 @@ impl File {
                 Ok(())
             }
         }
+    }
+
+    /// Makes `len` bytes at `at` the same as those of `source` from `from` on, without copying them (`FICLONERANGE`); how many bytes: fewer
+    /// where the source ends. See [`Inode::clone_blocks`].
+    pub fn clone_range(&self, at: u64, source: &File, from: u64, len: u64) -> Result<u64> {
+        let flags = self.writable()?;
+        source.readable()?;
+        if flags.contains(OpenFlags::APPEND) {
+            return Err(Errno::EBADF);
+        }
+        for file in [self, source] {
+            match (&file.body, file.inode().file_type()) {
+                (Body::Inode, FileType::Regular) => {}
+                (_, FileType::Directory) => return Err(Errno::EISDIR),
+                _ => return Err(Errno::EINVAL),
+            }
+        }
+        // What was stored through mappings is part of the source.
+        if let Some(mapped) = Mapped::find(&**source.inode()) {
+            mapped.write_back(from, from.saturating_add(len))?;
+        }
+        let done = self.inode().clone_blocks(at, &**source.inode(), from, len, durability(flags))?;
+        self.show_again(at, done)?;
+        if done > 0 {
+            self.modified();
+        }
+        Ok(done)
+    }
+
+    /// Lets the file's mappings see a range that changed.
+    fn show_again(&self, offset: u64, len: u64) -> Result<()> {
+        let Some(mapped) = Mapped::find(&**self.inode()) else { return Ok(()) };
+        let mut data = alloc::vec![0; len.min(SHOWN_AT_ONCE) as usize];
+        let mut done = 0;
+        while done < len {
+            let part = (len - done).min(SHOWN_AT_ONCE) as usize;
+            let n = self.inode().read_at(offset + done, &mut data[..part])?;
+            if n == 0 {
+                break;
+            }
+            mapped.written(offset + done, &data[..n]);
+            done += n as u64;
+        }
+        Ok(())
     }
 
     fn show_to_mappings(&self, offset: u64, data: &[u8]) {

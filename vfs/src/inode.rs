@@ -125,6 +125,12 @@ pub trait Inode: Any + Send + core::marker::Sync {
         let _ = (data, sync);
         Err(Errno::EINVAL)
     }
+    /// Makes `len` bytes at `offset` the same as those of `source`, another file or this one, from `from` on, without copying them; how
+    /// many bytes: fewer where the source ends. [`Errno::EOPNOTSUPP`], [`Errno::EXDEV`], [`Errno::EINVAL`]: these must be copied.
+    fn clone_blocks(&self, offset: u64, source: &dyn Inode, from: u64, len: u64, sync: Sync) -> Result<u64> {
+        let _ = (offset, source, from, len, sync);
+        Err(Errno::EOPNOTSUPP)
+    }
     /// `fallocate(2)`.
     fn allocate(&self, what: Allocate, offset: u64, len: u64) -> Result<()> {
         let _ = (what, offset, len);

@@ -1,5 +1,6 @@
 //! Descriptors: duplicating, flags, locks, pipes, `ioctl`.
 
+use super::copy::{FICLONE, FICLONERANGE, clone_file};
 use super::{Call, SysResult, user};
 use crate::process::{self, console::Terminal, console::Termios};
 use alloc::sync::Arc;
@@ -297,6 +298,7 @@ pub(super) fn ioctl(call: &mut Call<'_>) -> SysResult {
             user::write_u32(argument, n.min(i32::MAX as u64) as u32)?;
             Ok(0)
         }
+        FICLONE | FICLONERANGE => clone_file(call, &file, request, argument),
         _ if file.stream().is_some_and(|s| s.is_terminal()) => terminal(call, request, argument),
         _ => Err(Errno::ENOTTY),
     }

@@ -10,7 +10,7 @@ use vfs::file::{File, Whence};
 use vfs::types::{Allocate, DirEntry, FileType};
 
 /// A buffer that one call uses again and again.
-fn buffer(len: usize) -> Vec<u8> {
+pub(super) fn buffer(len: usize) -> Vec<u8> {
     alloc::vec![0; len.min(user::CHUNK)]
 }
 
@@ -249,98 +249,6 @@ pub(super) fn allocate(file: &File, mode: u64, start: u64, len: u64) -> SysResul
         _ => return Err(Errno::EOPNOTSUPP),
     };
     file.allocate(what, start, len).map(|()| 0)
-}
-
-/// Copies between files inside the kernel. `from`: an offset that is advanced, or the file's position.
-fn copy(
-    call: &Call<'_>,
-    from: &File,
-    mut at: Option<u64>,
-    to: &File,
-    to_at: Option<u64>,
-    len: u64,
-) -> SysResult {
-    let mut scratch = buffer(length(len));
-    let mut done = 0u64;
-    // Two gigabytes take their time: a signal ends it early, as on Linux.
-    while done < len && (done == 0 || !call.task.interrupted()) {
-        let want = scratch.len().min((len - done) as usize);
-        let n = match at {
-            Some(offset) => from.read_at(offset, &mut scratch[..want])?,
-            None => from.read(&mut scratch[..want])?,
-        };
-        if n == 0 {
-            break;
-        }
-        let written = match to_at {
-            Some(offset) => to.write_at(offset + done, &scratch[..n]),
-            None => to.write(&scratch[..n]),
-        };
-        let written = match written {
-            Ok(written) => written,
-            Err(_) if done > 0 => break,
-            Err(error) => {
-                if error == Errno::EPIPE {
-                    call.task.signal(SigInfo::kernel(signals::SIGPIPE));
-                }
-                return Err(error);
-            }
-        };
-        done += written as u64;
-        at = at.map(|offset| offset + written as u64);
-        if written < n {
-            break;
-        }
-    }
-    Ok(done)
-}
-
-pub(super) fn sendfile(call: &mut Call<'_>) -> SysResult {
-    let fds = &call.process().fds;
-    let (to, from) = (fds.get(call.int(0))?, fds.get(call.int(1))?);
-    let at = match call.arg(2) {
-        // The position moves by what was written, which may be less than was read.
-        0 if from.stream().is_none() => Some(from.position()),
-        0 => None,
-        pointer => Some(user::read_u64(pointer)?),
-    };
-    let n = copy(call, &from, at, &to, None, length(call.arg(3)) as u64)?;
-    match (at, call.arg(2)) {
-        (None, _) => {}
-        (Some(at), 0) => drop(from.seek((at + n) as i64, Whence::Set)?),
-        (Some(at), pointer) => user::write_u64(pointer, at + n)?,
-    }
-    Ok(n)
-}
-
-pub(super) fn copy_file_range(call: &mut Call<'_>) -> SysResult {
-    let fds = &call.process().fds;
-    let (from, to) = (fds.get(call.int(0))?, fds.get(call.int(2))?);
-    if call.arg(5) != 0 {
-        return Err(Errno::EINVAL);
-    }
-    // Programs try sockets and pipes here first, and go on to `sendfile` when this refuses them.
-    for file in [&from, &to] {
-        match file.inode().file_type() {
-            FileType::Regular => {}
-            FileType::Directory => return Err(Errno::EISDIR),
-            _ => return Err(Errno::EINVAL),
-        }
-    }
-    let read = |pointer: u64| if pointer == 0 { Ok(None) } else { user::read_u64(pointer).map(Some) };
-    let (from_at, to_at) = (read(call.arg(1))?, read(call.arg(3))?);
-    // The position moves by what was written, which may be less than was read.
-    let at = from_at.unwrap_or_else(|| from.position());
-    let n = copy(call, &from, Some(at), &to, to_at, length(call.arg(4)) as u64)?;
-    if from_at.is_none() {
-        from.seek((at + n) as i64, Whence::Set)?;
-    }
-    for (pointer, at) in [(call.arg(1), from_at), (call.arg(3), to_at)] {
-        if let Some(at) = at {
-            user::write_u64(pointer, at + n)?;
-        }
-    }
-    Ok(n)
 }
 
 /// Collects directory entries in `encode`'s form until the caller's buffer is full.

@@ -10,6 +10,7 @@
 //! - A handler that ends the thread owns nothing at that moment: its stack is not unwound.
 
 pub mod aio;
+mod copy;
 mod events;
 mod fd;
 pub mod futex;
@@ -256,7 +257,7 @@ calls! {
     37 => time::alarm,
     38 => time::setitimer,
     39 => proc::getpid,
-    40 => io::sendfile,
+    40 => copy::sendfile,
     41 => socket_calls::socket,
     42 => socket_calls::connect,
     43 => socket_calls::accept,
@@ -453,7 +454,7 @@ calls! {
     319 => memory::memfd_create,
     324 => proc::membarrier,
     325 => proc::nothing,
-    326 => io::copy_file_range,
+    326 => copy::copy_file_range,
     327 => io::preadv2,
     328 => io::pwritev2,
     330 => memory::pkey_alloc,

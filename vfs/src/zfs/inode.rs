@@ -322,6 +322,13 @@ impl Inode for ZfsInode {
         Ok(self.fs().append(self.object, data, durability(sync))?)
     }
 
+    fn clone_blocks(&self, offset: u64, source: &dyn Inode, from: u64, len: u64, sync: Sync) -> Result<u64> {
+        let any: &dyn Any = source;
+        let source = any.downcast_ref::<ZfsInode>().ok_or(Errno::EXDEV)?;
+        let (to, from) = ((self.object, offset), (source.object, from));
+        Ok(self.fs().clone_range(to, source.fs(), from, len, durability(sync))?)
+    }
+
     fn allocate(&self, what: Allocate, offset: u64, len: u64) -> Result<()> {
         let end = offset.checked_add(len).filter(|e| *e <= i64::MAX as u64).ok_or(Errno::EFBIG)?;
         let keep_size = match what {

@@ -2,6 +2,7 @@
 //! status 0, or says what is wrong and ends with status 1.
 
 mod asynchronous;
+mod clones;
 mod events;
 mod futexes;
 mod hostile;
@@ -29,6 +30,7 @@ const CHECKS: &[(&str, Check)] = &[
     ("memory", memory::run),
     ("signals", signals::run),
     ("transfers", transfers::run),
+    ("clones", clones::run),
     ("exec", programs::exec),
     ("joined", programs::joined),
     ("wild", hostile::wild),

@@ -6,11 +6,11 @@ use std::os::fd::{AsRawFd, RawFd};
 use std::os::unix::net::UnixStream;
 use std::ptr::null_mut;
 
-fn say<T>(result: std::io::Result<T>, what: &str) -> Result<T, String> {
+pub fn say<T>(result: std::io::Result<T>, what: &str) -> Result<T, String> {
     result.map_err(|e| format!("{what}: {e}"))
 }
 
-fn copy_file_range(from: RawFd, to: RawFd, len: usize) -> std::io::Result<usize> {
+pub fn copy_file_range(from: RawFd, to: RawFd, len: usize) -> std::io::Result<usize> {
     // SAFETY: no pointers but null ones.
     let n = unsafe { libc::copy_file_range(from, null_mut(), to, null_mut(), len, 0) };
     usize::try_from(n).map_err(|_| std::io::Error::last_os_error())
