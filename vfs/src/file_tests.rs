@@ -39,6 +39,24 @@ fn access_modes_and_append() {
 }
 
 #[test]
+fn only_files_of_file_systems_that_can_share_blocks() {
+    let (to, from) = (open(OpenFlags::RDWR), open(OpenFlags::RDWR));
+    from.write(b"hello").unwrap();
+    assert_eq!(to.clone_range(0, &from, 0, 5), Err(Errno::EOPNOTSUPP));
+    for (to, from) in [
+        (OpenFlags::empty(), OpenFlags::RDWR),
+        (OpenFlags::WRONLY | OpenFlags::APPEND, OpenFlags::RDWR),
+        (OpenFlags::WRONLY, OpenFlags::WRONLY),
+    ] {
+        assert_eq!(open(to).clone_range(0, &open(from), 0, 5), Err(Errno::EBADF));
+    }
+    let fs = Tmpfs::new("tmpfs", 4, 1 << 20, Arc::new(FixedClock(Timespec::default())));
+    let dir = File::new(Place::detached(fs.root(), b"d"), OpenFlags::empty(), None).unwrap();
+    assert_eq!(to.clone_range(0, &dir, 0, 5), Err(Errno::EISDIR));
+    assert_eq!(to.inode().stat().unwrap().size, 0);
+}
+
+#[test]
 fn descriptors() {
     let t = FdTable::new(4);
     let f = open(OpenFlags::RDWR);

@@ -7,7 +7,7 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 use vfs::Errno;
 use vfs::file::{File, Whence};
-use vfs::types::{Allocate, DirEntry, FileType};
+use vfs::types::{Allocate, DirEntry};
 
 /// A buffer that one call uses again and again.
 pub(super) fn buffer(len: usize) -> Vec<u8> {

@@ -13,6 +13,7 @@ use zfs::ondisk::blkptr::{BLKPTR_SIZE, Blkptr, LABEL_START_SIZE};
 use zfs::ondisk::bookmark::Bookmark;
 use zfs::ondisk::dnode::DnodePhys;
 use zfs::ondisk::label::{LABEL_SIZE, NVLIST_OFFSET, NVLIST_SIZE, RING_OFFSET, RING_SIZE};
+use zfs::ondisk::zil::{CHAIN_SIZE, Chain, Record};
 use zfs::spa::{ImportOptions, Pool};
 use zfs::zil;
 
@@ -195,7 +196,17 @@ pub(super) fn uberblocks() -> Result<Vec<Vec<u8>>> {
 }
 
 pub(super) fn log_blocks() -> Result<Vec<Vec<u8>>> {
-    Ok(found()?.logs.iter().take(200).cloned().collect())
+    let logs = found()?.logs.iter().take(200).cloned();
+    // OpenZFS 2.1 clones nothing.
+    let pointers = indirect_blocks()?;
+    let pointers =
+        pointers.iter().flat_map(|block| block.as_chunks::<BLKPTR_SIZE>().0).map(Blkptr::from_bytes);
+    let bps: Vec<Blkptr> = pointers.filter(|bp| !bp.is_hole()).take(7).collect();
+    let clone = Record::CloneRange { object: 9, offset: 4096, len: 7 * 4096, block_size: 4096, bps }.emit();
+    let mut block = vec![0; 4096];
+    Chain { next: Blkptr::HOLE, used: (CHAIN_SIZE + clone.len()) as u64 }.emit(&mut block);
+    block[CHAIN_SIZE..CHAIN_SIZE + clone.len()].copy_from_slice(&clone);
+    Ok(logs.chain([block]).collect())
 }
 
 pub(super) fn zaps() -> Result<Vec<Vec<u8>>> {

@@ -4,13 +4,14 @@ use anyhow::{Result, ensure};
 use zfs::ondisk::blkptr::{BLKPTR_SIZE, Blkptr};
 use zfs::ondisk::indirect::{ENTRY_SIZE, MappingEntry, entry_count};
 use zfs::ondisk::scan::{SCAN_WORDS, ScanPhys};
-use zfs::ondisk::{ddt, gang};
+use zfs::ondisk::{brt, ddt, gang};
 
 const DDT: u8 = 0;
 const GANG: u8 = 1;
 const INDIRECT: u8 = 2;
 const SCAN: u8 = 3;
-const KINDS: u8 = 4;
+const REFERENCES: u8 = 4;
+const KINDS: u8 = 5;
 
 pub(super) fn run(input: &[u8]) -> Result<()> {
     let Some((kind, bytes)) = input.split_first() else { return Ok(()) };
@@ -42,10 +43,40 @@ pub(super) fn run(input: &[u8]) -> Result<()> {
                 .iter()
                 .for_each(|e| _ = std::hint::black_box(MappingEntry::parse(e)));
         }
+        REFERENCES => references(bytes)?,
         _ => {
             let words: Vec<u64> = bytes.as_chunks::<8>().0.iter().map(|w| u64::from_le_bytes(*w)).collect();
             let Some(scan) = ScanPhys::parse(&words) else { return Ok(()) };
             ensure!(ScanPhys::parse(&scan.emit()) == Some(scan), "a scan does not read as it was written");
+        }
+    }
+    Ok(())
+}
+
+/// A block reference table: its head, its array, and an entry.
+fn references(bytes: &[u8]) -> Result<()> {
+    if let Ok(phys) = brt::VdevPhys::parse(bytes) {
+        ensure!(
+            brt::VdevPhys::parse(&phys.emit()) == Ok(phys),
+            "a table's head does not read as it was written"
+        );
+    }
+    let counts = brt::counts(bytes);
+    for part in counts.chunks(brt::COUNTS_PER_BLOCK) {
+        ensure!(
+            brt::counts(&brt::counts_block(part)).starts_with(part),
+            "counts do not read as they were written"
+        );
+    }
+    let Some((int_size, ints)) = bytes.split_first() else { return Ok(()) };
+    let words: Vec<u64> = ints.as_chunks::<8>().0.iter().map(|w| u64::from_le_bytes(*w)).collect();
+    for fixed in [false, true] {
+        if let Ok(count) = brt::references(*int_size, &words, fixed) {
+            let (int_size, ints) = brt::emit_references(count, fixed);
+            ensure!(
+                brt::references(int_size, &ints, fixed) == Ok(count),
+                "an entry does not read as it was written"
+            );
         }
     }
     Ok(())
@@ -69,6 +100,13 @@ pub(super) fn corpus() -> Result<Vec<Vec<u8>>> {
         let words = |bp: &Blkptr| [bp.words()[1] & (u64::MAX >> 1), bp.words()[0], bp.words()[1]];
         let mapping = three.iter().flat_map(words).flat_map(u64::to_le_bytes);
         inputs.push([INDIRECT].into_iter().chain(mapping).collect());
+    }
+    let head = brt::VdevPhys { entries: 77, ranges: 64, total: 3, used: 1 << 20, saved: 3 << 20 };
+    inputs.push([&[REFERENCES], &head.emit()[..]].concat());
+    for fixed in [false, true] {
+        let (int_size, ints) = brt::emit_references(0x1_0203, fixed);
+        let ints = ints.into_iter().flat_map(u64::to_le_bytes);
+        inputs.push([REFERENCES, int_size].into_iter().chain(ints).collect());
     }
     for state in 1..=3u64 {
         let mut words = [7; SCAN_WORDS];
