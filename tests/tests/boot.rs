@@ -244,6 +244,7 @@ fn asynchronous_requests_clocks_and_signals() {
 fn memory_and_system_calls_with_arguments_that_no_sane_program_passes() {
     let guest = Guest::new(add_checks);
     guest.checks(&["--cpus", "2"], &["memory", "wild"]);
+    guest.checks(&["--cpus", "1"], &["threads"]);
     // The fuzzer ends with its process. More of it: `cargo xtask syscalls`.
     let output = guest.ok(&["--cpus", "2", "--append=tarn.env=FUZZ_MS=1500"], &[CHECKS, "fuzz"]);
     assert!(output.contains("fuzz: ok"), "{output}");

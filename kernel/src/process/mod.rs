@@ -450,13 +450,14 @@ pub fn exit_thread() -> ! {
 
 fn leave(task: &'static Task) {
     let process = Arc::clone(&task.process);
+    // Before the word that says that its stack, where the list is, may be used again.
+    crate::abi::futex::release_robust(task);
     let tid_word = task.clear_tid.load(Ordering::Relaxed);
     if tid_word != 0 {
         // The thread that joins sleeps on this word. It may be unmapped by now: no matter then.
         let _ = usercopy::write(tid_word, &0u32.to_le_bytes());
         crate::abi::futex::wake_address(tid_word, u32::MAX);
     }
-    crate::abi::futex::release_robust(task);
     if let Some(thread) = task.thread() {
         process.past_cpu_ns.fetch_add(thread.cpu_ns(), Ordering::Relaxed);
     }

@@ -170,7 +170,11 @@ impl Thread {
         let _irq = IrqGuard::new();
         self.root.store(root, Ordering::Relaxed);
         if self.is_current() {
-            run_queue::load_root(if root == 0 { phys::kernel_pml4() } else { root });
+            // What a kernel thread has is not loaded when it is switched to: the FS base may be another thread's by now.
+            self.load_context();
+            if root == 0 {
+                run_queue::load_root(phys::kernel_pml4());
+            }
         }
     }
 

@@ -13,6 +13,7 @@ mod names;
 mod programs;
 mod signals;
 mod sockets;
+mod threads;
 mod transfers;
 mod vectors;
 
@@ -29,6 +30,7 @@ const CHECKS: &[(&str, Check)] = &[
     ("futexes", futexes::run),
     ("memory", memory::run),
     ("signals", signals::run),
+    ("threads", threads::run),
     ("transfers", transfers::run),
     ("clones", clones::run),
     ("exec", programs::exec),
