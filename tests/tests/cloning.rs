@@ -8,9 +8,12 @@ use tests::{fixtures, model};
 use zfs::Error;
 use zfs::dsl::{CreateFs, Kind};
 use zfs::ondisk::brt::{FEATURE, FEATURE_ENDIAN, name_of};
+use zfs::ondisk::zil::Record;
 use zfs::spa::{CreateOptions, FeatureState, ImportOptions, Pool, Rewind};
 use zfs::zap;
+use zfs::zil::{Log, Payload};
 use zfs::zpl::{Durability, FileKind, Filesystem, MountOptions, New};
+use zfs::zvol::{self, OpenZvol};
 
 const SIZE: usize = 128 << 20;
 /// Block size of most files here.
@@ -442,6 +445,51 @@ fn a_record_that_is_out_of_date_refers_to_what_was_freed_since() {
     settle(&pool);
     clean(&pool);
     assert_eq!(shared(&pool), (0, 0, "1.00".into()));
+}
+
+/// OpenZFS clones ranges of volumes, too: we only replay that.
+#[test]
+fn a_clone_in_the_log_of_a_volume_is_replayed() {
+    let (disk, pool) = create();
+    let init = Box::new(|os: &_, tx: &_| zvol::init(os, tx, 1 << 20, BLOCK as u32));
+    let properties = vec![("volblocksize".to_owned(), BLOCK.to_string())];
+    let new = CreateFs { kind: Kind::Volume, properties, init, parents: None };
+    pool.dsl().create_dataset("c/v", new).unwrap();
+    let dataset = pool.dsl().lookup("c/v").unwrap();
+    let volume = OpenZvol::open(&pool, Arc::clone(&dataset)).unwrap();
+    let data = tests::tree::noise(30, 4 * BLOCK as usize);
+    volume.write(0, &data, Durability::Later).unwrap();
+    volume.close().unwrap();
+    let os = dataset.objset().unwrap();
+    let bps = (0..4).map(|i| os.hold(1).unwrap().block_pointer(0, i).unwrap()).collect();
+    let log = Log::open(Arc::clone(&os), Arc::<Pool>::clone(&pool));
+    let commit = |payload| {
+        let tx = os.begin(0).unwrap();
+        log.assign(&tx, None, payload);
+        drop(tx);
+        log.commit(None).unwrap();
+    };
+    // The first one only begins a chain.
+    commit(Payload::Barrier);
+    let record = Record::CloneRange { object: 1, offset: 8 * BLOCK, len: 4 * BLOCK, block_size: BLOCK, bps };
+    commit(Payload::Record(record.emit()));
+    drop((log, os, dataset, volume, pool));
+    let pool = import(&disk, ImportOptions::default()).unwrap();
+    let once = (4 * BLOCK, 4 * BLOCK, "2.00".to_owned());
+    assert_eq!(shared(&pool), once, "the log's own");
+    clean(&pool);
+    let volume = OpenZvol::open(&pool, pool.dsl().lookup("c/v").unwrap()).unwrap();
+    let mut found = vec![0; 4 * BLOCK as usize];
+    volume.read(8 * BLOCK, &mut found).unwrap();
+    assert!(found == data);
+    assert_eq!(shared(&pool), once, "the volume's");
+    clean(&pool);
+    volume.discard(0, 10 * BLOCK).unwrap();
+    volume.read(8 * BLOCK, &mut found).unwrap();
+    assert!(found[..2 * BLOCK as usize].iter().all(|b| *b == 0));
+    assert!(found[2 * BLOCK as usize..] == data[2 * BLOCK as usize..]);
+    assert_eq!(shared(&pool), (0, 0, "1.00".into()));
+    clean(&pool);
 }
 
 #[test]
