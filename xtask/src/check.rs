@@ -1,7 +1,7 @@
 //! `cargo xtask test`: everything that must hold before a commit lands.
 
 use crate::machine::{self, cargo, root, target};
-use crate::{build, interop};
+use crate::{build, interop, newer};
 use anyhow::{Result, bail};
 use std::time::Instant;
 
@@ -39,6 +39,9 @@ pub(crate) fn run(rest: &[String]) -> Result<()> {
     step("tests", || {
         let mut test = cargo();
         test.args(["test", "--workspace", "--quiet"]);
+        if let Some(zdb) = newer::zdb() {
+            test.env("TARN_ZDB_NEWER", zdb);
+        }
         machine::run(test.env("TARN_KERNEL", &kernel).env("TARN_BIN", &tarn))
     })?;
     step("turns with OpenZFS", interop::run_in_test)

@@ -9,6 +9,7 @@ mod check;
 mod demo;
 mod interop;
 mod machine;
+mod newer;
 mod proof;
 mod syscalls;
 mod workloads;
@@ -62,7 +63,7 @@ fn run(args: &[String]) -> Result<()> {
         "workloads" => workloads::run_workloads(rest),
         "bench" => bench::run_bench(rest),
         "interop" => interop::run_interop(rest),
-        "setup" => machine::install_all(),
+        "setup" => machine::install_all().map(|()| _ = newer::zdb()),
         "kernel" => build::kernel().map(|path| println!("{}", path.display())),
         "sim" | "soak" | "fuzz" | "world" => proof::campaign(verb, rest),
         "syscalls" => syscalls::run_syscalls(rest),

@@ -1,6 +1,7 @@
 //! `cargo xtask sim|soak|fuzz|world`: the long campaigns, which the package `campaign` runs.
 
 use crate::machine::{cargo, run};
+use crate::newer;
 use anyhow::Result;
 
 /// Starts one with the options that were given: see `campaign`'s own usage.
@@ -8,5 +9,8 @@ pub(crate) fn campaign(verb: &str, rest: &[String]) -> Result<()> {
     let mut command = cargo();
     command.args(["run", "--quiet", "--profile", "campaign", "--package", "campaign", "--", verb]);
     // The host tool's readers are fuzzed, too; they need no kernel inside.
+    if let Some(zdb) = newer::zdb() {
+        command.env("TARN_ZDB_NEWER", zdb);
+    }
     run(command.args(rest).env("TARN_KERNEL", ""))
 }
