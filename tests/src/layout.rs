@@ -18,12 +18,6 @@ pub fn features_of(seed: u64) -> &'static [&'static str] {
     }
 }
 
-/// Whether blocks of a pool are shared: then OpenZFS 2.1 does not understand how its space is used.
-#[must_use]
-pub fn shares_blocks(pool: &Pool) -> bool {
-    pool.get_property("feature@block_cloning").is_ok_and(|(state, _)| state == "active")
-}
-
 /// How a pool's disks are put together.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Layout {

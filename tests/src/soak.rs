@@ -1,7 +1,8 @@
 //! Random operations on a whole pool against its model, with exports and imports between: for minutes, or for days.
 
-use crate::layout::{Layout, features_of, shares_blocks};
+use crate::layout::{Layout, features_of};
 use crate::model::{Limits, Rng, env};
+use crate::tool::Zdb;
 use crate::world::World;
 use anyhow::{Context, Result, ensure};
 use platform::block::BlockDevice;
@@ -51,13 +52,13 @@ impl Soak {
         }
         world.check().with_context(|| about.clone())?;
         world.unmount_all()?;
-        let shared = shares_blocks(world.pool());
+        let zdb = Zdb::of(world.pool());
         world.pool().export()?;
         let (state, next) = (world.state().clone(), world.next());
         drop(world);
         if self.round.is_multiple_of(ZDB_ROUNDS) {
             let images: Vec<Image> = self.disks.iter().map(|d| d.image()).collect();
-            crate::sim::zdb(&images, "soak", shared).with_context(|| about.clone())?;
+            crate::sim::zdb(&images, "soak", zdb).with_context(|| about.clone())?;
         }
         let options = ImportOptions { force: true, ..ImportOptions::default() };
         let pool = Pool::import(self.devices(), env(), options).with_context(|| about.clone())?;

@@ -6,7 +6,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::{Output, Stdio};
 use testkit::rootfs;
-use tests::tool::{tarn, tarn_ok, zdb_check, zdb_check_shared};
+use tests::tool::{Zdb, tarn, tarn_ok, zdb_check};
 
 const BUSYBOX: &str = "/bin/busybox";
 const CHECKS: &str = "/usr/bin/guest-checks";
@@ -227,7 +227,7 @@ fn mapped_files_events_and_names() {
 fn files_share_blocks() {
     let guest = Guest::with(&["--size", "512M", "-o", "feature@block_cloning=enabled"], add_checks);
     guest.only_checks(&["--cpus", "2"], &["clones"]);
-    zdb_check_shared(&guest.folder.path().join("disk"), "guest").unwrap();
+    Zdb::Newer.check(&guest.folder.path().join("disk"), "guest").unwrap();
     let zpool = |args: &[&str]| tarn_ok(&[&["zpool", "--disk", &guest.image()], args].concat()).unwrap();
     let saved = zpool(&["get", "-H", "-p", "-o", "value", "bclonesaved"]);
     assert!(saved.trim().parse::<u64>().unwrap() > 100_000, "{saved}");

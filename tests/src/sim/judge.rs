@@ -6,6 +6,7 @@
 
 use super::fixed_env;
 use crate::model::{Model, Node, Rng, read_all};
+use crate::tool::Zdb;
 use crate::world::{Promise, State, mount, names, names_of};
 use anyhow::{Context, Result, bail, ensure};
 use platform::block::BlockDevice;
@@ -44,8 +45,8 @@ pub(super) fn verify(pool: &Arc<Pool>, whole: bool) -> Result<()> {
     Ok(())
 }
 
-/// OpenZFS's own opinion of the disks of an exported pool; `shared`: whose blocks are shared.
-pub fn zdb(images: &[Image], pool: &str, shared: bool) -> Result<()> {
+/// OpenZFS's own opinion of the disks of an exported pool.
+pub fn zdb(images: &[Image], pool: &str, zdb: Zdb) -> Result<()> {
     let folder = tempfile::tempdir()?;
     for (i, image) in images.iter().enumerate() {
         let file = std::fs::File::create(folder.path().join(format!("disk{i}.img")))?;
@@ -54,11 +55,7 @@ pub fn zdb(images: &[Image], pool: &str, shared: bool) -> Result<()> {
             file.write_all_at(data, offset)?;
         }
     }
-    match shared {
-        true => crate::tool::zdb_check_shared(folder.path(), pool)?,
-        false => crate::tool::zdb_check(folder.path(), pool)?,
-    };
-    Ok(())
+    zdb.check(folder.path(), pool).map(|_| ())
 }
 
 /// What was promised and what was under way at one cut.

@@ -9,8 +9,9 @@ mod judge;
 
 pub use judge::{Mark, zdb};
 
-use crate::layout::{Layout, features_of, shares_blocks};
+use crate::layout::{Layout, features_of};
 use crate::model::{Limits, Rng, env};
+use crate::tool::Zdb;
 use crate::world::{Promise, State, World};
 use anyhow::{Context, Result, anyhow};
 use platform::block::BlockDevice;
@@ -288,11 +289,11 @@ fn live_on(
     world.unmount_all()?;
     judge::verify(world.pool(), lost.is_empty())?;
     if lost.is_empty() && rng.below(20) == 0 {
-        let shared = shares_blocks(world.pool());
+        let zdb = Zdb::of(world.pool());
         world.pool().export()?;
         drop(world);
         let images: Vec<Image> = disks.iter().map(|d| d.image()).collect();
-        judge::zdb(&images, POOL, shared)?;
+        judge::zdb(&images, POOL, zdb)?;
     }
     Ok(())
 }
