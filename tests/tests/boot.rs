@@ -6,6 +6,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::{Output, Stdio};
 use testkit::rootfs;
+use tests::elf::{SAYS, STATUS, Verdict, write_corpus};
 use tests::tool::{Zdb, tarn, tarn_ok, zdb_check};
 
 const BUSYBOX: &str = "/bin/busybox";
@@ -194,15 +195,34 @@ fn a_crash_ends_the_machine_with_registers_and_a_failing_status() {
 }
 
 #[test]
-fn a_missing_program_and_a_missing_interpreter_are_named() {
-    let guest = Guest::new(|root| {
-        install(&root.join("orphan"), &tests::elf::with_interpreter("/lib/ld-nowhere.so"));
-    });
-    for (program, named) in [("/bin/nothing", "/bin/nothing"), ("/orphan", "/lib/ld-nowhere.so")] {
-        let output = guest.boot(&[], &[program]);
-        let said = String::from_utf8_lossy(&output.stderr) + String::from_utf8_lossy(&output.stdout);
-        assert!(!output.status.success() && said.contains(named), "{program}: {}\n{said}", output.status);
+fn broken_programs_are_refused_with_a_reason() {
+    let mut cases = Vec::new();
+    let guest = Guest::new(|root| cases = write_corpus(&root.join("elf"), Path::new("/elf")).unwrap());
+    let mut words = vec!["/bin/nothing".to_owned()];
+    let mut wanted = vec![format!("cannot run /bin/nothing: {}", vfs::Errno::ENOENT)];
+    for case in &cases {
+        words.extend([";".to_owned(), format!("/elf/{}", case.name)]);
+        wanted.push(match case.tarn {
+            Verdict::Runs => SAYS.to_owned(),
+            Verdict::Refused(errno, why) => {
+                let colon = if why.is_empty() { "" } else { ": " };
+                format!("cannot run /elf/{}: {errno}{colon}{why}", case.name)
+            }
+        });
     }
+    let output = guest.boot(&[], &words.iter().map(String::as_str).collect::<Vec<_>>());
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    let lines = said.lines().map(|line| line.strip_prefix("tarn: ").unwrap_or(line));
+    let lines = lines.filter(|line| line.starts_with("cannot run ") || *line == SAYS);
+    // Of an interpreter, its path is named before what is wrong with it.
+    let without_path = |line: &str| match line.split_once(": its interpreter ") {
+        Some((program, rest)) => format!("{program}: {}", rest.split_once(": ").unwrap().1),
+        None => line.to_owned(),
+    };
+    assert_eq!(lines.map(without_path).collect::<Vec<_>>(), wanted, "{said}");
+    assert!(said.contains("interpreter-missing: its interpreter /elf/nothing-of-the-kind: "), "{said}");
+    // The last one runs.
+    assert_eq!(output.status.code(), Some(STATUS), "{said}");
     guest.zdb();
 }
 

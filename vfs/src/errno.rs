@@ -73,6 +73,7 @@ errnos! {
     ENODATA = 61, "no data available";
     ETIME = 62, "timer expired";
     EOVERFLOW = 75, "value too large for defined data type";
+    ELIBBAD = 80, "accessing a corrupted shared library";
     EILSEQ = 84, "invalid or incomplete multibyte character";
     ENOTSOCK = 88, "socket operation on non-socket";
     EDESTADDRREQ = 89, "destination address required";

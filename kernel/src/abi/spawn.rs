@@ -152,11 +152,12 @@ fn replace(call: &mut Call<'_>, path: &[u8], mut args: Vec<Vec<u8>>, env: Vec<Ve
     if args.is_empty() {
         args.push(Vec::new());
     }
+    let cwd = Arc::clone(&process.cwd.lock());
+    let image = exec::load(process::vfs(), &cwd, path, args, &env).map_err(|e| e.error)?;
+    // From here on there is no way back: a program that is refused leaves its caller everything.
     process.workers.stop();
     process.aio.lock().clear();
     process.timers.lock().clear();
-    let cwd = Arc::clone(&process.cwd.lock());
-    let image = exec::load(process::vfs(), &cwd, path, args, &env).map_err(|e| e.error)?;
     for file in process.fds.take_cloexec() {
         process::closed(process, &file);
     }

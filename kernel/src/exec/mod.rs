@@ -9,9 +9,11 @@ mod vdso;
 
 use crate::mm::address_space::{AddressSpace, PAGE};
 use crate::mm::vma::{Backing, Prot};
+use alloc::string::String;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
-use elf::Elf;
+use core::fmt;
+use elf::{Elf, Refused};
 use vfs::Errno;
 use vfs::file::File;
 use vfs::ops::Vfs;
@@ -45,10 +47,22 @@ pub struct Image {
 pub struct LoadError {
     /// The file concerned: the program, or an interpreter that it names.
     pub path: Vec<u8>,
-    /// The reason.
+    /// What `execve` answers.
     pub error: Errno,
+    /// The rule that the file breaks; empty if the error says all.
+    pub why: &'static str,
     /// The file is the interpreter of the program.
     pub interpreter: bool,
+}
+
+impl fmt::Display for LoadError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.interpreter {
+            write!(f, "its interpreter {}: ", String::from_utf8_lossy(&self.path))?;
+        }
+        write!(f, "{}", self.error)?;
+        if self.why.is_empty() { Ok(()) } else { write!(f, ": {}", self.why) }
+    }
 }
 
 fn open(vfs: &Vfs, base: &Arc<Place>, path: &[u8]) -> Result<Arc<File>, Errno> {
@@ -85,7 +99,7 @@ pub fn load(
     let mut path = path.to_vec();
     let mut nested = false;
     for _ in 0..4 {
-        let fail = |error| LoadError { path: path.clone(), error, interpreter: nested };
+        let fail = |error| LoadError { path: path.clone(), error, why: "", interpreter: nested };
         let file = open(vfs, base, &path).map_err(fail)?;
         match script(&file).map_err(fail)? {
             Some((interpreter, argument)) => {
@@ -100,7 +114,7 @@ pub fn load(
             None => return load_elf(vfs, base, &file, path.clone(), args, env),
         }
     }
-    Err(LoadError { path, error: Errno::ELOOP, interpreter: true })
+    Err(LoadError { path, error: Errno::ELOOP, why: "", interpreter: true })
 }
 
 fn load_elf(
@@ -111,21 +125,26 @@ fn load_elf(
     args: Vec<Vec<u8>>,
     env: &[Vec<u8>],
 ) -> Result<Image, LoadError> {
-    let fail = |error| LoadError { path: path.clone(), error, interpreter: false };
-    let elf = Elf::read(file).map_err(fail)?;
+    let refused =
+        |r: Refused| LoadError { path: path.clone(), error: r.errno, why: r.why, interpreter: false };
+    let fail = |error: Errno| refused(error.into());
+    let elf = Elf::read(file).map_err(refused)?;
     let space = AddressSpace::new().map_err(fail)?;
-    let bias =
-        map_segments(&space, file, &elf, if elf.dynamic { Some(PIE_BASE) } else { None }).map_err(fail)?;
-    let end = elf.segments.iter().map(|s| s.address + s.mem_size).max().unwrap_or(0) + bias;
-    space.set_brk_start(end.next_multiple_of(PAGE));
+    let at = if elf.dynamic { Some(PIE_BASE) } else { None };
+    let bias = map_segments(&space, file, &elf, at).map_err(refused)?;
+    space.set_brk_start(elf.end().wrapping_add(bias).next_multiple_of(PAGE));
     let mut entry = elf.entry.wrapping_add(bias);
     let program_entry = entry;
     let mut interpreter_base = 0;
     if let Some(interpreter) = &elf.interpreter {
-        let fail = |error| LoadError { path: interpreter.clone(), error, interpreter: true };
-        let file = open(vfs, base, interpreter).map_err(fail)?;
-        let loader = Elf::read(&file).map_err(fail)?;
-        interpreter_base = map_segments(&space, &file, &loader, None).map_err(fail)?;
+        let refused = |r: Refused| {
+            // As on Linux: it is the interpreter that is no program.
+            let error = if r.errno == Errno::ENOEXEC { Errno::ELIBBAD } else { r.errno };
+            LoadError { path: interpreter.clone(), error, why: r.why, interpreter: true }
+        };
+        let file = open(vfs, base, interpreter).map_err(|e| refused(e.into()))?;
+        let loader = Elf::read(&file).map_err(refused)?;
+        interpreter_base = map_segments(&space, &file, &loader, None).map_err(refused)?;
         entry = loader.entry.wrapping_add(interpreter_base);
     }
     let prot = Prot(Prot::READ | Prot::WRITE | if elf.executable_stack { Prot::EXEC } else { 0 });
@@ -145,21 +164,29 @@ fn load_elf(
 }
 
 /// Maps an executable's segments; the load bias. A position-independent one goes to `at`, or where there is room.
-fn map_segments(space: &AddressSpace, file: &Arc<File>, elf: &Elf, at: Option<u64>) -> Result<u64, Errno> {
+fn map_segments(space: &AddressSpace, file: &Arc<File>, elf: &Elf, at: Option<u64>) -> Result<u64, Refused> {
+    let unmapped = |errno| Refused { errno, why: "its segments cannot be mapped" };
     let first = elf.segments.first().map_or(0, |s| s.address & !(PAGE - 1));
-    let last = elf.segments.iter().map(|s| s.address + s.mem_size).max().unwrap_or(0);
+    let last = elf.end();
     let span = (last - first).next_multiple_of(PAGE);
     let bias = if elf.dynamic {
         let align =
             elf.segments.iter().map(|s| s.align).filter(|a| a.is_power_of_two()).max().unwrap_or(PAGE);
         let hint = at.map_or(0, |at| at.next_multiple_of(align.clamp(PAGE, 1 << 30)));
         // Reserves the whole span, so that the segments lie together; they replace it piece by piece.
-        space.map(hint, span, false, Prot(0), Backing::Anonymous, "")?.wrapping_sub(first)
+        let start = space.map(hint, span, false, Prot(0), Backing::Anonymous, "").map_err(unmapped)?;
+        start.wrapping_sub(first)
     } else {
+        if last > STACK_TOP - STACK_SIZE {
+            return Err(Refused::format("a segment lies where the stack belongs"));
+        }
+        if !elf.segments.iter().all(|s| space.is_free(s.address, s.mem_size)) {
+            return Err(Refused { errno: Errno::EEXIST, why: "its segments lie where the program's do" });
+        }
         0
     };
     for segment in &elf.segments {
-        map_segment(space, file, segment, bias)?;
+        map_segment(space, file, segment, bias).map_err(unmapped)?;
     }
     Ok(bias)
 }

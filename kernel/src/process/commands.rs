@@ -92,10 +92,7 @@ fn run_one(args: &[Vec<u8>], setting: &Setting) -> Result<Ending, u8> {
     })?;
     let path = path_of(&args[0], &cwd, setting);
     let image = exec::load(vfs(), &cwd, &path, args.to_vec(), &setting.env).map_err(|e| {
-        match e.interpreter {
-            true => println!("cannot run {}: its interpreter {}: {}", show(&path), show(&e.path), e.error),
-            false => println!("cannot run {}: {}", show(&path), e.error),
-        }
+        println!("cannot run {}: {e}", show(&path));
         if e.error == Errno::ENOENT { 127 } else { 126 }
     })?;
     let fds = FdTable::new(NOFILE.0 as u32);

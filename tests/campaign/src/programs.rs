@@ -113,7 +113,7 @@ fn initrd(input: &[u8]) -> Result<()> {
     Ok(())
 }
 
-/// Beginnings of programs of this machine, and of shared objects.
+/// Beginnings of programs of this machine, and of shared objects; small ones that are whole, or broken in one way.
 fn programs() -> Result<Vec<Vec<u8>>> {
     let mut inputs = Vec::new();
     for path in ["/bin/sh", "/bin/true", "/lib64/ld-linux-x86-64.so.2", "/proc/self/exe"] {
@@ -121,6 +121,7 @@ fn programs() -> Result<Vec<Vec<u8>>> {
             inputs.push(program[..program.len().min(4096)].to_vec());
         }
     }
+    inputs.extend(tests::elf::corpus("/elf".as_ref()).into_iter().map(|case| case.file));
     Ok(inputs)
 }
 
