@@ -73,7 +73,10 @@ pub fn build(
     if total > MAX_STRINGS {
         return Err(Errno::E2BIG);
     }
-    let mut strings = Strings { top: layout.top, bytes: Vec::with_capacity(total + 64) };
+    // The last word is zero, as on Linux: glibc reads the value of GLIBC_TUNABLES's hwcaps, and on, until it finds an empty string.
+    let mut bytes = Vec::with_capacity(total + 64);
+    bytes.resize(size_of::<u64>(), 0);
+    let mut strings = Strings { top: layout.top, bytes };
     let name = strings.push(path);
     let platform = strings.push(b"x86_64");
     let mut entropy = [0; 16];
