@@ -39,6 +39,10 @@ fn the_reader_says_what_is_broken() {
 #[test]
 fn linux_agrees() {
     let folder = tempfile::tempdir().unwrap();
+    // The expectations are those of Linux 6; what came before, or imitates it, may read headers otherwise.
+    let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap();
+    let judges =
+        release.split('.').next().is_some_and(|major| major.parse().is_ok_and(|major: u32| major >= 6));
     for case in tests::elf::write_corpus(folder.path(), folder.path()).unwrap() {
         let mut program = Command::new(folder.path().join(case.name));
         program.current_dir(folder.path()).stdin(Stdio::null()).stdout(Stdio::null());
@@ -47,6 +51,7 @@ fn linux_agrees() {
         let ran = did.as_ref().is_ok_and(|status| status.code() == Some(STATUS));
         match (case.linux, case.tarn) {
             (Linux::Depends, _) => println!("{name}: {did:?}"),
+            _ if !judges => println!("{name}: {did:?}"),
             (Linux::Runs, _) | (_, Verdict::Runs) => assert!(ran, "{name}: {did:?}"),
             (Linux::Same, Verdict::Refused(errno, _)) => match did {
                 Ok(status) => assert!(status.signal().is_some(), "{name}: {status}"),
