@@ -44,32 +44,40 @@ struct Found {
 impl Spa {
     /// Adds references to a deduplicated block. False if no table knows it. Syncing context.
     pub(super) fn ddt_refer(&self, tx: &Tx, bp: &Blkptr, count: u64) -> Result<bool> {
-        let checksum = Checksum::from_raw(bp.checksum_type())?;
-        let key = key_of(bp);
-        let Some(mut found) = self.ddt_find(checksum, &key)? else { return Ok(false) };
-        let Some(index) = found.entry.places.iter().position(|p| p.is_of(bp)) else { return Ok(false) };
-        self.ddt_count(tx, &found.name, &key, &found.entry, false)?;
-        let place = &mut found.entry.places[index];
-        let too_many = Error::corrupt("dedup table: more references than can be counted", None);
-        place.references = place.references.checked_add(count).ok_or(too_many)?;
-        self.ddt_store(tx, checksum, &key, found)?;
-        Ok(true)
+        self.ddt_change(tx, bp, |place| {
+            let too_many = Error::corrupt("dedup table: more references than can be counted", None);
+            place.references = place.references.checked_add(count).ok_or(too_many)?;
+            Ok(())
+        })
     }
 
     /// Takes a reference from a deduplicated block. False if no table knows it: then it is a block like any other. Syncing context.
     pub(super) fn ddt_free(&self, tx: &Tx, bp: &Blkptr) -> Result<bool> {
+        self.ddt_change(tx, bp, |place| {
+            place.references = place.references.saturating_sub(1);
+            if place.references == 0 {
+                let stored = block_at(bp, place);
+                *place = Place::default();
+                self.free_extents(&stored)?;
+            }
+            Ok(())
+        })
+    }
+
+    /// Changes the place that a block refers to in its entry, which moves to the table of the class that it has then. False if no table
+    /// knows it.
+    fn ddt_change(
+        &self,
+        tx: &Tx,
+        bp: &Blkptr,
+        change: impl FnOnce(&mut Place) -> Result<()>,
+    ) -> Result<bool> {
         let checksum = Checksum::from_raw(bp.checksum_type())?;
         let key = key_of(bp);
         let Some(mut found) = self.ddt_find(checksum, &key)? else { return Ok(false) };
         let Some(index) = found.entry.places.iter().position(|p| p.is_of(bp)) else { return Ok(false) };
         self.ddt_count(tx, &found.name, &key, &found.entry, false)?;
-        let place = &mut found.entry.places[index];
-        place.references = place.references.saturating_sub(1);
-        if place.references == 0 {
-            let stored = block_at(bp, place);
-            *place = Place::default();
-            self.free_extents(&stored)?;
-        }
+        change(&mut found.entry.places[index])?;
         self.ddt_store(tx, checksum, &key, found)?;
         Ok(true)
     }

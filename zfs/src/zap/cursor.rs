@@ -7,7 +7,7 @@ use crate::dmu::Dnode;
 use crate::error::Result;
 use crate::zap::hash::hash_bits;
 use crate::zap::micro::Micro;
-use crate::zap::{COOKIE_END, COOKIE_START, Entry, Form, Value, Visitor, fat, with_form};
+use crate::zap::{COOKIE_END, COOKIE_START, Entry, Form, Value, fat, with_form};
 use alloc::collections::VecDeque;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
@@ -86,8 +86,11 @@ impl Cursor {
     }
 }
 
-/// As [`Iter`], but without an allocation for each entry: for directories.
-pub(super) fn visit(zap: &Arc<Dnode>, cookie: u64, sink: &mut Visitor<'_>) -> Result<()> {
+/// What [`visit`] gives an entry's name, the first integer of its value and the cookie behind it to. It answers whether it wants more.
+pub type Visitor<'a> = dyn FnMut(&[u8], u64, u64) -> Result<bool> + 'a;
+
+/// Gives the entries from `cookie` on to `sink`. As [`Iter`], but without an allocation for each entry: for directories.
+pub fn visit(zap: &Arc<Dnode>, cookie: u64, sink: &mut Visitor<'_>) -> Result<()> {
     let mut cursor = Cursor::new(zap, cookie);
     // What was taken of a block that is locked meanwhile: all names in one piece, and where each ends.
     let (mut names, mut entries) = (Vec::new(), Vec::new());

@@ -15,7 +15,7 @@ mod micro;
 mod tests;
 mod textprep;
 
-pub use cursor::Iter;
+pub use cursor::{Iter, Visitor, visit};
 pub use key::Match;
 pub use textprep::{
     NORMALIZE_COMPOSE, NORMALIZE_DECOMPOSE, NORMALIZE_DECOMPOSE_COMPATIBLE, NORMALIZE_TO_LOWER,
@@ -479,14 +479,6 @@ pub fn stats(zap: &Arc<Dnode>) -> Result<Stats> {
 #[must_use]
 pub fn iterate(zap: &Arc<Dnode>, cookie: u64) -> Iter {
     Iter::new(zap, cookie)
-}
-
-/// What [`visit`] gives an entry's name, the first integer of its value and the cookie behind it to. It answers whether it wants more.
-pub type Visitor<'a> = dyn FnMut(&[u8], u64, u64) -> Result<bool> + 'a;
-
-/// Gives the entries from `cookie` on to `sink`.
-pub fn visit(zap: &Arc<Dnode>, cookie: u64, sink: &mut Visitor<'_>) -> Result<()> {
-    cursor::visit(zap, cookie, sink)
 }
 
 /// All entries at once, in the order of hashes.
