@@ -150,9 +150,8 @@ impl Model {
 
     /// Numbers of new files come after all that are in use, as identities and at the end of names.
     pub fn number_on(&mut self) {
-        let digits = |path: &str| path.len() - path.trim_end_matches(|c: char| c.is_ascii_digit()).len();
-        let of_name = |path: &str| path[path.len() - digits(path)..].parse().unwrap_or(0);
-        let used = self.files.iter().map(|(path, node)| node.identity.max(of_name(path)));
+        let of_name = |path: &str| path.rsplit(|c: char| !c.is_ascii_digit()).next()?.parse().ok();
+        let used = self.files.iter().map(|(path, node)| node.identity.max(of_name(path).unwrap_or(0)));
         self.number_from(used.max().unwrap_or(0));
     }
 

@@ -45,8 +45,12 @@ fn ok(output: &Output, what: &str) -> Result<String> {
 /// `zdb -e -p FOLDER -bcc POOL`: traverses and checksums everything and compares it with the space maps. `folder` must hold
 /// nothing but the pool's disks. Fails on any error, leak or checksum failure.
 pub fn zdb_check(folder: &Path, pool: &str) -> Result<String> {
-    let text = zdb(OsStr::new("zdb"), folder, "-bcc", pool)?;
-    anyhow::ensure!(text.contains("No leaks"), "zdb did not say «No leaks»: {text}");
+    without_leaks(OsStr::new("zdb"), folder, pool)
+}
+
+fn without_leaks(program: &OsStr, folder: &Path, pool: &str) -> Result<String> {
+    let text = zdb(program, folder, "-bcc", pool)?;
+    anyhow::ensure!(text.contains("No leaks"), "{} did not say «No leaks»: {text}", program.display());
     Ok(text)
 }
 
@@ -78,16 +82,11 @@ impl Zdb {
 
     /// What it says of the pool on the disks in `folder`, which must hold nothing else. Fails on any error, leak or checksum failure.
     pub fn check(self, folder: &Path, pool: &str) -> Result<String> {
-        let newer = std::env::var_os("TARN_ZDB_NEWER").filter(|_| self == Zdb::Newer);
-        let Some(newer) = newer else {
-            return match self {
-                Zdb::Old => zdb_check(folder, pool),
-                _ => zdb(OsStr::new("zdb"), folder, "-bccL", pool),
-            };
-        };
-        let text = zdb(&newer, folder, "-bcc", pool)?;
-        anyhow::ensure!(text.contains("No leaks"), "the newer zdb did not say «No leaks»: {text}");
-        Ok(text)
+        match (self, std::env::var_os("TARN_ZDB_NEWER")) {
+            (Zdb::Old, _) => zdb_check(folder, pool),
+            (Zdb::Newer, Some(newer)) => without_leaks(&newer, folder, pool),
+            (Zdb::Newer, None) | (Zdb::ContentOnly, _) => zdb(OsStr::new("zdb"), folder, "-bccL", pool),
+        }
     }
 }
 

@@ -39,9 +39,7 @@ pub(crate) fn run(rest: &[String]) -> Result<()> {
     step("tests", || {
         let mut test = cargo();
         test.args(["test", "--workspace", "--quiet"]);
-        if let Some(zdb) = newer::zdb() {
-            test.env("TARN_ZDB_NEWER", zdb);
-        }
+        newer::name_to(&mut test);
         machine::run(test.env("TARN_KERNEL", &kernel).env("TARN_BIN", &tarn))
     })?;
     step("turns with OpenZFS", interop::run_in_test)

@@ -8,7 +8,7 @@
 //! side, and `zdb`, must find nothing wrong and read the same (`tests::interop`).
 
 use crate::build;
-use crate::machine::{cargo, install_all, is_root, output, root, run, target};
+use crate::machine::{cargo, copy_image, install_all, is_root, output, root, run, target};
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -294,7 +294,7 @@ impl Oracle {
         std::fs::create_dir_all(out)?;
         // The guest writes to what it imports.
         let copy = out.join("copy.img");
-        run(Command::new("cp").args(["--sparse=always", "--reflink=auto"]).arg(image).arg(&copy))?;
+        copy_image(image, &copy)?;
         let mut check = Command::new(self.0.join("check-pool"));
         run(check.arg(out).arg(&copy).env("ORACLE_OPTS", "-t 3000"))?;
         std::fs::remove_file(&copy)?;

@@ -88,6 +88,11 @@ fn apt() -> Command {
     command
 }
 
+/// Copies an image file, holes as holes.
+pub(crate) fn copy_image(from: &Path, to: &Path) -> Result<()> {
+    run(Command::new("cp").args(["--sparse=always", "--reflink=auto"]).arg(from).arg(to))
+}
+
 pub(crate) fn is_root() -> bool {
     output(Command::new("id").arg("-u")).is_ok_and(|id| id.trim() == "0")
 }

@@ -28,6 +28,13 @@ pub(crate) fn zdb() -> Option<PathBuf> {
     }
 }
 
+/// Names it to the tests that `command` runs, if there is one.
+pub(crate) fn name_to(command: &mut Command) {
+    if let Some(zdb) = zdb() {
+        command.env("TARN_ZDB_NEWER", zdb);
+    }
+}
+
 fn unpack(home: &Path, program: &Path) -> Result<()> {
     ensure!(cfg!(target_arch = "x86_64"), "this is no x86-64 machine");
     if home.exists() {

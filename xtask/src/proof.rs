@@ -8,9 +8,9 @@ use anyhow::Result;
 pub(crate) fn campaign(verb: &str, rest: &[String]) -> Result<()> {
     let mut command = cargo();
     command.args(["run", "--quiet", "--profile", "campaign", "--package", "campaign", "--", verb]);
-    // The host tool's readers are fuzzed, too; they need no kernel inside.
-    if let Some(zdb) = newer::zdb() {
-        command.env("TARN_ZDB_NEWER", zdb);
+    if matches!(verb, "sim" | "soak") {
+        newer::name_to(&mut command);
     }
+    // The host tool's readers are fuzzed, too; they need no kernel inside.
     run(command.args(rest).env("TARN_KERNEL", ""))
 }

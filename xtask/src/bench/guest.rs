@@ -5,9 +5,9 @@
 //! a txg and its flushes each, takes longer than the rest together, and is done in the first round only.
 
 use super::figures::{Comparison, Side};
-use super::{Bench, copy_some, measure};
+use super::{Bench, copy_some, measure, set_recordsize};
 use crate::interop::Oracle;
-use crate::machine::{output, run};
+use crate::machine::{copy_image, output, run};
 use anyhow::{Context, Result};
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
@@ -75,7 +75,7 @@ impl Bench {
                 let boots = boots(if round == 0 { counts.snapshots } else { 0 });
                 let copy = self.copy(&image)?;
                 for (record, parts) in &boots {
-                    self.set_record(&copy, record)?;
+                    set_recordsize(&self.tarn, &copy, POOL, record)?;
                     figures.collect(Side::Tarn, &self.in_tarn(&copy, parts)?)?;
                 }
                 let copy = self.copy(&image)?;
@@ -110,14 +110,8 @@ impl Bench {
 
     fn copy(&self, image: &Path) -> Result<PathBuf> {
         let copy = self.folder.join("guest-copy.img");
-        run(Command::new("cp").args(["--sparse=always", "--reflink=auto"]).arg(image).arg(&copy))?;
+        copy_image(image, &copy)?;
         Ok(copy)
-    }
-
-    fn set_record(&self, image: &Path, record: &str) -> Result<()> {
-        let mut set = Command::new(&self.tarn);
-        set.arg("zfs").arg("--disk").arg(image).args(["set", &format!("recordsize={record}"), "bench/root"]);
-        run(set.stdout(Stdio::null()))
     }
 
     fn in_tarn(&self, image: &Path, parts: &str) -> Result<String> {

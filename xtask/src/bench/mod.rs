@@ -22,6 +22,13 @@ const ROUNDS: usize = 3;
 const TITLE: &str = "# Benchmarks\n\nWritten by `cargo xtask bench`. The accelerator of the virtual machines is TCG where the CPU has no \
                      virtualisation: compare only within a table.\n";
 
+/// New files of the pool's root file system get this record size.
+fn set_recordsize(tarn: &Path, image: &Path, pool: &str, size: &str) -> Result<()> {
+    let mut set = Command::new(tarn);
+    set.arg("zfs").arg("--disk").arg(image).args(["set", &format!("recordsize={size}")]);
+    run(set.arg(format!("{pool}/root")).stdout(Stdio::null()))
+}
+
 /// What the groups share.
 struct Bench {
     tarn: PathBuf,

@@ -1,5 +1,6 @@
 //! The image that both guests start from.
 
+use super::super::set_recordsize;
 use crate::machine::{find, output, run};
 use crate::workloads::guest::Numbers;
 use crate::workloads::{fio, mariadb};
@@ -23,13 +24,6 @@ pub(super) struct Image {
     pub(super) path: PathBuf,
     root: PathBuf,
     tarn: PathBuf,
-}
-
-/// New files get this record size.
-pub(super) fn set_recordsize(tarn: &Path, image: &Path, size: &str) -> Result<()> {
-    let mut set = Command::new(tarn);
-    set.arg("zfs").arg("--disk").arg(image).args(["set", &format!("recordsize={size}")]);
-    run(set.arg(format!("{POOL}/root")).stdout(Stdio::null()))
 }
 
 fn create(tarn: &Path, image: &Path, root: &Path, size: &str) -> Result<()> {
@@ -74,7 +68,7 @@ impl Image {
             random_file(&files.join(name), size)?;
         }
         for (from, record) in [(&tables, INNODB_RECORD), (&files, FIO_RECORD)] {
-            set_recordsize(tarn, &path, record)?;
+            set_recordsize(tarn, &path, POOL, record)?;
             let mut copy = Command::new(tarn);
             run(copy
                 .args(["cp", "-a"])

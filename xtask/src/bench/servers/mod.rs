@@ -8,11 +8,11 @@ mod image;
 mod loads;
 mod storage;
 
-use super::Bench;
 use super::figures::{Comparison, Side};
+use super::{Bench, set_recordsize};
 use crate::build::embedded_size;
 use crate::interop::Oracle;
-use crate::machine::{install_for, output, run};
+use crate::machine::{copy_image, install_for, output, run};
 use crate::workloads;
 use crate::workloads::guest::Guest;
 use crate::workloads::link::{self, Link};
@@ -129,8 +129,8 @@ impl Servers<'_> {
     /// A copy of the image, to be written to, whose new files have this record size.
     fn copy(&self, recordsize: &str) -> Result<PathBuf> {
         let copy = self.bench.folder.join("servers-copy.img");
-        run(Command::new("cp").args(["--sparse=always", "--reflink=auto"]).arg(&self.image.path).arg(&copy))?;
-        image::set_recordsize(&self.bench.tarn, &copy, recordsize)?;
+        copy_image(&self.image.path, &copy)?;
+        set_recordsize(&self.bench.tarn, &copy, image::POOL, recordsize)?;
         Ok(copy)
     }
 
