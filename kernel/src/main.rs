@@ -76,5 +76,6 @@ fn init() {
         power::exit(selftest::run());
     }
     abi::init();
+    drivers::power_button::start(process::shutdown::begin);
     power::exit(process::boot::run())
 }

@@ -4,7 +4,8 @@
 
 use crate::arch::{self, cpu};
 use crate::drivers;
-use crate::mm::frame;
+use crate::mm::stack::{self, Stack};
+use crate::mm::{frame, phys};
 use crate::{boot, println, sched, time};
 use alloc::boxed::Box;
 use alloc::sync::Arc;
@@ -27,6 +28,7 @@ const TESTS: &[Test] = &[
     ("condvar", condvar),
     ("sleep", sleep),
     ("spawn-many", spawn_many),
+    ("stacks", stacks),
     ("preemption", preemption),
     ("red-zone", red_zone),
     ("fpu", fpu),
@@ -143,6 +145,34 @@ fn churn() {
 
 fn heap_parallel() {
     in_threads(4, |_| churn());
+}
+
+/// A stack for which there is not enough memory costs nothing.
+fn stacks() {
+    let mut kept = Vec::new();
+    while stack::free() > 0 {
+        kept.push(Stack::try_new().expect("a stack that was made before"));
+    }
+    // Frames are taken until fewer are left than a stack needs; each holds the address of the one before.
+    let mut last = 0;
+    let needed = stack::SIZE / phys::FRAME_SIZE;
+    while frame::free_count() >= needed {
+        let Some(taken) = frame::alloc() else { break };
+        // SAFETY: ours, and in the direct map.
+        unsafe { phys::to_virt(taken).cast::<u64>().write(last) };
+        last = taken;
+    }
+    let (pages, free) = (stack::pages(), frame::free_count());
+    let refused = Stack::try_new().is_none();
+    let after = (stack::pages(), frame::free_count());
+    while last != 0 {
+        // SAFETY: as above.
+        let before = unsafe { phys::to_virt(last).cast::<u64>().read() };
+        frame::free(last);
+        last = before;
+    }
+    assert!(refused && after == (pages, free), "of {free} frames for a stack {after:?} are left");
+    drop(kept);
 }
 
 fn mutex() {

@@ -115,6 +115,51 @@ fn a_machine_that_hangs_is_stopped() {
     assert!(text(&output.stderr).contains("--timeout"));
 }
 
+/// A stand-in that says that it is up, and answers to the power button by `pressed`. It reads from QEMU's monitor, a socket that it
+/// has inherited.
+fn with_a_button(pressed: &str) -> Machine {
+    Machine::new(&format!(
+        r#"while [ $# -gt 0 ]; do case "$2" in socket,id=monitor,fd=*) eval "exec 3<&${{2##*=}}";; esac; shift; done
+        echo up
+        while read -r command <&3; do case "$command" in *system_powerdown*) {pressed};; esac; done"#
+    ))
+}
+
+/// Starts it, and sends `tarn` a signal as soon as it is up, and another one after each line that it prints; what the last
+/// of these was, and how `tarn` ended.
+fn signalled(machine: &Machine, args: &[&str], signals: &[&str]) -> (String, Output) {
+    let mut tarn = machine.command(args).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut out = std::io::BufReader::new(tarn.stdout.take().unwrap());
+    let mut line = String::new();
+    for signal in signals {
+        line.clear();
+        std::io::BufRead::read_line(&mut out, &mut line).unwrap();
+        let pid = tarn.id().to_string();
+        assert!(Command::new("kill").args([&format!("-{signal}"), &pid]).status().unwrap().success());
+    }
+    (line, tarn.wait_with_output().unwrap())
+}
+
+#[test]
+fn signals_press_the_power_button() {
+    let machine = with_a_button("printf 'tarn: exit status 6\\n'; exit");
+    for signal in ["TERM", "INT"] {
+        let (_, output) = signalled(&machine, &[], &[signal]);
+        assert_eq!(output.status.code(), Some(6), "{signal}: {}", text(&output.stderr));
+    }
+}
+
+#[test]
+fn a_guest_that_does_not_end_is_stopped() {
+    let machine = with_a_button("echo pressed");
+    let (line, output) = signalled(&machine, &[], &["TERM", "TERM"]);
+    assert_eq!((line.as_str(), output.status.code()), ("pressed\n", Some(137)), "{}", text(&output.stderr));
+    assert!(text(&output.stderr).contains("second signal"), "{}", text(&output.stderr));
+    let (_, output) = signalled(&machine, &["--grace", "1"], &["TERM"]);
+    assert_eq!(output.status.code(), Some(137));
+    assert!(text(&output.stderr).contains("--grace"), "{}", text(&output.stderr));
+}
+
 #[test]
 fn the_image_is_locked_while_the_machine_runs() {
     let machine = Machine::new("echo up; read line");

@@ -238,6 +238,15 @@ impl Stack {
         UdpSocket::new(&self.shared, hook)
     }
 
+    /// How many sockets have a port: listeners, TCP connections (also those that their owner has closed and that have not ended yet),
+    /// bound UDP sockets.
+    #[must_use]
+    pub fn bound_sockets(&self) -> usize {
+        let tables = self.shared.tables.lock();
+        let listeners = tables.listeners.values().map(Vec::len).sum::<usize>();
+        tables.tcp.len() + listeners + tables.datagrams.values().map(Vec::len).sum::<usize>()
+    }
+
     /// All TCP connections: local and remote address, and Linux's number of the state.
     #[must_use]
     pub fn connections(&self) -> Vec<(SocketAddr, SocketAddr, u8)> {

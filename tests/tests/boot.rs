@@ -2,9 +2,10 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+use std::io::{BufRead, BufReader, Read};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
-use std::process::{Output, Stdio};
+use std::process::{Command, Output, Stdio};
 use testkit::rootfs;
 use tests::elf::{SAYS, STATUS, Verdict, write_corpus};
 use tests::tool::{Zdb, tarn, tarn_ok, zdb_check};
@@ -113,6 +114,64 @@ fn the_exit_status_is_the_applications() {
     assert_eq!(guest.boot(&[], &[BUSYBOX, "test", "-e", "/nothing"]).status.code(), Some(1));
     assert_eq!(guest.boot(&[], &[BUSYBOX, "test", "-e", "/bin/busybox"]).status.code(), Some(0));
     guest.zdb();
+}
+
+#[test]
+fn a_signal_from_outside_ends_the_application_and_then_the_machine() {
+    let guest = Guest::new(|_| {});
+    let handled = [BUSYBOX, "sh", "-c", "trap 'echo caught; exit 7' TERM; echo ready; read line"];
+    let unhandled = [BUSYBOX, "echo", "ready", ";", BUSYBOX, "sleep", "1000", ";", BUSYBOX, "echo", "never"];
+    for (machine, command, said, status) in [
+        ("q35", &handled[..], "caught\n", 7),
+        ("pc", &handled, "caught\n", 7),
+        ("microvm", &handled, "caught\n", 7),
+        // 128 + SIGTERM.
+        ("q35", &unhandled, "", 143),
+    ] {
+        let mut boot = tarn();
+        boot.args(["run", &guest.image(), "--machine", machine, "--memory", "128M", "--timeout", "120"]);
+        boot.arg("--").args(command).stdin(Stdio::null()).stdout(Stdio::piped());
+        let mut child = boot.spawn().unwrap();
+        let mut console = BufReader::new(child.stdout.take().unwrap());
+        let mut line = String::new();
+        console.read_line(&mut line).unwrap();
+        assert_eq!(line, "ready\n", "{machine}");
+        let sent = Command::new("kill").args(["-TERM", &child.id().to_string()]).status().unwrap();
+        assert!(sent.success());
+        let mut rest = String::new();
+        console.read_to_string(&mut rest).unwrap();
+        let ended = child.wait().unwrap().code();
+        assert_eq!((rest.as_str(), ended), (said, Some(status)), "{machine}");
+        // A pool that was let go of in order says so; one whose power was cut does not.
+        let labels = tarn_ok(&["inspect", &guest.image(), "--labels"]).unwrap();
+        assert!(labels.contains("state: 1"), "{labels}");
+    }
+    guest.zdb();
+}
+
+#[test]
+fn what_the_kernel_holds_adds_up() {
+    let guest = Guest::new(|_| {});
+    let show = [BUSYBOX, "cat", "/proc/tarn/counters", "/proc/meminfo"];
+    let text = guest.ok(&["--stats", "1", "--memory", "64M"], &show);
+    assert!(text.lines().any(|line| line.starts_with("tarn: stats at=0.")), "{text}");
+    let value = |name: &str| -> u64 {
+        let found =
+            text.lines().find_map(|line| line.strip_prefix(name)?.split_whitespace().next()?.parse().ok());
+        found.unwrap_or_else(|| panic!("no {name}: {text}"))
+    };
+    let parts =
+        ["free ", "page_tables ", "stacks ", "slab ", "large ", "anonymous ", "shared ", "other "].map(value);
+    assert_eq!(parts.iter().sum::<u64>(), value("total "), "{text}");
+    assert!(parts.iter().all(|part| *part > 0) && parts[7] < 1024, "{text}");
+    // The console, three times: the file is made before it has a descriptor.
+    assert_eq!((value("processes "), value("descriptors ")), (1, 3), "{text}");
+    assert_eq!(value("MemTotal:"), value("total "), "{text}");
+    for name in ["MemFree:", "Cached:", "AnonPages:", "Slab:", "KernelStack:", "PageTables:"] {
+        assert!((1..value("total ")).contains(&value(name)), "{name} {text}");
+    }
+    let text = guest.ok(&["--memory", "64M", "--append=tarn.selftest=stacks"], &[]);
+    assert!(text.contains("selftest: all passed"), "{text}");
 }
 
 #[test]

@@ -502,6 +502,12 @@ impl FdTable {
         open.filter_map(|(i, s)| s.as_ref().map(|s| (i as i32, Arc::clone(&s.file)))).collect()
     }
 
+    /// How many descriptors are open.
+    #[must_use]
+    pub fn count(&self) -> usize {
+        self.slots.lock().taken.count_ones()
+    }
+
     /// Removes every descriptor that closes on `execve` and returns their files.
     #[must_use]
     pub fn take_cloexec(&self) -> Vec<Arc<File>> {

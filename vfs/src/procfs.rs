@@ -84,7 +84,10 @@ const SYS_FILES: &[&str] = &[
     "sys/vm/max_map_count",
     "sys/vm/overcommit_memory",
     "sys/vm/swappiness",
+    "tarn/counters",
 ];
+/// The folders that they lie in.
+const SYS_FOLDERS: &[&str] = &["net", "spl", "sys", "tarn"];
 
 /// A mounted `/proc`.
 pub struct Procfs {
@@ -159,7 +162,7 @@ impl Node {
             Kind::Root => match name {
                 "self" => Some(Kind::SelfLink("self")),
                 "thread-self" => Some(Kind::SelfLink("thread-self")),
-                "net" | "spl" | "sys" => Some(Kind::Sys(name.into())),
+                _ if SYS_FOLDERS.contains(&name) => Some(Kind::Sys(name.into())),
                 _ if name.parse() == Ok(source.pid()) => Some(Kind::Process),
                 _ => find(SYSTEM_FILES, name).map(Kind::System),
             },
@@ -192,7 +195,8 @@ impl Node {
         let own = |list: &[&str]| list.iter().map(|n| String::from(*n)).collect::<Vec<_>>();
         match &self.kind {
             Kind::Root => {
-                let mut names = own(&["self", "thread-self", "net", "spl", "sys"]);
+                let mut names = own(&["self", "thread-self"]);
+                names.extend(own(SYS_FOLDERS));
                 names.push(format!("{}", source.pid()));
                 names.extend(own(SYSTEM_FILES));
                 names

@@ -27,6 +27,11 @@ struct Sleeper {
 const BUCKETS: usize = 64;
 static TABLE: [Mutex<Vec<Arc<Sleeper>>>; BUCKETS] = [const { Mutex::new(Vec::new()) }; BUCKETS];
 
+/// How many threads sleep on words of memory.
+pub fn sleepers() -> usize {
+    TABLE.iter().map(|bucket| bucket.lock().len()).sum()
+}
+
 fn bucket(key: Key) -> usize {
     ((key.1 >> 2 ^ key.0 >> 12).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 58) as usize % BUCKETS
 }

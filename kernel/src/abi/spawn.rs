@@ -98,7 +98,7 @@ fn spawn_process(call: &mut Call<'_>, wish: &Clone) -> SysResult {
     *child.credentials.lock() = parent.credentials.lock().clone();
     *child.limits.lock() = *parent.limits.lock();
     child.umask.store(parent.umask.load(Ordering::Relaxed), Ordering::Relaxed);
-    launch(call, wish, &child, child.pid)?;
+    launch(call, wish, &child, child.pid).inspect_err(|_| child.reap())?;
     loop {
         let released = || (child.released.load(Ordering::SeqCst) || child.ending().is_some()).then_some(());
         if wait_on(&[child.ended()], None, released).is_ok() || call.process().is_exiting() {
@@ -130,7 +130,7 @@ fn launch(call: &mut Call<'_>, wish: &Clone, process: &Arc<Process>, tid: u32) -
     if wish.stack != 0 {
         frame.rsp = wish.stack;
     }
-    task.start(frame);
+    task.start(frame)?;
     Ok(task)
 }
 

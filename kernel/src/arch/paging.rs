@@ -1,7 +1,7 @@
 //! Page tables of the kernel's half.
 
 use crate::boot::BootInfo;
-use crate::mm::{frame, phys};
+use crate::mm::{page_table, phys};
 use crate::sync::IrqLock;
 use x86_64::registers::control::{Cr3, Cr3Flags};
 use x86_64::structures::paging::PhysFrame;
@@ -64,12 +64,7 @@ unsafe fn set(root: u64, offset: u64, virt: u64, level: u32, value: u64, new: Ne
 /// Maps one page of the kernel's half.
 pub fn map_kernel(virt: u64, physical: u64, flags: Flags) {
     let _tables = KERNEL_TABLES.lock();
-    let mut new = || {
-        let table = frame::alloc().expect("a frame for a kernel page table");
-        // SAFETY: a fresh frame, mapped by the direct map.
-        unsafe { phys::to_virt(table).write_bytes(0, 4096) };
-        table
-    };
+    let mut new = || page_table::new_table().expect("a frame for a kernel page table");
     // SAFETY: the kernel's own tables, locked; all RAM is in the direct map.
     unsafe {
         // In a large page of the direct map (RAM, or a device among it) it is reachable already.

@@ -1,5 +1,5 @@
-//! The few ACPI tables that matter: MADT (processors, IOAPICs), MCFG (PCI), FADT (power-off), and two patterns in the
-//! DSDT's byte code (virtio-mmio devices, the `\_S5` package), which needs no interpreter.
+//! The few ACPI tables that matter: MADT (processors, IOAPICs), MCFG (PCI), FADT (power-off, power button), and three patterns
+//! in the DSDT's byte code (virtio-mmio devices, the `\_S5` package, the generic event device), which needs no interpreter.
 
 use crate::arch::port::{inw, outb, outw};
 use crate::boot;
@@ -33,6 +33,31 @@ enum PowerOff {
     SleepControl { address: u64, memory: bool, kind: u8 },
 }
 
+/// How the power button tells that it was pressed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PowerButton {
+    /// By a bit of the fixed event registers.
+    Fixed {
+        /// The interrupt of the system's events, as an ISA line.
+        irq: u8,
+        /// Port of the status register of block PM1a.
+        status: u16,
+        /// Port of its enable register.
+        enable: u16,
+        /// Port of the control register, whose bit 0 says that events are ours and not the firmware's.
+        control: u16,
+        /// The port that asks the firmware for them, and what to write there; port 0: they are ours from the start.
+        handover: (u16, u8),
+    },
+    /// By a register of QEMU's generic event device (`ACPI0013`), where there are no fixed ones.
+    Generic {
+        /// Its interrupt.
+        gsi: u32,
+        /// Physical address of the register, 4 bytes, which tells what has happened since it was read last.
+        select: u64,
+    },
+}
+
 /// What the tables say.
 #[derive(Debug, Default)]
 pub struct Tables {
@@ -46,8 +71,14 @@ pub struct Tables {
     pub ecam: Option<(u64, u8, u8)>,
     /// virtio-mmio devices.
     pub virtio_mmio: Vec<VirtioMmio>,
+    /// The power button.
+    pub power_button: Option<PowerButton>,
     power_off: Option<PowerOff>,
 }
+
+/// Flags of the FADT: the power button is not among the fixed registers; there are no fixed registers.
+const NO_FIXED_BUTTON: u32 = 1 << 4;
+const HARDWARE_REDUCED: u32 = 1 << 20;
 
 static TABLES: Once<Tables> = Once::new();
 
@@ -160,15 +191,41 @@ fn fadt(fadt: &[u8], tables: &mut Tables) {
     tables.virtio_mmio = virtio_mmio(dsdt);
     let (type_a, type_b) = s5(dsdt).unwrap_or((5, 5));
     let flags = le32(fadt, 112).unwrap_or(0);
-    if flags & 1 << 20 != 0 {
+    if flags & HARDWARE_REDUCED != 0 {
         // Generic address structure at 244: space, width, offset, access, address.
         if let (Some(space), Some(address)) = (fadt.get(244), le64(fadt, 248)) {
-            tables.power_off =
-                Some(PowerOff::SleepControl { address, memory: *space == 0, kind: type_a as u8 });
+            let memory = *space == 0;
+            if memory {
+                phys::map_device(address, 1);
+            }
+            tables.power_off = Some(PowerOff::SleepControl { address, memory, kind: type_a as u8 });
         }
+        tables.power_button = generic_events(dsdt);
     } else if let (Some(a), Some(b)) = (le32(fadt, 64), le32(fadt, 68)) {
         tables.power_off = Some(PowerOff::Pm1 { a: a as u16, b: b as u16, type_a, type_b });
+        if flags & NO_FIXED_BUTTON == 0 {
+            tables.power_button = fixed_button(fadt, a as u16);
+        }
     }
+}
+
+/// The fixed power button. `PM1_EVT_LEN` covers the status register and the enable register behind it.
+fn fixed_button(fadt: &[u8], control: u16) -> Option<PowerButton> {
+    let irq = u8::try_from(le16(fadt, 46)?).ok()?;
+    let status = u16::try_from(le32(fadt, 56)?).ok().filter(|port| *port != 0)?;
+    let enable = status + u16::from(*fadt.get(88)? / 2);
+    let handover = (u16::try_from(le32(fadt, 48)?).ok()?, *fadt.get(52)?);
+    Some(PowerButton::Fixed { irq, status, enable, control, handover })
+}
+
+/// The generic event device: its `Extended Interrupt` descriptor, and `OperationRegion (EREG, SystemMemory, address, …)`.
+fn generic_events(aml: &[u8]) -> Option<PowerButton> {
+    let at = aml.windows(8).position(|w| w == b"ACPI0013")? + 8;
+    let window = &aml[at..aml.len().min(at + 128)];
+    let interrupt = window.windows(3).position(|w| w == [0x89, 0x06, 0x00])?;
+    let region = window.windows(8).position(|w| w == b"\x5b\x80EREG\x00\x0c")?;
+    let (gsi, select) = (le32(window, interrupt + 5)?, le32(window, region + 8)?);
+    Some(PowerButton::Generic { gsi, select: u64::from(select) })
 }
 
 /// The sleep types of `Name (_S5, Package () {a, b, …})`.
@@ -222,7 +279,7 @@ pub fn power_off() {
         Some(PowerOff::SleepControl { address, memory, kind }) => {
             let value = kind << 2 | 1 << 5;
             if memory {
-                // SAFETY: the firmware says that the sleep control register is there; mapped at boot.
+                // SAFETY: the firmware says that the sleep control register is there; mapped when that was read.
                 unsafe { phys::to_virt(address).write_volatile(value) };
             } else {
                 outb(address as u16, value);

@@ -4,6 +4,7 @@ pub mod acpi;
 mod mmio;
 mod mp_table;
 mod pci;
+pub mod power_button;
 pub mod virtio;
 
 use alloc::sync::Arc;

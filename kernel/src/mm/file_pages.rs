@@ -41,7 +41,21 @@ struct Page {
     owner: Owner,
 }
 
+/// Frames that shared objects own.
+static OURS: AtomicU64 = AtomicU64::new(0);
+
+/// Frames that shared objects own: of nothing, or changed copies of files.
+pub fn owned_pages() -> u64 {
+    OURS.load(Ordering::Relaxed)
+}
+
 impl Page {
+    /// A page with a frame of its own.
+    fn ours(frame: u64) -> Self {
+        OURS.fetch_add(1, Ordering::Relaxed);
+        Page { frame, dirty: false, owner: Owner::Us }
+    }
+
     fn is_ours(&self) -> bool {
         matches!(self.owner, Owner::Us)
     }
@@ -49,6 +63,7 @@ impl Page {
     /// Gives the frame back. Nobody may be able to reach it any more.
     fn free(self) {
         if self.is_ours() {
+            OURS.fetch_sub(1, Ordering::Relaxed);
             frame::free(self.frame);
         }
     }
@@ -118,9 +133,7 @@ impl Pages {
         // SAFETY: frames of ours.
         unsafe { at.write_bytes(0, (count * PAGE) as usize) };
         let pages = Self::new(None);
-        pages.state.lock().pages = (0..count)
-            .map(|i| (i, Page { frame: first + i * PAGE, dirty: false, owner: Owner::Us }))
-            .collect();
+        pages.state.lock().pages = (0..count).map(|i| (i, Page::ours(first + i * PAGE))).collect();
         Ok((pages, at))
     }
 
@@ -178,9 +191,7 @@ impl Pages {
         let mut state = self.state.lock();
         // A write to the file may have removed it meanwhile.
         let old = match state.pages.get_mut(&index) {
-            Some(page) if matches!(page.owner, Owner::Moving(_)) => {
-                core::mem::replace(page, Page { frame: new, dirty: false, owner: Owner::Us })
-            }
+            Some(page) if matches!(page.owner, Owner::Moving(_)) => core::mem::replace(page, Page::ours(new)),
             _ => {
                 drop(state);
                 frame::free(new);
@@ -228,7 +239,7 @@ impl Pages {
     /// A page of our own, read from the file.
     fn read_page(&self, index: u64) -> Result<Page, PageError> {
         let frame = frame::alloc_zeroed().ok_or(PageError::OutOfFrames)?;
-        let page = Page { frame, dirty: false, owner: Owner::Us };
+        let page = Page::ours(frame);
         // SAFETY: a fresh frame that nobody else knows.
         let bytes = unsafe { &mut *bytes_of(frame) };
         let read = match &self.file {

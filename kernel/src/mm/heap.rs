@@ -14,6 +14,7 @@ use crate::arch::{IrqGuard, cpu};
 use crate::sync::IrqLock;
 use core::alloc::{GlobalAlloc, Layout};
 use core::cell::UnsafeCell;
+use core::sync::atomic::{AtomicU64, Ordering};
 
 const NONE: u32 = u32::MAX;
 const SIZES: [u16; 20] =
@@ -54,6 +55,15 @@ static CLASSES: [IrqLock<Class>; SIZES.len()] =
 static MAGAZINES: [Magazines; cpu::MAX_CPUS] = [const {
     Magazines(UnsafeCell::new([const { Magazine { head: core::ptr::null_mut(), count: 0 } }; SIZES.len()]))
 }; cpu::MAX_CPUS];
+
+/// Frames that are slabs, and those of larger blocks.
+static SLABS: AtomicU64 = AtomicU64::new(0);
+static LARGE: AtomicU64 = AtomicU64::new(0);
+
+/// Frames of the heap: as slabs, and as blocks beyond 2 KiB.
+pub fn pages() -> (u64, u64) {
+    (SLABS.load(Ordering::Relaxed), LARGE.load(Ordering::Relaxed))
+}
 
 /// How many free objects a processor keeps at most.
 fn capacity(class: usize) -> usize {
@@ -105,6 +115,7 @@ impl Class {
 
     fn new_slab(&mut self, size: usize) -> bool {
         let Some(address) = frame::alloc() else { return false };
+        SLABS.fetch_add(1, Ordering::Relaxed);
         let pfn = (address / FRAME_SIZE) as u32;
         let objects = FRAME_SIZE as usize / size;
         // Free objects of a slab hold the number (from 1) of the next one; 0 ends the list.
@@ -158,6 +169,7 @@ impl Class {
             // Keep one slab, or a single object that comes and goes would take and give a frame each time.
             if unused && (self.partial != pfn || (*frame::record(pfn)).next != NONE) {
                 self.unlink(pfn);
+                SLABS.fetch_sub(1, Ordering::Relaxed);
                 frame::free(u64::from(pfn) * FRAME_SIZE);
             }
         }
@@ -227,6 +239,7 @@ fn large(layout: Layout) -> *mut u8 {
     let mut tries = 0;
     loop {
         if let Some(first) = frame::alloc_contiguous(pages_for(layout), align) {
+            LARGE.fetch_add(pages_for(layout) as u64, Ordering::Relaxed);
             return phys::to_virt(first);
         }
         if !pressure::in_need(layout.size(), tries) {
@@ -234,6 +247,12 @@ fn large(layout: Layout) -> *mut u8 {
         }
         tries += 1;
     }
+}
+
+/// Gives back `count` frames of a large block.
+fn give_large(first: u64, count: usize) {
+    LARGE.fetch_sub(count as u64, Ordering::Relaxed);
+    frame::free_contiguous(first, count);
 }
 
 /// The kernel's allocator.
@@ -259,7 +278,7 @@ unsafe impl GlobalAlloc for Heap {
     #[inline]
     unsafe fn dealloc(&self, object: *mut u8, layout: Layout) {
         let Some(class) = class_for(layout) else {
-            frame::free_contiguous(phys::to_phys(object), pages_for(layout));
+            give_large(phys::to_phys(object), pages_for(layout));
             return;
         };
         let _irq = IrqGuard::new();
@@ -284,7 +303,7 @@ unsafe impl GlobalAlloc for Heap {
                 if wants <= had {
                     let tail = phys::to_phys(old) + wants as u64 * FRAME_SIZE;
                     if had > wants {
-                        frame::free_contiguous(tail, had - wants);
+                        give_large(tail, had - wants);
                     }
                     return old;
                 }

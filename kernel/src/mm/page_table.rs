@@ -13,6 +13,7 @@ use super::{frame, phys};
 use crate::arch::paging::{ADDRESS, Flags};
 use crate::arch::tlb;
 use alloc::vec::Vec;
+use core::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use platform::sync::Mutex;
 
 /// The page is accessible.
@@ -48,13 +49,39 @@ fn slot(table: u64, virt: u64, level: u32) -> *mut u64 {
 
 static SPARE_ROOTS: Mutex<Vec<u64>> = Mutex::new(Vec::new());
 
+/// Frames that are tables, and those that entries own.
+static TABLES: AtomicU64 = AtomicU64::new(0);
+static PRIVATE: AtomicI64 = AtomicI64::new(0);
+
+/// Frames that are page tables, the kernel's own (but for those of its first moments) included.
+pub fn tables() -> u64 {
+    TABLES.load(Ordering::Relaxed)
+}
+
+/// Frames that belong to entries: the private pages of all address spaces.
+pub fn private_pages() -> u64 {
+    PRIVATE.load(Ordering::Relaxed).max(0) as u64
+}
+
+/// How many frames an entry owns.
+fn owned(entry: u64) -> i64 {
+    i64::from(entry != 0 && entry & SHARED == 0)
+}
+
+/// An empty table.
+pub fn new_table() -> Option<u64> {
+    let table = frame::alloc_zeroed()?;
+    TABLES.fetch_add(1, Ordering::Relaxed);
+    Some(table)
+}
+
 impl PageTable {
     /// Empty tables.
     pub fn new() -> Result<Self, OutOfFrames> {
         if let Some(root) = SPARE_ROOTS.lock().pop() {
             return Ok(PageTable { root });
         }
-        let root = frame::alloc_zeroed().ok_or(OutOfFrames)?;
+        let root = new_table().ok_or(OutOfFrames)?;
         let (from, to) = (phys::to_virt(phys::kernel_pml4()), phys::to_virt(root));
         // SAFETY: both are whole frames in the direct map; the upper half (entries 256..512) never changes after boot.
         unsafe { to.add(2048).copy_from_nonoverlapping(from.add(2048), 2048) };
@@ -90,14 +117,18 @@ impl PageTable {
             unsafe {
                 let mut next = slot.read_volatile();
                 if next == 0 {
-                    next = frame::alloc_zeroed().ok_or(OutOfFrames)? | PRESENT | WRITABLE;
+                    next = new_table().ok_or(OutOfFrames)? | PRESENT | WRITABLE;
                     slot.write_volatile(next);
                 }
                 table = next & ADDRESS;
             }
         }
+        let slot = slot(table, virt, 1);
         // SAFETY: as above.
-        unsafe { slot(table, virt, 1).write_volatile(entry) };
+        let old = unsafe { slot.read_volatile() };
+        // SAFETY: as above.
+        unsafe { slot.write_volatile(entry) };
+        PRIVATE.fetch_add(owned(entry) - owned(old), Ordering::Relaxed);
         Ok(())
     }
 
@@ -105,6 +136,7 @@ impl PageTable {
     /// no tables, so that a reservation of terabytes costs nothing.
     pub fn for_each(&mut self, start: u64, end: u64, mut change: impl FnMut(u64, u64) -> u64) {
         let mut virt = start;
+        let mut difference = 0;
         'next: while virt < end {
             let mut table = self.root;
             for level in [4, 3, 2] {
@@ -124,11 +156,16 @@ impl PageTable {
                 unsafe {
                     let entry = slot.read_volatile();
                     if entry != 0 {
-                        slot.write_volatile(change(virt, entry));
+                        let new = change(virt, entry);
+                        slot.write_volatile(new);
+                        difference += owned(new) - owned(entry);
                     }
                 }
                 virt += PAGE;
             }
+        }
+        if difference != 0 {
+            PRIVATE.fetch_add(difference, Ordering::Relaxed);
         }
     }
 
@@ -142,9 +179,11 @@ impl PageTable {
             if level > 1 {
                 Self::free_tables(entry & ADDRESS, level - 1);
             } else if entry & SHARED == 0 {
+                PRIVATE.fetch_sub(1, Ordering::Relaxed);
                 frame::free(entry & ADDRESS);
             }
         }
+        TABLES.fetch_sub(1, Ordering::Relaxed);
         frame::free(table);
     }
 }

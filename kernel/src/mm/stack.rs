@@ -1,7 +1,7 @@
 //! Kernel stacks: mapped page by page above an unmapped guard page, and kept for the next thread when one ends (so
 //! that no translation ever has to be forgotten).
 
-use super::{frame, phys::FRAME_SIZE};
+use super::{frame, phys::FRAME_SIZE, pressure};
 use crate::arch::paging::{self, Flags};
 use crate::sync::IrqLock;
 use alloc::vec::Vec;
@@ -11,6 +11,7 @@ pub const REGION: u64 = 0xffff_e000_0000_0000;
 /// Usable bytes of a kernel stack. The storage engine's call chains are deep.
 pub const SIZE: u64 = 128 * 1024;
 const STRIDE: u64 = 256 * 1024;
+const PAGES: usize = (SIZE / FRAME_SIZE) as usize;
 
 struct Pool {
     made: u64,
@@ -26,19 +27,32 @@ pub struct Stack {
 }
 
 impl Stack {
-    /// A stack; `None` without memory.
+    /// A stack; `None` without memory, after others were asked for some.
     pub fn new() -> Option<Stack> {
+        let mut tries = 0;
+        loop {
+            let stack = Self::try_new();
+            if stack.is_some() || !pressure::in_need(SIZE as usize, tries) {
+                return stack;
+            }
+            tries += 1;
+        }
+    }
+
+    /// The same of the memory that there is.
+    pub fn try_new() -> Option<Stack> {
+        if let Some(top) = POOL.lock().free.pop() {
+            return Some(Stack { top });
+        }
+        let frames = frames()?;
         let number = {
             let mut pool = POOL.lock();
-            if let Some(top) = pool.free.pop() {
-                return Some(Stack { top });
-            }
             pool.made += 1;
             pool.made - 1
         };
         let top = REGION + (number + 1) * STRIDE;
-        for page in (top - SIZE..top).step_by(FRAME_SIZE as usize) {
-            paging::map_kernel(page, frame::alloc()?, Flags::WRITABLE | Flags::NO_EXECUTE);
+        for (page, frame) in (top - SIZE..top).step_by(FRAME_SIZE as usize).zip(frames) {
+            paging::map_kernel(page, frame, Flags::WRITABLE | Flags::NO_EXECUTE);
         }
         Some(Stack { top })
     }
@@ -53,6 +67,29 @@ impl Drop for Stack {
     fn drop(&mut self) {
         POOL.lock().free.push(self.top);
     }
+}
+
+/// The frames of a stack, or none at all.
+fn frames() -> Option<[u64; PAGES]> {
+    let mut frames = [0; PAGES];
+    for n in 0..PAGES {
+        let Some(frame) = frame::alloc() else {
+            frames[..n].iter().for_each(|frame| frame::free(*frame));
+            return None;
+        };
+        frames[n] = frame;
+    }
+    Some(frames)
+}
+
+/// Frames of all stacks that were made, in use or not.
+pub fn pages() -> u64 {
+    POOL.lock().made * PAGES as u64
+}
+
+/// Stacks that wait for a next thread.
+pub fn free() -> usize {
+    POOL.lock().free.len()
 }
 
 /// Whether `address` lies in a guard page: a stack has overflowed.

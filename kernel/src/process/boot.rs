@@ -58,6 +58,7 @@ pub fn run() -> u8 {
         return CANNOT_START;
     }
     crate::network::prepare_files();
+    super::counters::start();
     let Some(words) = boot::info().cmdline().arguments().or_else(|| hints.command.as_deref().map(words))
     else {
         println!("nothing to run: give a command after `--`, or set the root dataset's property tarn:cmd");

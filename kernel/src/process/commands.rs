@@ -1,6 +1,7 @@
 //! Runs the machine's commands one after another: `a ; b && c`.
 
-use super::{Birth, Ending, NOFILE, Process, Program, Task, vfs};
+use super::signals::SIGTERM;
+use super::{Birth, Ending, NOFILE, Process, Program, Task, shutdown, vfs};
 use crate::arch::trap::TrapFrame;
 use crate::{exec, log, println, time};
 use alloc::string::String;
@@ -52,7 +53,8 @@ fn split(words: &[String]) -> Vec<(Link, Vec<Vec<u8>>)> {
     out
 }
 
-/// Runs the commands in `words`; the status of the last one that ran. A crash ends the line.
+/// Runs the commands in `words`; the status of the last one that ran. A crash ends the line. So does the machine's end: a command
+/// that it has kept from running is as one that its signal has ended.
 pub fn run(words: &[String], setting: &Setting) -> u8 {
     let mut status = 0;
     for (link, args) in split(words) {
@@ -61,9 +63,15 @@ pub fn run(words: &[String], setting: &Setting) -> u8 {
         }
         status = match run_one(&args, setting) {
             Ok(Ending::Exit(status)) => status,
-            Ok(ending) => return ending.shell_status(),
+            Ok(ending) => {
+                status = ending.shell_status();
+                break;
+            }
             Err(status) => status,
         };
+    }
+    if shutdown::is_asked() {
+        shutdown::wait_for_all();
     }
     status
 }
@@ -101,13 +109,21 @@ fn run_one(args: &[Vec<u8>], setting: &Setting) -> Result<Ending, u8> {
         126
     })?;
     let program = Program { path: image.path, args: image.args, env: setting.env.clone(), auxv: image.auxv };
-    let process = Process::new(Birth { parent: 0, fds, cwd, space: image.space, program });
-    let task = Task::new(&process, process.pid, 0);
+    let birth = || {
+        let process = Process::new(Birth { parent: 0, fds, cwd, space: image.space, program });
+        let task = Task::new(&process, process.pid, 0);
+        (process, task)
+    };
+    let Some((process, task)) = shutdown::unless_asked(birth) else { return Ok(Ending::Signal(SIGTERM)) };
     static FIRST: AtomicBool = AtomicBool::new(true);
     if FIRST.swap(false, Ordering::Relaxed) {
         log!(Info, "first instruction of {} after {}", show(&path), Millis(time::monotonic_ns()));
     }
-    task.start(TrapFrame::new(image.entry, image.stack));
+    if let Err(error) = task.start(TrapFrame::new(image.entry, image.stack)) {
+        println!("cannot run {}: {error}", show(&path));
+        process.reap();
+        return Err(126);
+    }
     drop(task);
     let ending = loop {
         // The init thread takes no signals: only the end wakes it.

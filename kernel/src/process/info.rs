@@ -101,7 +101,7 @@ fn system_file(name: &str) -> Option<String> {
         "cpuinfo" => cpuinfo(),
         "filesystems" => "nodev\tproc\nnodev\ttmpfs\nnodev\tdevtmpfs\n\tzfs\n".into(),
         "loadavg" => "0.00 0.00 0.00 1/1 1\n".into(),
-        "meminfo" => meminfo(),
+        "meminfo" => super::counters::meminfo(),
         "mounts" => super::vfs().tree.describe_mounts(),
         "stat" => system_stat(),
         "uptime" => {
@@ -128,6 +128,7 @@ fn system_file(name: &str) -> Option<String> {
         "sys/vm/max_map_count" => "1048576\n".into(),
         "sys/vm/overcommit_memory" => "1\n".into(),
         "sys/vm/swappiness" => "0\n".into(),
+        "tarn/counters" => super::counters::file(),
         _ => return crate::network::proc_file(name.strip_prefix("net/")?),
     })
 }
@@ -149,15 +150,6 @@ fn uuid(boot: bool) -> String {
     }
     text.push('\n');
     text
-}
-
-fn meminfo() -> String {
-    let (total, free) = (frame::total() * 4, frame::free_count() * 4);
-    format!(
-        "MemTotal:       {total:8} kB\nMemFree:        {free:8} kB\nMemAvailable:   {free:8} kB\n\
-         Buffers:               0 kB\nCached:                0 kB\nSwapTotal:             0 kB\n\
-         SwapFree:              0 kB\nHugePages_Total:       0\nHugepagesize:       2048 kB\n"
-    )
 }
 
 fn cpuinfo() -> String {

@@ -31,6 +31,11 @@ fn named(id: u32, values: &[(&str, u64)]) -> String {
     text
 }
 
+/// Bytes of data in the cache; 0 without a pool.
+pub fn arc_size() -> u64 {
+    ZIO.get().map_or(0, |zio| zio.stats().size)
+}
+
 /// `arcstats`.
 pub fn arc() -> Option<String> {
     let s = ZIO.get()?.stats();

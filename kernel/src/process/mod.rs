@@ -8,9 +8,11 @@
 pub mod boot;
 mod commands;
 pub mod console;
+mod counters;
 pub mod crash;
 pub mod info;
 mod kstat;
+pub mod shutdown;
 pub mod signals;
 pub mod workers;
 
@@ -336,6 +338,10 @@ impl Task {
     pub fn new(process: &Arc<Process>, tid: u32, mask: u64) -> Arc<Task> {
         let task = Self::make(process, tid, mask);
         process.tasks.lock().insert(tid, Arc::clone(&task));
+        // A signal that came before the process had a thread could tell none.
+        if process.pending.lock().set() != 0 {
+            task.attention.store(true, Ordering::SeqCst);
+        }
         task
     }
 
@@ -364,12 +370,17 @@ impl Task {
         })
     }
 
-    /// Starts it with these registers.
-    pub fn start(self: &Arc<Self>, frame: TrapFrame) {
+    /// Starts it with these registers. `EAGAIN` without memory; then it was never there.
+    pub fn start(self: &Arc<Self>, frame: TrapFrame) -> Result<(), Errno> {
         // The start function has no captures, so its box owns no memory: a thread that enters the application never
         // comes back to free it.
-        let thread = sched::spawn(&String::from_utf8_lossy(&self.name.lock()), Box::new(first_steps));
+        let name = self.name.lock().clone();
+        let Some(thread) = sched::try_spawn(&String::from_utf8_lossy(&name), Box::new(first_steps)) else {
+            self.process.tasks.lock().remove(&self.tid);
+            return Err(Errno::EAGAIN);
+        };
         STARTING.lock().insert(thread.id(), (Arc::clone(self), frame));
+        Ok(())
     }
 
     /// The scheduler's thread, if it has begun.

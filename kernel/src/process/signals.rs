@@ -24,6 +24,8 @@ pub const SIGSEGV: u8 = 11;
 pub const SIGPIPE: u8 = 13;
 /// `alarm`.
 pub const SIGALRM: u8 = 14;
+/// A request to end.
+pub const SIGTERM: u8 = 15;
 /// A child has ended.
 pub const SIGCHLD: u8 = 17;
 /// Stop.

@@ -57,16 +57,26 @@ pub fn cpu_index() -> usize {
     cpu::this().index
 }
 
-/// Starts a thread.
+/// Starts a thread of the kernel's own, which cannot do without.
 pub fn spawn(name: &str, main: Box<dyn FnOnce() + Send>) -> Arc<Thread> {
-    let thread = Thread::new(name, main);
+    try_spawn(name, main).expect("memory for a kernel stack")
+}
+
+/// Starts a thread; `None` if there is no memory for its stack.
+pub fn try_spawn(name: &str, main: Box<dyn FnOnce() + Send>) -> Option<Arc<Thread>> {
+    let thread = Thread::new(name, main)?;
     run_queue::enqueue(Arc::clone(&thread));
-    thread
+    Some(thread)
+}
+
+/// How many threads there are, and how many alarms of sleepers are set.
+pub fn counts() -> (usize, usize) {
+    (thread::count(), timers::count())
 }
 
 /// Starts a thread that goes ahead of the others whenever it is woken: drivers.
 pub fn spawn_urgent(name: &str, main: Box<dyn FnOnce() + Send>) -> Arc<Thread> {
-    let thread = Thread::new(name, main);
+    let thread = Thread::new(name, main).expect("memory for a kernel stack");
     thread.urgent.store(true, Ordering::Relaxed);
     run_queue::enqueue(Arc::clone(&thread));
     thread

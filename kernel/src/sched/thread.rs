@@ -73,6 +73,11 @@ pub(super) fn unregister(thread: &Thread) {
     }
 }
 
+/// How many threads there are, but for the idle ones.
+pub(super) fn count() -> usize {
+    REGISTRY.lock().len()
+}
+
 impl Thread {
     fn make(name: &str, stack: Option<Stack>, main: Option<Main>, idle: bool) -> Arc<Thread> {
         let stack_top = stack.as_ref().map_or(0, Stack::top);
@@ -99,14 +104,14 @@ impl Thread {
         })
     }
 
-    /// A registered thread that is in no run queue yet.
-    pub(super) fn new(name: &str, main: Main) -> Arc<Thread> {
-        let stack = Stack::new().expect("memory for a kernel stack");
+    /// A registered thread that is in no run queue yet; `None` without memory for its stack.
+    pub(super) fn new(name: &str, main: Main) -> Option<Arc<Thread>> {
+        let stack = Stack::new()?;
         let thread = Self::make(name, Some(stack), Some(main), false);
         // SAFETY: the stack is new and nobody else sees the thread yet.
         unsafe { *thread.rsp.get() = switch::prepare(thread.stack_top) };
         REGISTRY.lock().insert(thread.id, Arc::clone(&thread));
-        thread
+        Some(thread)
     }
 
     /// The idle thread of the calling processor, which is the caller.

@@ -35,6 +35,11 @@ pub(super) fn cancel(alarm: Alarm) {
     drop(thread);
 }
 
+/// How many alarms are set.
+pub(super) fn count() -> usize {
+    ALARMS.iter().map(|alarms| alarms.lock().len()).sum()
+}
+
 /// Wakes everybody of this processor whose time has come; the next deadline. Interrupts are off.
 pub(super) fn ring() -> Option<u64> {
     let alarms = &ALARMS[cpu::this().index];

@@ -180,7 +180,8 @@ pub enum Machine {
 #[derive(Debug, Args)]
 #[command(
     after_help = "Without a command the image's own is run (its property tarn:cmd). The exit status is the \
-        application's; 125 if the machine ended without one.\n\nExamples:\n  \
+        application's; 125 if the machine ended without one. SIGTERM asks the application to end, and the \
+        machine ends in order; a second one stops the machine at once (status 137).\n\nExamples:\n  \
         tarn run app.img\n  \
         tarn run app.img --memory 1G --cpus 4 --forward 127.0.0.1:6379:6379\n  \
         tarn run app.img -- /usr/bin/sqlite3 /data/app.db 'SELECT count(*) FROM t'"
@@ -195,6 +196,9 @@ pub struct Run {
     /// Limit of the guest's cache of blocks (half of its memory if not given)
     #[arg(long, value_name = "SIZE", value_parser = size)]
     pub arc_max: Option<u64>,
+    /// Print a line of what the kernel holds (memory, threads, descriptors …) every so many seconds
+    #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..))]
+    pub stats: Option<u64>,
     /// Processors of the machine
     #[arg(short, long, default_value_t = 2, value_parser = clap::value_parser!(u32).range(1..=255))]
     pub cpus: u32,
@@ -223,6 +227,9 @@ pub struct Run {
     /// Give up after this many seconds (status 124)
     #[arg(long, value_name = "SECONDS")]
     pub timeout: Option<u64>,
+    /// When asked to end (SIGTERM), give the guest so many seconds, then stop it (status 137); as long as it needs if not given
+    #[arg(long, value_name = "SECONDS")]
+    pub grace: Option<u64>,
     /// Boot this kernel instead of the one inside tarn
     #[arg(long, value_name = "ELF", value_hint = ValueHint::FilePath)]
     pub kernel: Option<PathBuf>,

@@ -115,6 +115,7 @@ fn command_line(options: &Run) -> Result<String> {
         line.push("tarn.log=info".into());
     }
     line.extend(options.arc_max.map(|bytes| format!("tarn.arc_max={bytes}")));
+    line.extend(options.stats.map(|seconds| format!("tarn.stats={seconds}")));
     if let Some(address) = &options.address {
         check_address(address)?;
         line.push(format!("tarn.net={address}"));
@@ -195,6 +196,7 @@ mod tests {
         assert_eq!(command_line(&options(&[])).unwrap(), "");
         assert_eq!(command_line(&options(&["--verbose"])).unwrap(), "tarn.log=info");
         assert_eq!(command_line(&options(&["--arc-max", "64M"])).unwrap(), "tarn.arc_max=67108864");
+        assert_eq!(command_line(&options(&["--stats", "5"])).unwrap(), "tarn.stats=5");
         assert!(command_line(&options(&["--append=--"])).is_err());
         assert!(command_line(&options(&["--", &"x".repeat(3990)])).is_ok());
         assert!(command_line(&options(&["--", &" ".repeat(1400)])).is_err());
