@@ -8,14 +8,17 @@ use std::sync::Arc;
 use zfs::Error;
 use zfs::spa::{CreateOptions, NewDevice, NewVdev, Pool, Topology};
 
-/// Features of a campaign's pool beyond those of OpenZFS 2.1: in every other one blocks can be cloned, in both forms of tables.
+/// Features of a campaign's pool beyond those of OpenZFS 2.1: in every other one blocks can be cloned, in both forms of tables. Half of them
+/// have what OpenZFS 2.2 makes active in every new pool, but for those whose tables a `zdb` of then does not understand.
 #[must_use]
-pub fn features_of(seed: u64) -> &'static [&'static str] {
-    match seed % 4 {
+pub fn features_of(seed: u64) -> Vec<&'static str> {
+    let cloning: &[&str] = match seed % 4 {
         1 => &["block_cloning"],
-        3 => &["block_cloning", "block_cloning_endian"],
+        3 => return ["block_cloning", "block_cloning_endian"].into(),
         _ => &[],
-    }
+    };
+    let later: &[&str] = if seed / 4 % 2 == 1 { &["head_errlog", "vdev_zaps_v2"] } else { &[] };
+    [cloning, later].concat()
 }
 
 /// How a pool's disks are put together.

@@ -1,6 +1,6 @@
 //! A pool on image files in a folder of its own: for tests that take pools apart.
 
-use crate::tool::zdb_check;
+use crate::tool::{Zdb, zdb_check};
 use anyhow::Result;
 use platform::Env;
 use platform::block::BlockDevice;
@@ -42,9 +42,17 @@ impl Rig {
 
     /// A folder and a pool on one disk.
     pub fn with_pool(seed: u64) -> Result<(Self, Arc<Pool>)> {
+        Rig::with_features(seed, &[])
+    }
+
+    /// The same, with features beyond those of every new pool.
+    pub fn with_features(seed: u64, features: &[&str]) -> Result<(Self, Arc<Pool>)> {
         let rig = Rig::new(seed)?;
         let disk = rig.new_disk(0)?;
-        let pool = Pool::create(vec![disk], rig.env(), CreateOptions::new(POOL, init()))?;
+        let mut options = CreateOptions::new(POOL, init());
+        options.properties =
+            features.iter().map(|f| (format!("feature@{f}"), "enabled".to_owned())).collect();
+        let pool = Pool::create(vec![disk], rig.env(), options)?;
         Ok((rig, pool))
     }
 
@@ -75,11 +83,21 @@ impl Rig {
         Pool::import(vec![disk], self.env(), options)
     }
 
-    /// Exports the pool and lets `zdb` judge the folder.
+    /// Exports the pool and lets a `zdb` that understands it judge the folder.
     pub fn close(&self, pool: Arc<Pool>) -> Result<()> {
+        let zdb = Zdb::of(&pool);
         pool.export()?;
         drop(pool);
-        self.judge()
+        zdb.check(self.folder.path(), POOL)?;
+        zdb.check_mos(self.folder.path(), POOL)
+    }
+
+    /// As [`Rig::close`] where a block is lost: `zdb` is asked about the objects of the MOS alone.
+    pub fn close_damaged(&self, pool: Arc<Pool>) -> Result<()> {
+        let zdb = Zdb::of(&pool);
+        pool.export()?;
+        drop(pool);
+        zdb.check_mos(self.folder.path(), POOL)
     }
 
     /// `zdb -bcc` on all disks.

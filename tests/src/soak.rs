@@ -34,7 +34,8 @@ impl Soak {
         let disks: Vec<Arc<SimDisk>> =
             (0..layout.disks()).map(|i| Arc::new(SimDisk::new(&log, i, Image::new(DISK_SIZE)))).collect();
         let mut soak = Soak { layout, seed, disks, world: None, round: 0 };
-        soak.world = Some(World::new(layout.create_with(soak.devices(), "soak", features_of(seed))?, LIMITS));
+        soak.world =
+            Some(World::new(layout.create_with(soak.devices(), "soak", &features_of(seed))?, LIMITS));
         Ok(soak)
     }
 

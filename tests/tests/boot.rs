@@ -309,7 +309,7 @@ fn mapped_files_events_and_names() {
 fn files_share_blocks() {
     let guest = Guest::with(&["--size", "512M", "-o", "feature@block_cloning=enabled"], add_checks);
     guest.only_checks(&["--cpus", "2"], &["clones"]);
-    Zdb::Newer.check(&guest.folder.path().join("disk"), "guest").unwrap();
+    Zdb::Newer { old_opens: true }.check(&guest.folder.path().join("disk"), "guest").unwrap();
     let zpool = |args: &[&str]| tarn_ok(&[&["zpool", "--disk", &guest.image()], args].concat()).unwrap();
     let saved = zpool(&["get", "-H", "-p", "-o", "value", "bclonesaved"]);
     assert!(saved.trim().parse::<u64>().unwrap() > 100_000, "{saved}");

@@ -95,7 +95,8 @@ pub struct Create {
     /// Enable no feature, but those asked for with -o feature@NAME=enabled
     #[arg(short = 'd')]
     pub no_features: bool,
-    /// Property of the pool: ashift=12, comment=…, feature@NAME=disabled; repeatable
+    /// Property of the pool: ashift=12, comment=…, feature@NAME=disabled, compatibility=openzfs-2.3 (the features of a new pool of that
+    /// OpenZFS; without it those of 2.1); repeatable
     #[arg(short = 'o', value_name = "PROPERTY=VALUE", value_parser = pair)]
     pub pool_properties: Vec<(String, String)>,
     /// Property of the root file system; repeatable

@@ -68,7 +68,7 @@ impl Traverse for Collector<'_> {
         Ok(Visit::Continue)
     }
 
-    fn unreadable(&mut self, _: &Bookmark, _: zfs::Error) -> zfs::Result<()> {
+    fn unreadable(&mut self, _: &Blkptr, _: &Bookmark, _: zfs::Error) -> zfs::Result<()> {
         Ok(())
     }
 }

@@ -125,7 +125,7 @@ impl Run {
         let disks = devices(&log, &images);
         guarded(|| {
             let first = handles(&disks[..plan.layout.disks()], &BTreeSet::new());
-            let pool = plan.layout.create_with(first, POOL, features_of(plan.seed))?;
+            let pool = plan.layout.create_with(first, POOL, &features_of(plan.seed))?;
             let mut world = World::new(pool, LIMITS);
             for i in 0..WARM_UP {
                 world.step(&mut plan.rng(u64::MAX - i)).with_context(|| format!("warm-up {i}"))?;

@@ -6,7 +6,7 @@ use crate::dmu::tree::Tree;
 use crate::dmu::tx::slot_of;
 use crate::dmu::{Objset, Tx};
 use crate::error::{Error, Result};
-use crate::ondisk::blkptr::BLKPTR_SIZE;
+use crate::ondisk::blkptr::{BLKPTR_SIZE, Blkptr};
 use crate::ondisk::bookmark::Bookmark;
 use crate::ondisk::dnode::{DNODE_CORE_SIZE, DNODE_SIZE, DnodePhys};
 use crate::ondisk::object_type::ObjectType;
@@ -219,6 +219,12 @@ impl Dnode {
     #[must_use]
     pub fn max_bonus(&self, with_spill: bool) -> usize {
         room_for_bonus(&self.state.lock().phys, with_spill)
+    }
+
+    /// The pointer to its spill block as of the last sync; a hole if there is none.
+    #[must_use]
+    pub fn spill_pointer(&self) -> Blkptr {
+        self.state.lock().phys.spill.unwrap_or(Blkptr::HOLE)
     }
 
     /// The spill block.

@@ -44,8 +44,8 @@ pub trait Traverse {
         false
     }
     /// A metadata block could not be read or parsed: an `Ok` answer goes on beside it.
-    fn unreadable(&mut self, at: &Bookmark, error: Error) -> Result<()> {
-        let _ = at;
+    fn unreadable(&mut self, bp: &Blkptr, at: &Bookmark, error: Error) -> Result<()> {
+        let _ = (bp, at);
         Err(error)
     }
 }
@@ -115,7 +115,7 @@ impl Walk<'_> {
     fn read(&mut self, bp: &Blkptr, at: &Bookmark) -> Result<Option<Bytes>> {
         match self.zio.read_structure(bp, *at) {
             Ok(block) => Ok(Some(block)),
-            Err(error) => self.visitor.unreadable(at, error).map(|()| None),
+            Err(error) => self.visitor.unreadable(bp, at, error).map(|()| None),
         }
     }
 
@@ -129,7 +129,7 @@ impl Walk<'_> {
         let Some(block) = self.read(root, &at)? else { return Ok(Flow::On) };
         let phys = match ObjsetPhys::parse(&block, Some(at)) {
             Ok(phys) => phys,
-            Err(error) => return self.visitor.unreadable(&at, error).map(|()| Flow::On),
+            Err(error) => return self.visitor.unreadable(root, &at, error).map(|()| Flow::On),
         };
         if self.dnode(0, &phys.meta_dnode)? == Flow::Stop {
             return Ok(Flow::Stop);
@@ -139,7 +139,7 @@ impl Walk<'_> {
                 break;
             }
             let slot = block.slice(offset..offset + DNODE_SIZE);
-            if self.dnode_in(&slot, 0, object, &at)? == Flow::Stop {
+            if self.dnode_in((&slot, 0), object, root, &at)? == Flow::Stop {
                 return Ok(Flow::Stop);
             }
         }
@@ -147,11 +147,17 @@ impl Walk<'_> {
     }
 
     /// The dnode in a slot of a block, if there is one.
-    fn dnode_in(&mut self, block: &Bytes, slot: usize, object: u64, at: &Bookmark) -> Result<Flow> {
+    fn dnode_in(
+        &mut self,
+        (block, slot): (&Bytes, usize),
+        object: u64,
+        bp: &Blkptr,
+        at: &Bookmark,
+    ) -> Result<Flow> {
         match DnodePhys::parse(block, slot, Some(*at)) {
             Ok(dnode) if dnode.is_free() => Ok(Flow::On),
             Ok(dnode) => self.dnode(object, &dnode),
-            Err(error) => self.visitor.unreadable(at, error).map(|()| Flow::On),
+            Err(error) => self.visitor.unreadable(bp, at, error).map(|()| Flow::On),
         }
     }
 
@@ -211,7 +217,7 @@ impl Walk<'_> {
         if level > 0 {
             let block = match tree.checked(block, level, id) {
                 Ok(block) => block,
-                Err(error) => return self.visitor.unreadable(&at, error).map(|()| Flow::On),
+                Err(error) => return self.visitor.unreadable(bp, &at, error).map(|()| Flow::On),
             };
             let first = id << tree.epb_shift;
             let mut children = Vec::new();
@@ -223,19 +229,19 @@ impl Walk<'_> {
                 match verified {
                     Ok(()) if child == Blkptr::HOLE => {}
                     Ok(()) => children.push((first + i as u64, child)),
-                    Err(error) => self.visitor.unreadable(&child_at, error)?,
+                    Err(error) => self.visitor.unreadable(&child, &child_at, error)?,
                 }
             }
             return self.blocks(tree, is_meta, level - 1, &children);
         }
         if block.len() != DNODES_PER_BLOCK as usize * DNODE_SIZE {
             let error = Error::corrupt("dnode block of another size than 16 KiB", at);
-            return self.visitor.unreadable(&at, error).map(|()| Flow::On);
+            return self.visitor.unreadable(bp, &at, error).map(|()| Flow::On);
         }
         let heads = BlockMap::of(&block).heads;
         for slot in (0..DNODES_PER_BLOCK as usize).filter(|slot| heads & 1 << slot != 0) {
             let object = id * DNODES_PER_BLOCK + slot as u64;
-            if self.dnode_in(&block, slot, object, &at)? == Flow::Stop {
+            if self.dnode_in((&block, slot), object, bp, &at)? == Flow::Stop {
                 return Ok(Flow::Stop);
             }
         }

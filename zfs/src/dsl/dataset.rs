@@ -316,13 +316,8 @@ impl Dataset {
     pub fn clones(&self) -> Result<Vec<String>> {
         let pool = self.pool()?;
         let _config = pool.read_config();
-        let phys = self.phys();
-        let mut names = Vec::new();
-        if phys.next_clones_obj != 0 {
-            for (_, object) in pool.meta().zap_entries(phys.next_clones_obj)? {
-                names.push(pool.hold_dataset(object)?.dir().name());
-            }
-        }
+        let mut names: Vec<String> =
+            pool.branches(self)?.iter().map(|dataset| dataset.dir().name()).collect();
         names.sort();
         Ok(names)
     }

@@ -357,6 +357,7 @@ impl DslPool {
         self.forget_dataset(head.object);
         self.meta.free_zapified(tx, head.object)?;
         self.destroy_dir(tx, &dir)?;
+        self.host().forget_errors(tx, head.object)?;
         match origin {
             Some(origin) if is_doomed(&origin) => self.destroy_snapshot(tx, &origin),
             _ => Ok(()),

@@ -63,6 +63,12 @@ pub trait SpaHost: Send + Sync {
     /// An internal line of the pool's history (`spa_history_log_internal`): `dataset` is its object number, 0 for none.
     fn log_internal(&self, tx: &Tx, event: &str, dataset: u64, name: &str, text: &str) -> Result<()>;
 
+    /// A head is gone: the pool's error log forgets what it lists of it (`spa_delete_dataset_errlog`). Syncing context.
+    fn forget_errors(&self, tx: &Tx, head: u64) -> Result<()>;
+    /// Snapshots went from one head to another, the last of them of txg `until`: what the error log lists of blocks in these follows
+    /// (`spa_swap_errlog`). Syncing context.
+    fn move_errors(&self, tx: &Tx, from: u64, to: u64, until: u64) -> Result<()>;
+
     /// Clock and randomness.
     fn env(&self) -> &Env;
     /// Whether nothing may be written.

@@ -219,6 +219,17 @@ impl DslPool {
         Ok(Some(previous))
     }
 
+    /// What follows a snapshot in the dirs of its clones: their heads, or their oldest snapshots (`ds_next_clones_obj`).
+    pub(crate) fn branches(&self, snapshot: &Dataset) -> Result<Vec<Arc<Dataset>>> {
+        match snapshot.phys().next_clones_obj {
+            0 => Ok(Vec::new()),
+            clones => {
+                let clones = self.meta.zap_entries(clones)?;
+                clones.into_iter().map(|(_, object)| self.hold_dataset(object)).collect()
+            }
+        }
+    }
+
     pub(crate) fn hold_dataset(&self, object: u64) -> Result<Arc<Dataset>> {
         self.hold_dataset_named(object, None)
     }

@@ -179,6 +179,7 @@ impl DslPool {
         }
         self.move_used(tx, plan, &dir, &origin_dir)?;
         origin.update(self, tx, |o| o.unique_bytes = plan.unique)?;
+        self.host().move_errors(tx, origin_head.object, clone.object, origin.creation_txg())?;
         self.host().log_internal(tx, "promote", clone.object, &clone.name(), " ")
     }
 

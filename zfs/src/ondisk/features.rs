@@ -52,10 +52,10 @@ impl Feature {
     pub fn default_enabled(&self) -> bool {
         self.flags & LATER == 0 && (self.flags & ON_ENABLE == 0 || self.support == Support::Write)
     }
-    /// Whether it can be enabled: what a new pool gets, and what else can be written completely.
+    /// Whether it can be enabled: what is enabled binds nobody until it is used, and what is used at once must be written completely.
     #[must_use]
     pub fn can_enable(&self) -> bool {
-        self.default_enabled() || self.support == Support::Write
+        self.flags & ON_ENABLE == 0 || self.support == Support::Write
     }
 }
 
@@ -358,7 +358,7 @@ pub const FEATURES: &[Feature] = &[
         "head_errlog",
         "Error logs per dataset.",
         ON_ENABLE | LATER,
-        Support::Read,
+        Support::Write,
         &[],
     ),
     feature(
@@ -390,7 +390,7 @@ pub const FEATURES: &[Feature] = &[
         "vdev_zaps_v2",
         "The root vdev has a ZAP.",
         MOS | LATER,
-        Support::Read,
+        Support::Write,
         &[],
     ),
     feature(
@@ -477,6 +477,14 @@ const NOT_IN_0_8: [&str; 8] = [
     "zstd_compress",
 ];
 
+/// What OpenZFS 2.4 has and 2.3 lacks.
+const SINCE_2_4: [&str; 3] = ["block_cloning_endian", "dynamic_gang_header", "physical_rewrite"];
+/// What OpenZFS 2.3 has and 2.2 lacks.
+const SINCE_2_3: [&str; 5] =
+    ["fast_dedup", "large_microzap", "longname", "raidz_expansion", "redaction_list_spill"];
+/// What is newer than OpenZFS 2.4.
+const AFTER_2_4: [&str; 1] = ["draid_failure_domains"];
+
 /// Whether a feature belongs to all sets of a value of the pool property `compatibility`: `off`, `legacy`, or names of sets of features
 /// separated by commas. `None` if a set is not known.
 #[must_use]
@@ -490,6 +498,11 @@ pub fn is_compatible(feature: &Feature, sets: &str) -> Option<bool> {
             "zol-0.8" => feature.flags & LATER == 0 && !NOT_IN_0_8.contains(&feature.name),
             "openzfs-2.0-linux" => feature.flags & LATER == 0 && feature.name != "draid",
             "openzfs-2.1-linux" => feature.flags & LATER == 0,
+            "openzfs-2.2" => {
+                [&AFTER_2_4[..], &SINCE_2_4, &SINCE_2_3].iter().all(|later| !later.contains(&feature.name))
+            }
+            "openzfs-2.3" => [&AFTER_2_4[..], &SINCE_2_4].iter().all(|later| !later.contains(&feature.name)),
+            "openzfs-2.4" => !AFTER_2_4.contains(&feature.name),
             _ => return None,
         };
     }
@@ -533,6 +546,7 @@ mod tests {
             ["legacy", "grub2", "zol-0.8", "openzfs-2.0-linux", "openzfs-2.1-linux"].map(count),
             [0, 11, 26, 33, 34]
         );
+        assert_eq!(["openzfs-2.2", "openzfs-2.3", "openzfs-2.4"].map(count), [39, 44, 47]);
         assert_eq!(count("grub2,openzfs-2.1-linux"), 11);
         assert_eq!(is_compatible(&FEATURES[0], "grub2,plan9"), None);
         assert!(FEATURES.iter().filter(|f| f.default_enabled()).count() == 34);

@@ -18,6 +18,7 @@ use super::directory;
 use super::metaslab::Rules;
 use super::range_tree::RangeTree;
 use super::space_map::{Place, SpaceMap};
+use super::vdev_zaps::TOP_ZAP;
 use crate::dmu::{Objset, Tx};
 use crate::error::{Error, Result};
 use crate::ondisk::blkptr::{Blkptr, Dva};
@@ -95,7 +96,7 @@ pub(super) fn uberblock(mos: &Arc<Objset>) -> Result<Option<Uberblock>> {
 /// The ZAP of a top-level vdev.
 fn vdev_zap(mos: &Arc<Objset>, config: &Config, vdev: u32) -> Result<Option<Arc<crate::dmu::Dnode>>> {
     let top = config.tops().iter().find(|top| top.get_u64("id") == Some(u64::from(vdev)));
-    let zap = top.and_then(|top: &NvList| top.get_u64("com.delphix:vdev_zap_top"));
+    let zap = top.and_then(|top: &NvList| top.get_u64(TOP_ZAP));
     zap.filter(|zap| *zap != 0).map(|zap| mos.hold(zap)).transpose()
 }
 

@@ -4,6 +4,7 @@
 use super::directory;
 use super::metaslab::VdevLayout;
 use super::topology::{ALLOCATION_BIAS, Bias};
+use super::vdev_zaps;
 use crate::dmu::{Allocate, Objset, Tx};
 use crate::error::{Error, Result};
 use crate::ondisk::nvlist::{NvList, Value};
@@ -29,9 +30,9 @@ const BLOCK_SIZE: u32 = 16 << 10;
 const SIZE_MAX: u64 = 16 << 20;
 /// What the labels' copy of a vdev's list does not hold.
 const NOT_IN_LABELS: [&str; 5] = [
-    "com.delphix:vdev_zap_leaf",
-    "com.delphix:vdev_zap_top",
-    "com.klarasystems:vdev_zap_root",
+    vdev_zaps::LEAF_ZAP,
+    vdev_zaps::TOP_ZAP,
+    vdev_zaps::ROOT_ZAP,
     super::scan::RESILVER_DEFER,
     TEMPORARILY_OFFLINE,
 ];
@@ -140,9 +141,7 @@ impl Config {
     pub(crate) fn load_biases(&mut self, mos: &Arc<Objset>) -> Result<()> {
         let mut biases = BTreeMap::new();
         for top in self.tops() {
-            let (Ok(id), Some(zap)) =
-                (u32::try_from(top.u64("id")?), top.get_u64("com.delphix:vdev_zap_top"))
-            else {
+            let (Ok(id), Some(zap)) = (u32::try_from(top.u64("id")?), top.get_u64(vdev_zaps::TOP_ZAP)) else {
                 continue;
             };
             match zap::lookup(&mos.hold(zap)?, ALLOCATION_BIAS) {

@@ -317,6 +317,14 @@ impl SpaHost for Spa {
         self.log(tx, record)
     }
 
+    fn forget_errors(&self, tx: &Tx, head: u64) -> Result<()> {
+        self.forget_errors_of(tx, head)
+    }
+
+    fn move_errors(&self, tx: &Tx, from: u64, to: u64, until: u64) -> Result<()> {
+        self.move_errors_of(tx, from, to, until)
+    }
+
     fn env(&self) -> &Env {
         &self.env
     }

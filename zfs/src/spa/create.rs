@@ -10,19 +10,18 @@ use super::metaslab::Metaslabs;
 use super::options::CreateOptions;
 use super::props;
 use super::sync::{self, SOFTWARE_VERSION};
-use super::topology::{ALLOCATION_BIAS, Bias, Builder, Built, Topology, new_guid};
+use super::topology::{Bias, Builder, Built, Topology, new_guid};
+use super::vdev_zaps;
 use crate::dmu::tx::Limits;
-use crate::dmu::{Dnode, Objset, Quiesced, Tx, Txgs};
+use crate::dmu::{Objset, Quiesced, Tx, Txgs};
 use crate::dsl::{Bpobj, CreateFs, DslPool, Kind, SpaHost};
 use crate::error::{Error, Result};
 use crate::ondisk::blkptr::Blkptr;
 use crate::ondisk::features::{self as table, FEATURES, Feature};
 use crate::ondisk::nvlist::NvList;
-use crate::ondisk::object_type::ObjectType;
 use crate::ondisk::objset::ObjsetKind;
 use crate::ondisk::uberblock::Uberblock;
 use crate::vdev::{Leaf, VdevTree, label};
-use crate::zap;
 use crate::zio::Zio;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
@@ -55,7 +54,11 @@ fn wanted_features(options: &CreateOptions) -> Result<Vec<&'static Feature>> {
     if FEATURES.iter().any(|f| table::is_compatible(f, sets).is_none()) {
         return Err(Error::Invalid("compatibility: off, legacy, or known sets of features"));
     }
-    let wanted = |f: &&Feature| f.default_enabled() && table::is_compatible(f, sets) == Some(true);
+    // Sets say what a pool gets: they may go beyond what it would get without.
+    let wanted = |f: &&Feature| match sets {
+        "off" => f.default_enabled(),
+        sets => f.can_enable() && table::is_compatible(f, sets) == Some(true),
+    };
     let mut wanted: Vec<&Feature> = FEATURES.iter().filter(wanted).collect();
     for (name, value) in options.properties.iter().filter_map(|(n, v)| Some((n.strip_prefix("feature@")?, v)))
     {
@@ -115,7 +118,7 @@ pub(super) fn create(topology: &Topology, env: Env, options: CreateOptions) -> R
     for guid in needed {
         features.change(&mos, &tx, guid, 1)?;
     }
-    create_vdev_zaps(&mos, &tx, &mut config, &built.biases)?;
+    vdev_zaps::create(&mos, &tx, &mut config, &built.biases)?;
     config.load_biases(&mos)?;
     let config_object = config::create(&mos, &tx)?;
     for (which, list) in [(Aux::Spares, built.spares), (Aux::Caches, built.caches)] {
@@ -176,60 +179,6 @@ fn first_uberblock() -> Uberblock {
         checkpoint_txg: 0,
         raidz_reflow_info: 0,
     }
-}
-
-/// A ZAP for each leaf and each top-level vdev, and one that lists them (`vdev_construct_zaps`).
-fn create_vdev_zaps(mos: &Arc<Objset>, tx: &Tx, config: &mut Config, biases: &[Bias]) -> Result<()> {
-    let list =
-        mos.hold(directory::create_zap(mos, tx, "com.delphix:vdev_zap_map", ObjectType::OTN_ZAP_METADATA)?)?;
-    let mut tops = config.tops().to_vec();
-    for (top, bias) in tops.iter_mut().zip(biases) {
-        zaps_of_top(mos, tx, &list, top, *bias)?;
-    }
-    config.root.insert("children", tops);
-    Ok(())
-}
-
-/// The ZAPs of a new top-level vdev and of its leaves.
-pub(super) fn zaps_of_top(
-    mos: &Arc<Objset>,
-    tx: &Tx,
-    list: &Arc<Dnode>,
-    top: &mut NvList,
-    bias: Bias,
-) -> Result<()> {
-    if top.get_nvlists("children").is_none() {
-        vdev_zap(mos, tx, list, top, "com.delphix:vdev_zap_leaf")?;
-    }
-    let zap = vdev_zap(mos, tx, list, top, "com.delphix:vdev_zap_top")?;
-    if let Some(name) = bias.name() {
-        let text: Vec<u8> = name.bytes().chain([0]).collect();
-        zap::add(&zap, tx, ALLOCATION_BIAS, &zap::Value::bytes(&text))?;
-    }
-    if let Some(children) = top.get_nvlists("children") {
-        let mut children = children.to_vec();
-        for child in &mut children {
-            vdev_zap(mos, tx, list, child, "com.delphix:vdev_zap_leaf")?;
-        }
-        // Last, as OpenZFS has it.
-        top.remove("children");
-        top.insert("children", children);
-    }
-    Ok(())
-}
-
-/// Makes a ZAP of a vdev, listed in `list` and named in the vdev's own.
-pub(super) fn vdev_zap(
-    mos: &Arc<Objset>,
-    tx: &Tx,
-    list: &Arc<Dnode>,
-    vdev: &mut NvList,
-    name: &str,
-) -> Result<Arc<Dnode>> {
-    let zap = zap::create(mos, tx, ObjectType::OTN_ZAP_METADATA, &zap::CreateOptions::default())?;
-    zap::add_u64(list, tx, zap::int_name(zap.object()).as_str(), zap.object())?;
-    vdev.insert(name, zap.object());
-    Ok(zap)
 }
 
 /// The rest of the first txg: datasets, history, properties; then it is synced.

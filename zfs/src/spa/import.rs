@@ -312,7 +312,7 @@ impl Traverse for Whole {
         Ok(Visit::Continue)
     }
 
-    fn unreadable(&mut self, _at: &Bookmark, error: Error) -> Result<()> {
+    fn unreadable(&mut self, _bp: &Blkptr, _at: &Bookmark, error: Error) -> Result<()> {
         if is_damage(&error) { Err(error) } else { Ok(()) }
     }
 }

@@ -10,6 +10,7 @@ use super::core::Spa;
 use super::directory;
 use super::metaslab::Metaslabs;
 use super::space_map::{Place, SpaceMap};
+use super::vdev_zaps::TOP_ZAP;
 use crate::dmu::{Objset, Tx};
 use crate::error::{Error, Result};
 use crate::ondisk::space_map::SpaceMapHeader;
@@ -52,7 +53,7 @@ fn flushed(mos: &Arc<Objset>, config: &Config) -> Result<BTreeMap<u32, Flushed>>
         let top = config.tops().iter().find(|t| t.get_u64("id") == Some(u64::from(l.id)));
         Some((l, top?))
     }) {
-        let Some(zap) = top.get_u64("com.delphix:vdev_zap_top") else { continue };
+        let Some(zap) = top.get_u64(TOP_ZAP) else { continue };
         let object = match zap::lookup_u64(&mos.hold(zap)?, FLUSHED) {
             Ok(object) => object,
             Err(Error::NotFound) => continue,

@@ -44,6 +44,7 @@ mod sync;
 mod tests;
 mod topology;
 mod trim;
+mod vdev_zaps;
 mod verify;
 
 pub use crate::ondisk::scan::{ScanFunc, ScanPhys, ScanState};

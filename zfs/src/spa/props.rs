@@ -168,7 +168,7 @@ fn stored(spa: &Spa, name: &str) -> Result<Option<zap::Value>> {
 }
 
 /// Enables a feature and those that it needs. Syncing context.
-fn enable_feature(spa: &Arc<Spa>, tx: &Tx, name: &str, value: &str) -> Result<()> {
+fn enable_feature(spa: &Arc<Spa>, dsl: &DslPool, tx: &Tx, name: &str, value: &str) -> Result<()> {
     let feature = FEATURES.iter().find(|f| f.name == name).ok_or(Error::NotFound)?;
     if value != "enabled" {
         return Err(Error::Invalid("a feature of a pool can be enabled, and never be taken back"));
@@ -182,7 +182,13 @@ fn enable_feature(spa: &Arc<Spa>, tx: &Tx, name: &str, value: &str) -> Result<()
     if !feature.can_enable() {
         return Err(Error::unsupported(format!("writing with feature {}", feature.guid)));
     }
+    let errors_by_head = spa.lists_errors_by_head();
     spa.features.enable(&spa.mos, tx, feature)?;
+    if spa.lists_errors_by_head() && !errors_by_head {
+        spa.upgrade_errors(dsl, tx)?;
+    }
+    // What is active from now on may belong in the labels, and the root may need its ZAP.
+    spa.state.lock().config_dirty = true;
     spa.log_internal(tx, "set", 0, "", &format!("feature@{name}=enabled"))
 }
 
@@ -208,7 +214,7 @@ pub(super) fn set(spa: &Arc<Spa>, dsl: &DslPool, tx: &Tx, name: &str, value: &st
             dataset.object()
         }
         _ if name.starts_with("feature@") => {
-            return enable_feature(spa, tx, &name["feature@".len()..], value);
+            return enable_feature(spa, dsl, tx, &name["feature@".len()..], value);
         }
         _ if ALL.contains(&name) => {
             let (_, values, _) = INDEXED

@@ -184,6 +184,13 @@ impl Spa {
     /// Writes the configuration into the MOS if it changed (`spa_sync_config_object`).
     fn sync_config(&self, tx: &Tx) -> Result<Option<Config>> {
         let layouts = self.space.layouts();
+        let wanted = {
+            let state = self.state.lock();
+            state.config_dirty || state.config_stale
+        };
+        if wanted {
+            self.create_root_zap(tx)?;
+        }
         let mut state = self.state.lock();
         let changed = state.config.layouts()?.iter().any(|old| {
             let new = layouts.iter().find(|new| new.id == old.id);

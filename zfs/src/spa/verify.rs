@@ -282,7 +282,7 @@ impl Traverse for Verifier<'_> {
         Ok(Visit::Continue)
     }
 
-    fn unreadable(&mut self, at: &Bookmark, error: Error) -> Result<()> {
+    fn unreadable(&mut self, _bp: &Blkptr, at: &Bookmark, error: Error) -> Result<()> {
         match error {
             Error::KeyNotLoaded => self.incomplete = true,
             Error::Unsupported { what } => self.report.problems.push(format!("{at}: not supported: {what}")),

@@ -19,6 +19,7 @@ mod verify;
 mod write;
 mod zil;
 
+pub(crate) use repair::Lost;
 pub use tamper::Tamper;
 
 use crate::arc::{ArcStats, Cache, Key, PrimaryCache, Reader};
@@ -118,7 +119,7 @@ pub struct Zio {
     prefetches: Mutex<Prefetches>,
     tamper: spin::Once<Tamper>,
     /// Blocks that no copy gave.
-    lost: Mutex<BTreeSet<Bookmark>>,
+    lost: Mutex<BTreeSet<Lost>>,
 }
 
 /// What jobs on other threads need.

@@ -274,7 +274,7 @@ impl Zio {
             let data = self.read_gang(bp, at).and_then(|data| reveal(&self.keys, bp, data, at));
             return data.inspect_err(|e| {
                 if worth_retrying(e) {
-                    self.note_lost(at)
+                    self.note_lost(bp, at)
                 }
             });
         }
@@ -286,7 +286,7 @@ impl Zio {
             Some(data) => self.digester().digest(bp, Ok(data), at),
             // A bad checksum says more than a bad device.
             None => {
-                self.note_lost(at);
+                self.note_lost(bp, at);
                 Err(if matches!(first, Error::Io { .. }) { lost(examined.failure, at) } else { first })
             }
         }

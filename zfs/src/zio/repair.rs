@@ -6,6 +6,21 @@ use crate::ondisk::blkptr::Blkptr;
 use crate::ondisk::bookmark::Bookmark;
 use alloc::collections::BTreeSet;
 
+/// A block that no copy gave.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Lost {
+    /// Where it is.
+    pub(crate) at: Bookmark,
+    /// The txg in which it came to be there, by which it can be told from what takes its place.
+    pub(crate) birth: u64,
+}
+
+impl Lost {
+    pub(crate) fn new(bp: &Blkptr, at: Bookmark) -> Self {
+        Lost { at, birth: bp.birth() }
+    }
+}
+
 /// Lost blocks that are remembered at once; a pool that has lost more has a longer list anyway.
 const LOST_MAX: usize = 10_000;
 
@@ -22,19 +37,19 @@ impl Zio {
     }
 
     /// A block that no copy gave, to be listed in the pool's error log.
-    pub(super) fn note_lost(&self, at: Bookmark) {
+    pub(super) fn note_lost(&self, bp: &Blkptr, at: Bookmark) {
         // Blocks known by their pointer alone have no place that could be named; the end of an intent log is no damage.
         if at == Bookmark::default() || at.level == Bookmark::LEVEL_ZIL {
             return;
         }
         let mut lost = self.lost.lock();
         if lost.len() < LOST_MAX {
-            lost.insert(at);
+            lost.insert(Lost::new(bp, at));
         }
     }
 
     /// The blocks that reads found lost since the last call.
-    pub(crate) fn take_lost(&self) -> BTreeSet<Bookmark> {
+    pub(crate) fn take_lost(&self) -> BTreeSet<Lost> {
         core::mem::take(&mut *self.lost.lock())
     }
 }

@@ -6,7 +6,7 @@ use crate::output::{Align, Column, Style, Table};
 use anyhow::{Context, Result, ensure};
 use std::path::PathBuf;
 use std::process::ExitCode;
-use zfs::ondisk::features::{FEATURES, Feature};
+use zfs::ondisk::features::{FEATURES, Feature, Support};
 use zfs::spa::FeatureState;
 
 /// The version of pools with features (`SPA_VERSION_FEATURES`).
@@ -117,7 +117,11 @@ fn supported() -> Result<ExitCode> {
     let columns = ["feature", "support", "description"].map(|key| Column::new(key, Align::Left));
     let mut table = Table::new(columns.to_vec());
     for feature in FEATURES {
-        let support = if feature.can_enable() { "read, write" } else { "read" };
+        let support = match feature.support {
+            Support::Write => "read, write",
+            Support::Read => "read",
+            Support::None => "while it is not used",
+        };
         table.push(vec![feature.name.to_owned(), support.to_owned(), feature.description.to_owned()]);
     }
     table.show(Style::Human)

@@ -86,6 +86,12 @@ impl SpaHost for Host {
     fn log_internal(&self, _tx: &Tx, _event: &str, _dataset: u64, _name: &str, _text: &str) -> Result<()> {
         Ok(())
     }
+    fn forget_errors(&self, _tx: &Tx, _head: u64) -> Result<()> {
+        Ok(())
+    }
+    fn move_errors(&self, _tx: &Tx, _from: u64, _to: u64, _until: u64) -> Result<()> {
+        Ok(())
+    }
     fn env(&self) -> &Env {
         &self.env
     }

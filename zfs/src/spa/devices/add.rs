@@ -2,11 +2,10 @@
 
 use super::super::aux_devices::{self, Aux};
 use super::super::core::{Core, Spa};
-use super::super::create::{init_labels, needed_features, zaps_of_top};
-use super::super::directory;
+use super::super::create::{init_labels, needed_features};
 use super::super::metaslab::VdevLayout;
 use super::super::topology::{Builder, Built, Topology};
-use super::{VDEV_ZAPS, tree};
+use super::tree;
 use crate::dmu::Tx;
 use crate::error::{Error, Result};
 use crate::ondisk::nvlist::NvList;
@@ -65,12 +64,7 @@ fn with_tops(old: &[NvList], new: &[NvList]) -> Vec<NvList> {
 impl Spa {
     fn take_in(&self, tx: &Tx, mut built: Built, needed: &[&'static str]) -> Result<()> {
         let (mut config, mut members) = self.devices();
-        if let Some(list) = directory::lookup(&self.mos, VDEV_ZAPS)?.filter(|_| config.per_vdev_zaps) {
-            let list = self.mos.hold(list)?;
-            for (top, bias) in built.tops.iter_mut().zip(&built.biases) {
-                zaps_of_top(&self.mos, tx, &list, top, *bias)?;
-            }
-        }
+        self.create_top_zaps(tx, &config, &mut built.tops, &built.biases)?;
         for guid in needed {
             self.change_feature(tx, guid, 1)?;
         }

@@ -2,7 +2,8 @@
 
 use super::super::aux_devices::{self, Aux};
 use super::super::core::{Core, Spa};
-use super::{LEAF_ZAP, tree};
+use super::super::vdev_zaps::LEAF_ZAP;
+use super::tree;
 use crate::dmu::Tx;
 use crate::error::{Error, Result};
 use crate::ondisk::nvlist::NvList;

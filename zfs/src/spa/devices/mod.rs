@@ -26,12 +26,9 @@ pub(super) use guard::Guard;
 
 use super::config::Config;
 use super::core::{Core, Spa};
-use super::{create, directory};
-use crate::dmu::Tx;
 use crate::error::{Error, Result};
 use crate::ondisk::nvlist::NvList;
 use crate::vdev::{Member, VdevTree};
-use crate::zap;
 use alloc::vec::Vec;
 use core::sync::atomic::{AtomicBool, Ordering};
 
@@ -79,32 +76,7 @@ impl Spa {
         self.zio.set_vdevs(vdevs);
         Ok(())
     }
-
-    /// Makes the ZAP of a new leaf, if this pool's vdevs have any.
-    fn create_leaf_zap(&self, tx: &Tx, config: &Config, leaf: &mut NvList) -> Result<()> {
-        let Some(list) = directory::lookup(&self.mos, VDEV_ZAPS)?.filter(|_| config.per_vdev_zaps) else {
-            return Ok(());
-        };
-        create::vdev_zap(&self.mos, tx, &self.mos.hold(list)?, leaf, LEAF_ZAP).map(|_| ())
-    }
-
-    /// Frees a ZAP of a vdev that is no more.
-    fn free_vdev_zap(&self, tx: &Tx, vdev: &NvList, name: &str) -> Result<()> {
-        let Some(zap) = vdev.get_u64(name).filter(|zap| *zap != 0) else { return Ok(()) };
-        if let Some(list) = directory::lookup(&self.mos, VDEV_ZAPS)? {
-            match zap::remove(&self.mos.hold(list)?, tx, zap::int_name(zap).as_str()) {
-                Ok(()) | Err(Error::NotFound) => {}
-                Err(error) => return Err(error),
-            }
-        }
-        self.mos.free(tx, zap)
-    }
 }
-
-/// The MOS's list of the vdevs' ZAPs (`DMU_POOL_VDEV_ZAP_MAP`).
-const VDEV_ZAPS: &str = "com.delphix:vdev_zap_map";
-/// What names a leaf's ZAP in its list.
-pub(super) const LEAF_ZAP: &str = "com.delphix:vdev_zap_leaf";
 
 /// The list of the device of that guid.
 pub(super) fn leaf_list(root: &NvList, guid: u64) -> Option<&NvList> {

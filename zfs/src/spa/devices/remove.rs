@@ -8,7 +8,8 @@ use super::super::aux_devices::{self, Aux};
 use super::super::config::Config;
 use super::super::core::{Core, Spa};
 use super::super::metaslab::DEFER_TXGS;
-use super::{LEAF_ZAP, tree};
+use super::super::vdev_zaps::{LEAF_ZAP, TOP_ZAP};
+use super::tree;
 use crate::dmu::Tx;
 use crate::error::{Error, Result};
 use crate::ondisk::nvlist::NvList;
@@ -16,9 +17,6 @@ use crate::vdev::label;
 use alloc::format;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
-
-/// What names a top-level vdev's ZAP in its list.
-const TOP_ZAP: &str = "com.delphix:vdev_zap_top";
 
 impl Core {
     /// Takes a hot spare that is not in use, a cache device, or a log vdev out of the pool, by its guid; labels are cleared.

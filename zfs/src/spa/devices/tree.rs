@@ -5,21 +5,14 @@
 //! that. What belongs to the place (metaslabs, sizes, the ZAP of a top-level vdev) goes with it.
 
 use super::super::config::replace;
+use super::super::vdev_zaps::TOP_ZAP;
 use crate::error::{Error, Result};
 use crate::ondisk::nvlist::NvList;
 use alloc::vec::Vec;
 
 /// What of a top-level vdev belongs to its place in the pool.
-const OF_THE_PLACE: [&str; 8] = [
-    "metaslab_array",
-    "metaslab_shift",
-    "ashift",
-    "asize",
-    "min_alloc",
-    "is_log",
-    "non_allocating",
-    "com.delphix:vdev_zap_top",
-];
+const OF_THE_PLACE: [&str; 8] =
+    ["metaslab_array", "metaslab_shift", "ashift", "asize", "min_alloc", "is_log", "non_allocating", TOP_ZAP];
 /// Deeper than any vdev tree is.
 const DEPTH_MAX: usize = 20;
 

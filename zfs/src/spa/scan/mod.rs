@@ -20,8 +20,8 @@ use super::core::Core;
 use super::report::{DamagedFile, Progress};
 use crate::dmu::Tx;
 use crate::error::{Error, Result};
-use crate::ondisk::bookmark::Bookmark;
 use crate::ondisk::scan::{ScanFunc, ScanPhys, ScanState};
+use crate::zio::Lost;
 use alloc::collections::BTreeSet;
 use alloc::string::String;
 use alloc::sync::Arc;
@@ -118,7 +118,7 @@ impl Core {
             ScanControl::Stop => self.end_scan(phys, lost.clone(), ScanState::Canceled, false)?,
             ScanControl::Pause => self.pause_scan(phys, lost.clone(), rest)?,
         };
-        Ok(ScanReport { status, damaged: self.by_file(lost), problems })
+        Ok(ScanReport { status, damaged: self.by_file(lost.into_iter().map(|lost| lost.at)), problems })
     }
 
     /// Asks a scrub to pause or stop: the one that is going on, or the one on record.
@@ -174,7 +174,7 @@ impl Core {
     fn end_scan(
         &self,
         phys: ScanPhys,
-        lost: BTreeSet<Bookmark>,
+        lost: BTreeSet<Lost>,
         state: ScanState,
         complete: bool,
     ) -> Result<ScanPhys> {
@@ -187,7 +187,7 @@ impl Core {
         })
     }
 
-    fn pause_scan(&self, phys: ScanPhys, lost: BTreeSet<Bookmark>, rest: Vec<u64>) -> Result<ScanPhys> {
+    fn pause_scan(&self, phys: ScanPhys, lost: BTreeSet<Lost>, rest: Vec<u64>) -> Result<ScanPhys> {
         let spa = Arc::clone(&self.spa);
         // A resilver that was cut off goes on by itself wherever the pool is imported next.
         let paused = phys.func == ScanFunc::Scrub;

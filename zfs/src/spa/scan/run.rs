@@ -13,6 +13,7 @@ use crate::ondisk::dsl::DatasetPhys;
 use crate::ondisk::scan::{ScanFunc, ScanPhys, ScanState};
 use crate::vdev::VdevTree;
 use crate::zil;
+use crate::zio::Lost;
 use alloc::collections::BTreeSet;
 use alloc::format;
 use alloc::string::String;
@@ -47,14 +48,14 @@ pub(super) struct Run<'a> {
 #[derive(Clone)]
 struct Found {
     phys: ScanPhys,
-    lost: BTreeSet<Bookmark>,
+    lost: BTreeSet<Lost>,
     problems: Vec<String>,
 }
 
 /// What is left of a scan that ended or was interrupted.
 pub(super) struct Outcome {
     pub(super) phys: ScanPhys,
-    pub(super) lost: BTreeSet<Bookmark>,
+    pub(super) lost: BTreeSet<Lost>,
     pub(super) problems: Vec<String>,
     pub(super) rest: Vec<u64>,
     pub(super) resumed: bool,
@@ -83,7 +84,7 @@ impl Core {
                 let begun_anew = ScanPhys { examined: 0, processed: 0, errors: 0, ..phys };
                 let phys = ScanPhys { paused: false, ..if rest.is_some() { phys } else { begun_anew } };
                 if rest.is_some() {
-                    lost = self.logged_blocks(&[super::super::errlog::SCRUB])?;
+                    lost = self.spa.logged_blocks(&[super::super::errlog::SCRUB])?;
                 }
                 let spa = Arc::clone(&self.spa);
                 self.spa.run_task(move |tx: &Tx| spa.record_scan(tx, phys))?;
@@ -312,7 +313,7 @@ impl Walk<'_, '_> {
                     let wrong = mended.bad + mended.stale;
                     self.run.found.phys.errors += u64::from(wrong.saturating_sub(mended.repaired));
                 }
-                Some(Err(_)) => self.lost(*at),
+                Some(Err(_)) => self.lost(bp, *at),
             }
         }
         let found = &self.run.found.phys;
@@ -324,8 +325,8 @@ impl Walk<'_, '_> {
         }
     }
 
-    fn lost(&mut self, at: Bookmark) {
-        if self.run.found.lost.insert(at) {
+    fn lost(&mut self, bp: &Blkptr, at: Bookmark) {
+        if self.run.found.lost.insert(Lost::new(bp, at)) {
             self.run.found.phys.errors += 1;
         }
     }
@@ -351,7 +352,7 @@ impl Traverse for Walk<'_, '_> {
         Ok(if self.goes_on() { Visit::Continue } else { Visit::Stop })
     }
 
-    fn unreadable(&mut self, at: &Bookmark, error: Error) -> Result<()> {
+    fn unreadable(&mut self, bp: &Blkptr, at: &Bookmark, error: Error) -> Result<()> {
         match error {
             Error::KeyNotLoaded => {
                 let text = format!("dataset {}: encrypted, its files were not scanned", at.objset);
@@ -362,7 +363,7 @@ impl Traverse for Walk<'_, '_> {
             Error::Unsupported { what } => {
                 self.run.found.problems.push(format!("{at}: not supported: {what}"));
             }
-            _ if self.pin.holds() => self.lost(*at),
+            _ if self.pin.holds() => self.lost(bp, *at),
             _ => {}
         }
         Ok(())

@@ -9,6 +9,7 @@ use crate::ondisk::object_type::ObjectType;
 use crate::ondisk::scan::{OBJSET_NEXT, ScanFunc, ScanPhys, ScanState};
 use crate::vdev::LeafState;
 use crate::zap::{self, Value};
+use crate::zio::Lost;
 use alloc::collections::BTreeSet;
 use alloc::format;
 use alloc::sync::Arc;
@@ -106,7 +107,7 @@ impl Spa {
         &self,
         tx: &Tx,
         phys: ScanPhys,
-        lost: &BTreeSet<Bookmark>,
+        lost: &BTreeSet<Lost>,
         rest: &[u64],
         paused: bool,
     ) -> Result<ScanPhys> {
@@ -114,7 +115,7 @@ impl Spa {
         let queue = self.new_queue(tx, rest)?;
         let bookmark = Bookmark { objset: OBJSET_NEXT, object: WHOLE_QUEUE, level: 0, blkid: 0 };
         let phys = ScanPhys { queue, bookmark, paused, ..phys };
-        errlog::add(&self.mos, tx, errlog::SCRUB, lost)?;
+        self.list_errors(tx, errlog::SCRUB, lost)?;
         self.record_scan(tx, phys)?;
         Ok(phys)
     }
@@ -124,14 +125,14 @@ impl Spa {
         &self,
         tx: &Tx,
         phys: ScanPhys,
-        lost: &BTreeSet<Bookmark>,
+        lost: &BTreeSet<Lost>,
         state: ScanState,
     ) -> Result<ScanPhys> {
         if phys.queue != 0 {
             self.mos.free(tx, phys.queue)?;
         }
-        errlog::add(&self.mos, tx, errlog::SCRUB, lost)?;
-        errlog::rotate(&self.mos, tx)?;
+        self.list_errors(tx, errlog::SCRUB, lost)?;
+        self.rotate_errors(tx)?;
         self.clear_deferred(tx)?;
         let (end_time, bookmark) = (self.seconds(), Bookmark { objset: OBJSET_NEXT, ..Bookmark::default() });
         let phys = ScanPhys { state, end_time, bookmark, queue: 0, paused: false, ..phys };

@@ -2,7 +2,8 @@
 //! (`vdev_trim.c`).
 
 use super::super::core::Spa;
-use super::super::devices::{LEAF_ZAP, leaf_list};
+use super::super::devices::leaf_list;
+use super::super::vdev_zaps::LEAF_ZAP;
 use crate::dmu::Tx;
 use crate::error::{Error, Result};
 use crate::zap;
