@@ -59,7 +59,9 @@ impl Scheduler for StdScheduler {
             .expect("the operating system refused to start a thread");
     }
     fn cpus(&self) -> usize {
-        std::thread::available_parallelism().map_or(1, std::num::NonZero::get)
+        // Asking takes the reading of several files.
+        static CPUS: std::sync::OnceLock<usize> = std::sync::OnceLock::new();
+        *CPUS.get_or_init(|| std::thread::available_parallelism().map_or(1, std::num::NonZero::get))
     }
     fn monotonic_ns(&self) -> u64 {
         elapsed_ns()

@@ -3,6 +3,9 @@
 //!
 //! All dirty dnodes advance together, so that the I/O engine gets large batches to compress in parallel and to issue
 //! at once. The order of writes, and so of allocations, is: by object, then by block id, then by level.
+//!
+//! A block's pointer is known as soon as its write is issued, so that a level does not wait for the one below it. What is waited for is
+//! that blocks are on disk before others can see their pointers: once before the dnodes are installed, and once at the end.
 
 use crate::compress::Compression;
 use crate::dmu::objects::BlockMap;
@@ -17,14 +20,17 @@ use crate::ondisk::bookmark::Bookmark;
 use crate::ondisk::dnode::{DNODE_SIZE, DNODES_PER_BLOCK};
 use crate::ondisk::object_type::ObjectType;
 use crate::ondisk::objset::FLAGS_ACCOUNTING_COMPLETE;
-use crate::zio::Write;
+use crate::zio::{BlocksInFlight, Write};
+use alloc::collections::VecDeque;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use bytes::Bytes;
 use core::sync::atomic::Ordering;
 
-/// A batch of writes is issued when it holds that many bytes.
-const BATCH: usize = 32 << 20;
+/// A batch of writes is issued when it holds that many bytes, …
+const BATCH: usize = 4 << 20;
+/// … and the oldest batches are waited for when more than that are under way.
+const IN_FLIGHT_MAX: usize = 32 << 20;
 
 /// One sync of one objset.
 pub(crate) struct Sync<'a> {
@@ -58,6 +64,20 @@ impl Batch {
     }
 }
 
+/// Batches that were issued, oldest first.
+#[derive(Default)]
+struct Pipeline {
+    batches: VecDeque<Issued>,
+    bytes: usize,
+}
+
+struct Issued {
+    blocks: BlocksInFlight,
+    /// Bytes of all blocks, and of those that are data.
+    bytes: usize,
+    data: u64,
+}
+
 /// See [`Objset::sync`].
 pub(crate) fn sync(objset: &Arc<Objset>, ctx: &SyncContext<'_>) -> Result<Blkptr> {
     let hook = objset.hook.lock().clone();
@@ -82,10 +102,16 @@ pub(crate) fn sync(objset: &Arc<Objset>, ctx: &SyncContext<'_>) -> Result<Blkptr
     for dnode in dirty {
         nodes.push(SyncNode::prepare(&sync, dnode)?);
     }
-    sync.write_nodes(&mut nodes)?;
+    let mut pipeline = Pipeline::default();
+    sync.write_nodes(&mut nodes, &mut pipeline)?;
+    if sync.accounting.is_some() && nodes.iter().any(|node| node.phys.spill.is_some()) {
+        // Owners may stand in spill blocks.
+        sync.wait(&mut pipeline, 0)?;
+    }
     let mut accounts = sync.account(&nodes)?;
-    sync.write_nodes(&mut accounts)?;
+    sync.write_nodes(&mut accounts, &mut pipeline)?;
     let blocks = sync.patch_dnode_blocks(&nodes)?;
+    sync.wait(&mut pipeline, 0)?;
     let root = sync.write_meta(nodes, blocks, accounts, zil_header)?;
     // Only now may dirty dnodes be forgotten: what they were is found below the new root.
     let done = core::mem::take(&mut objset.core.slots.lock()[slot_of(ctx.txg)]);
@@ -94,7 +120,7 @@ pub(crate) fn sync(objset: &Arc<Objset>, ctx: &SyncContext<'_>) -> Result<Blkptr
 }
 
 impl Sync<'_> {
-    fn write_nodes(&self, nodes: &mut [SyncNode]) -> Result<()> {
+    fn write_nodes(&self, nodes: &mut [SyncNode], pipeline: &mut Pipeline) -> Result<()> {
         let mut batch = Batch::default();
         for i in 0..nodes.len() {
             for (blkid, data) in core::mem::take(&mut nodes[i].blocks) {
@@ -106,7 +132,7 @@ impl Sync<'_> {
                 let write = self.data_write(&nodes[i], blkid, data)?;
                 batch.push(i, place, write);
                 if batch.bytes >= BATCH {
-                    self.issue(nodes, &mut batch)?;
+                    self.issue(nodes, &mut batch, pipeline)?;
                 }
             }
             for (blkid, bp) in core::mem::take(&mut nodes[i].cloned) {
@@ -118,7 +144,7 @@ impl Sync<'_> {
                 batch.push(i, Place::Spill, write);
             }
         }
-        self.issue(nodes, &mut batch)?;
+        self.issue(nodes, &mut batch, pipeline)?;
         let levels = nodes.iter().map(|n| n.phys.nlevels).max().unwrap_or(1);
         for level in 1..levels {
             for i in 0..nodes.len() {
@@ -131,27 +157,40 @@ impl Sync<'_> {
                         }
                     }
                     if batch.bytes >= BATCH {
-                        self.issue(nodes, &mut batch)?;
+                        self.issue(nodes, &mut batch, pipeline)?;
                     }
                 }
             }
-            self.issue(nodes, &mut batch)?;
+            self.issue(nodes, &mut batch, pipeline)?;
         }
         Ok(())
     }
 
-    fn issue(&self, nodes: &mut [SyncNode], batch: &mut Batch) -> Result<()> {
-        if batch.writes.is_empty() {
+    fn issue(&self, nodes: &mut [SyncNode], batch: &mut Batch, pipeline: &mut Pipeline) -> Result<()> {
+        let Batch { writes, places, bytes } = core::mem::take(batch);
+        if writes.is_empty() {
             return Ok(());
         }
-        let Batch { writes, places, .. } = core::mem::take(batch);
         let data = writes.iter().filter(|w| w.policy.level == 0).map(|w| w.data.len() as u64).sum();
         let offered: Vec<Option<Blkptr>> = writes.iter().map(|w| w.rewrite).collect();
-        let bps = self.objset.core.zio.write(self.ctx.alloc, self.ctx.txg, writes)?;
+        let (bps, blocks) = self.objset.core.zio.start_writes(self.ctx.alloc, self.ctx.txg, writes)?;
+        pipeline.batches.push_back(Issued { blocks, bytes, data });
+        pipeline.bytes += bytes;
         for ((&(node, place), bp), rewrite) in places.iter().zip(bps).zip(offered) {
             nodes[node].install(self, place, bp, rewrite)?;
         }
-        self.objset.core.txgs.wrote(self.ctx.txg, data);
+        self.wait(pipeline, IN_FLIGHT_MAX)
+    }
+
+    /// Waits until no more than `most` bytes are under way.
+    fn wait(&self, pipeline: &mut Pipeline, most: usize) -> Result<()> {
+        while pipeline.bytes > most
+            && let Some(Issued { blocks, bytes, data }) = pipeline.batches.pop_front()
+        {
+            pipeline.bytes -= bytes;
+            self.objset.core.zio.finish_writes(self.ctx.alloc, self.ctx.txg, blocks)?;
+            self.objset.core.txgs.wrote(self.ctx.txg, data);
+        }
         Ok(())
     }
 
@@ -252,8 +291,9 @@ impl Sync<'_> {
                 node.dnode.install(txg, node.phys);
             }
         }
+        let mut pipeline = Pipeline::default();
         let mut meta_node = [SyncNode::prepare(self, Arc::clone(meta))?];
-        self.write_nodes(&mut meta_node)?;
+        self.write_nodes(&mut meta_node, &mut pipeline)?;
         let [SyncNode { phys, .. }] = meta_node;
         let (mut root, old) = {
             let state = objset.root.lock();
@@ -276,7 +316,8 @@ impl Sync<'_> {
         if let Some(header) = zil_header {
             root.zil_header = header;
         }
-        let new = self.write_root(&root, old)?;
+        let new = self.write_root(&root, old, &mut pipeline)?;
+        self.wait(&mut pipeline, 0)?;
         meta.install(txg, root.meta_dnode.clone());
         accounts.into_iter().for_each(|SyncNode { dnode, phys, .. }| dnode.install(txg, phys));
         let mut state = objset.root.lock();
@@ -285,7 +326,12 @@ impl Sync<'_> {
         Ok(new)
     }
 
-    fn write_root(&self, root: &crate::ondisk::objset::ObjsetPhys, old: Blkptr) -> Result<Blkptr> {
+    fn write_root(
+        &self,
+        root: &crate::ondisk::objset::ObjsetPhys,
+        old: Blkptr,
+        pipeline: &mut Pipeline,
+    ) -> Result<Blkptr> {
         let core = &self.objset.core;
         let fill = root.meta_dnode.blkptrs.iter().filter(|bp| !bp.is_hole()).map(Blkptr::fill).sum();
         let kind = Kind::new(ObjectType::OBJSET, 0);
@@ -298,7 +344,10 @@ impl Sync<'_> {
         }
         let write =
             Write { data: Bytes::from(root.emit()), policy, at: Bookmark::objset_root(core.id), rewrite };
-        let bps = core.zio.write(self.ctx.alloc, self.ctx.txg, alloc::vec![write])?;
+        let bytes = write.data.len();
+        let (bps, blocks) = core.zio.start_writes(self.ctx.alloc, self.ctx.txg, alloc::vec![write])?;
+        pipeline.batches.push_back(Issued { blocks, bytes, data: 0 });
+        pipeline.bytes += bytes;
         let new = bps[0];
         if !rewritten(rewrite, &new) {
             if !old.is_hole() {

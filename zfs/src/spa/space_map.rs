@@ -147,6 +147,16 @@ impl SpaceMap {
         Ok(())
     }
 
+    /// Appends the time without any range: the block that the next ranges go to becomes dirty, and the header.
+    pub(crate) fn touch(&mut self, tx: &Tx, pass: u32) -> Result<()> {
+        let mut encoder = Encoder::new(self.header.length, self.block_size(), self.place.vdev, false);
+        encoder.debug(tx.txg(), pass, false);
+        let log = encoder.finish();
+        self.dnode.write(tx, self.header.length, &log)?;
+        self.header.length += log.len() as u64;
+        self.write_header(tx)
+    }
+
     /// Counts a free range into a histogram.
     pub(crate) fn count_free(histogram: &mut [u64; HISTOGRAM_SIZE], shift: u8, len: u64) {
         let bucket = (len >> shift).checked_ilog2().unwrap_or(0) as usize;

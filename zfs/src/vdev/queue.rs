@@ -330,9 +330,26 @@ fn fill(map: Map, data: Bytes) -> Vec<(usize, Vec<(Column, Bytes)>)> {
     rows
 }
 
-/// Writes all extents and waits once. An extent succeeds if no row of it lost more columns than it has parity; leaves that missed
-/// something have `txg` noted.
+/// Writes that were issued.
+pub(crate) struct Writes {
+    txg: u64,
+    batch: Batch,
+    /// For every request its run and its leaf.
+    requests: Vec<(usize, Target)>,
+    /// For every run the rows that it serves.
+    runs: Vec<Vec<usize>>,
+    /// For every row how many columns it can spare.
+    parities: Vec<usize>,
+}
+
+/// Writes all extents and waits once: see [`Writes::wait`].
 pub(crate) fn write(vdevs: &VdevTree, txg: u64, extents: Vec<WriteExtent>) -> Result<()> {
+    start_writes(vdevs, txg, extents)?.wait()
+}
+
+/// Issues all writes and returns without waiting. Of two writes to one place the later one must not be issued before the earlier
+/// one was waited for.
+pub(crate) fn start_writes(vdevs: &VdevTree, txg: u64, extents: Vec<WriteExtent>) -> Result<Writes> {
     let mut maps = Vec::with_capacity(extents.len());
     let mut coded = 0;
     for extent in extents {
@@ -360,15 +377,14 @@ pub(crate) fn write(vdevs: &VdevTree, txg: u64, extents: Vec<WriteExtent>) -> Re
         }
         parities.push(parity);
     }
-    issue_writes(txg, pending, &parities)
+    Ok(issue_writes(txg, pending, parities))
 }
 
-fn issue_writes(txg: u64, mut pending: Vec<Pending>, parities: &[usize]) -> Result<()> {
+fn issue_writes(txg: u64, mut pending: Vec<Pending>, parities: Vec<usize>) -> Writes {
     // Stable, so that of two writes to one place the later one of the call comes last, and is refused to merge.
     pending.sort_by_key(|p| (p.group, p.offset));
     let (batch, most) = (Batch::new(), merged_max());
-    // For every request its run and its leaf; for every run the rows that it serves.
-    let mut requests: Vec<(usize, Target)> = Vec::new();
+    let mut requests = Vec::new();
     let mut runs: Vec<Vec<usize>> = Vec::new();
     let mut pending = pending.into_iter().peekable();
     while let Some(first) = pending.next() {
@@ -393,24 +409,33 @@ fn issue_writes(txg: u64, mut pending: Vec<Pending>, parities: &[usize]) -> Resu
         }
         runs.push(rows.into_iter().collect());
     }
-    let mut done = vec![false; runs.len()];
-    let mut failure = BlockError::Gone;
-    for (outcome, (run, leaf)) in batch.wait().into_iter().zip(requests) {
-        match outcome {
-            Ok(_) => done[run] = true,
-            Err(cause) => {
-                leaf.count_write_error();
-                leaf.note_missing(txg);
-                failure = cause;
+    Writes { txg, batch, requests, runs, parities }
+}
+
+impl Writes {
+    /// Waits for all. An extent succeeds if no row of it lost more columns than it has parity; leaves that missed something have the
+    /// txg noted.
+    pub(crate) fn wait(self) -> Result<()> {
+        let Writes { txg, batch, requests, runs, parities } = self;
+        let mut done = vec![false; runs.len()];
+        let mut failure = BlockError::Gone;
+        for (outcome, (run, leaf)) in batch.wait().into_iter().zip(requests) {
+            match outcome {
+                Ok(_) => done[run] = true,
+                Err(cause) => {
+                    leaf.count_write_error();
+                    leaf.note_missing(txg);
+                    failure = cause;
+                }
             }
         }
+        let mut lost = vec![0; parities.len()];
+        for (rows, done) in runs.iter().zip(done) {
+            rows.iter().for_each(|row| lost[*row] += usize::from(!done));
+        }
+        let enough = lost.iter().zip(&parities).all(|(lost, parity)| lost <= parity);
+        if enough { Ok(()) } else { Err(Error::from(failure)) }
     }
-    let mut lost = vec![0; parities.len()];
-    for (rows, done) in runs.iter().zip(done) {
-        rows.iter().for_each(|row| lost[*row] += usize::from(!done));
-    }
-    let enough = lost.iter().zip(parities).all(|(lost, parity)| lost <= parity);
-    if enough { Ok(()) } else { Err(Error::from(failure)) }
 }
 
 /// The data of neighbouring writes as one buffer.

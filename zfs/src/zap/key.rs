@@ -26,6 +26,16 @@ pub(crate) struct Rules {
     pub(crate) normalization: u64,
 }
 
+impl Rules {
+    /// The hash of a name: always that of its folded form, however names are compared.
+    pub(crate) fn hash_name(&self, name: &[u8]) -> u64 {
+        match self.normalization {
+            0 => hash_name(self.salt, self.flags, name),
+            how => hash_name(self.salt, self.flags, &fold(name, how)),
+        }
+    }
+}
+
 /// A key on its way through the ZAP code.
 #[derive(Debug, Clone)]
 pub(crate) struct Query {
@@ -39,7 +49,6 @@ pub(crate) struct Query {
 }
 
 impl Query {
-    /// The hash is always that of the ZAP's folded form, however names are compared.
     pub(crate) fn new(rules: &Rules, key: Key<'_>, how: Match) -> Result<Self> {
         match key {
             Key::Name(name) => {
@@ -52,19 +61,17 @@ impl Query {
                 if name.is_empty() || name.contains(&0) {
                     return Err(Error::Invalid("a name is not empty and holds no zero byte"));
                 }
-                let folded = (rules.normalization != 0).then(|| fold(name, rules.normalization));
-                let hash = hash_name(rules.salt, rules.flags, folded.as_deref().unwrap_or(name));
+                let hash = rules.hash_name(name);
                 let mut stored = Vec::with_capacity(name.len() + 1);
                 stored.extend_from_slice(name);
                 stored.push(0);
-                let folded = match (folded, how) {
-                    (None, _) | (_, Match::Exact) => None,
-                    (Some(folded), Match::Folded) => Some((folded, rules.normalization)),
-                    (Some(_), Match::CaseKept) => {
-                        let by = rules.normalization & !NORMALIZE_TO_UPPER;
-                        Some((fold(name, by), by))
-                    }
+                let by = match how {
+                    _ if rules.normalization == 0 => None,
+                    Match::Exact => None,
+                    Match::Folded => Some(rules.normalization),
+                    Match::CaseKept => Some(rules.normalization & !NORMALIZE_TO_UPPER),
                 };
+                let folded = by.map(|by| (fold(name, by), by));
                 Ok(Query { hash, int_size: 1, stored, folded })
             }
             Key::Words(words) => {

@@ -5,10 +5,9 @@
 //! ```
 
 use crate::ondisk::read_u64;
+use crate::zap::Value;
 use crate::zap::cursor::{Position, Seen, Stored};
-use crate::zap::hash::hash_name;
-use crate::zap::key::{Match, Query, Rules};
-use crate::zap::{Key, Value};
+use crate::zap::key::{Query, Rules};
 use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
 
@@ -85,11 +84,7 @@ impl<'a> Micro<'a> {
 }
 
 fn hash_of(rules: &Rules, name: &[u8]) -> u32 {
-    let hash = match Query::new(rules, Key::Name(name), Match::Exact) {
-        Ok(query) => query.hash,
-        Err(_) => hash_name(rules.salt, rules.flags, name),
-    };
-    (hash >> 32) as u32
+    (rules.hash_name(name) >> 32) as u32
 }
 
 impl Index {

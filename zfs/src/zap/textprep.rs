@@ -312,6 +312,13 @@ fn compose_all(marks: &[Mark]) -> Vec<Mark> {
 
 /// The folded form of a name. `flags` are `NORMALIZE_*`.
 pub(crate) fn fold(name: &[u8], flags: u64) -> Vec<u8> {
+    if name.is_ascii() {
+        return match flags {
+            upper if upper & NORMALIZE_TO_UPPER != 0 => name.to_ascii_uppercase(),
+            lower if lower & NORMALIZE_TO_LOWER != 0 => name.to_ascii_lowercase(),
+            _ => name.to_vec(),
+        };
+    }
     let mut folder = Folder { flags, out: Vec::with_capacity(name.len() + 8) };
     let mut at = 0;
     while at < name.len() {

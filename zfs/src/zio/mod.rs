@@ -40,6 +40,7 @@ use hashbrown::HashMap;
 use platform::sync::{Mutex, RwLock};
 
 pub use verify::Verified;
+pub use write::BlocksInFlight;
 
 /// What an allocation is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -1,4 +1,4 @@
-//! Writing: many blocks at once.
+//! Writing: many blocks at once, which need not be waited for at once.
 
 use super::{AllocateBlocks, Class, Write, WritePolicy, Zio};
 use crate::arc::Key;
@@ -38,13 +38,35 @@ pub(super) struct Allocated {
     pub(super) writes: Vec<WriteExtent>,
 }
 
+/// Blocks that were issued and not waited for: [`Zio::finish_writes`].
+#[must_use]
+pub struct BlocksInFlight {
+    writes: queue::Writes,
+    /// Extents to give back if a write fails.
+    extents: Vec<Dva>,
+    /// What goes to the cache when it is on disk.
+    kept: Vec<(Key, Bytes)>,
+}
+
 impl Zio {
-    /// Writes blocks: compression and checksums in parallel, allocation in the order of `writes`, then everything is
-    /// issued and waited for once. The answers are in the order of `writes`. On an error nothing of the call stays
-    /// allocated.
-    ///
-    /// Within one call no two blocks may name the same block to rewrite.
+    /// Writes blocks and waits for them: [`Zio::start_writes`] and [`Zio::finish_writes`].
     pub fn write(&self, alloc: &dyn AllocateBlocks, txg: u64, writes: Vec<Write>) -> Result<Vec<Blkptr>> {
+        let (placed, blocks) = self.start_writes(alloc, txg, writes)?;
+        self.finish_writes(alloc, txg, blocks)?;
+        Ok(placed)
+    }
+
+    /// Issues blocks: compression and checksums in parallel, allocation in the order of `writes`, then everything is issued. The
+    /// answers are in the order of `writes`; nobody may read by them before the blocks are finished, but they can be written
+    /// into other blocks. On an error nothing of the call stays allocated.
+    ///
+    /// No two blocks that are under way at once may name the same block to rewrite.
+    pub fn start_writes(
+        &self,
+        alloc: &dyn AllocateBlocks,
+        txg: u64,
+        writes: Vec<Write>,
+    ) -> Result<(Vec<Blkptr>, BlocksInFlight)> {
         let sizes_fit = |w: &Write| {
             let len = w.data.len() as u64;
             len > 0 && len <= MAX_BLOCK_SIZE && len.is_multiple_of(MIN_BLOCK_SIZE)
@@ -57,25 +79,26 @@ impl Zio {
             writes.iter().map(|w| (w.data.clone(), w.rewrite, w.policy)).collect();
         let prepared = self.prepare(txg, writes);
         let mut allocated = Allocated::default();
-        let result = self.place_all(alloc, txg, &logical, prepared, &mut allocated).and_then(|placed| {
-            queue::write(&self.vdevs(), txg, core::mem::take(&mut allocated.writes)).map(|()| placed)
+        let started = self.place_all(alloc, txg, &logical, prepared, &mut allocated).and_then(|placed| {
+            let writes = queue::start_writes(&self.vdevs(), txg, core::mem::take(&mut allocated.writes))?;
+            Ok((placed, writes))
         });
-        match result {
-            Ok(placed) => {
-                for ((bp, (data, _, _)), at) in placed.iter().zip(logical).zip(places) {
-                    if !bp.is_hole() && !bp.is_embedded() && self.is_kept(bp, at) {
-                        self.cache.insert(Key::of(bp), data);
-                    }
-                }
-                Ok(placed)
-            }
-            Err(e) => {
-                for dva in &allocated.extents {
-                    alloc.unallocate(txg, dva);
-                }
-                Err(e)
-            }
-        }
+        let Allocated { extents, .. } = allocated;
+        let (placed, writes) = started.inspect_err(|_| give_back(alloc, txg, &extents))?;
+        let kept = placed.iter().zip(logical).zip(places).filter_map(|((bp, (data, _, _)), at)| {
+            let kept = !bp.is_hole() && !bp.is_embedded() && self.is_kept(bp, at);
+            kept.then(|| (Key::of(bp), data))
+        });
+        let kept = kept.collect();
+        Ok((placed, BlocksInFlight { writes, extents, kept }))
+    }
+
+    /// Waits for blocks: from now on they can be read. On an error nothing of them stays allocated.
+    pub fn finish_writes(&self, alloc: &dyn AllocateBlocks, txg: u64, blocks: BlocksInFlight) -> Result<()> {
+        let BlocksInFlight { writes, extents, kept } = blocks;
+        writes.wait().inspect_err(|_| give_back(alloc, txg, &extents))?;
+        kept.into_iter().for_each(|(key, data)| self.cache.insert(key, data));
+        Ok(())
     }
 
     /// Compresses and checksums everything.
@@ -149,6 +172,11 @@ impl Zio {
     }
 }
 
+/// Takes back what was allocated for blocks that could not be written.
+fn give_back(alloc: &dyn AllocateBlocks, txg: u64, extents: &[Dva]) {
+    extents.iter().for_each(|dva| alloc.unallocate(txg, dva));
+}
+
 /// Where a block belongs (`spa_preferred_class`): metadata to special vdevs, and data as small as the file system wants.
 fn class_of(policy: &WritePolicy, psize: usize) -> Class {
     let object_type = ObjectType(policy.object_type);
@@ -220,6 +248,8 @@ fn prepare(
 ) -> Prepared {
     let policy = &write.policy;
     let lsize = write.data.len() as u64;
+    // What shrank fills the place that it can have with zeros: a block that moves makes more to be written.
+    let place = write.rewrite.filter(|old| rewritable(old, old.psize(), txg)).map_or(0, |old| old.psize());
     if policy.may_hole && is_zero(&write.data) {
         return Prepared::Placed(hole(txg, lsize, policy));
     }
@@ -229,12 +259,12 @@ fn prepare(
     let limit = lsize - lsize / 8;
     if let Some(packed) = policy.compression.compress(&write.data, limit as usize, ws) {
         let number = policy.compression.to_raw();
-        if policy.may_embed && policy.level == 0 && packed.len() <= EMBEDDED_PAYLOAD_SIZE {
+        if policy.may_embed && policy.level == 0 && place == 0 && packed.len() <= EMBEDDED_PAYLOAD_SIZE {
             let mut bp = Blkptr::embed(packed, lsize, number, policy.object_type, policy.level);
             bp.set_birth(txg);
             return Prepared::Placed(bp);
         }
-        let psize = (packed.len() as u64).next_multiple_of(unit);
+        let psize = (packed.len() as u64).next_multiple_of(unit).max(place);
         if psize < lsize {
             let mut padded = Vec::with_capacity(psize as usize);
             padded.extend_from_slice(packed);

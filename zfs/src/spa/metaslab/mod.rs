@@ -270,7 +270,8 @@ impl Metaslabs {
     /// Appends what the txg allocated and freed since the last pass to the space maps. `on_created` hears of each new map.
     pub(crate) fn sync(&self, tx: &Tx, pass: u32, rules: &Rules, on_created: OnCreated<'_>) -> Result<()> {
         self.write_maps(tx, on_created, &mut |slab| {
-            Ok(slab.is_dirty(tx.txg()) && slab.sync(&self.mos, tx, pass, rules)?)
+            let writes = slab.is_dirty(tx.txg()) || pass == 1 && slab.is_active();
+            Ok(writes && slab.sync(&self.mos, tx, pass, rules)?)
         })
     }
 

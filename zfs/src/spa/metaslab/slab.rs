@@ -50,6 +50,9 @@ pub(crate) struct Metaslab {
     cursor: u64,
     /// What logs of space maps say was allocated and freed, and the map does not (feature `log_spacemap`).
     unflushed: Unflushed,
+    /// Whether the syncing txg has written the map, and whether the one before had.
+    written: bool,
+    active: bool,
 }
 
 /// Changes that are in logs alone: disjoint from each other, and each the opposite of what the map says.
@@ -80,6 +83,8 @@ impl Metaslab {
             fresh: RangeTree::new(),
             cursor: place.start,
             unflushed: Unflushed::default(),
+            written: false,
+            active: false,
         }
     }
 
@@ -252,7 +257,13 @@ impl Metaslab {
         !self.allocating[slot(txg)].is_empty() || !self.freeing.is_empty()
     }
 
-    /// Appends what the syncing txg allocated and freed since the last pass to the space map.
+    /// Whether the first pass writes the map although nothing was allocated or freed yet. Writing the MOS does both, most likely where
+    /// it did a txg ago: a map that is written before has its blocks when it is appended to, and needs no pass more for them.
+    pub(super) fn is_active(&self) -> bool {
+        self.active
+    }
+
+    /// Appends what the syncing txg allocated and freed since the last pass to the space map; without anything, the time alone.
     pub(super) fn sync(&mut self, mos: &Arc<Objset>, tx: &Tx, pass: u32, rules: &Rules) -> Result<bool> {
         let created = self.create_map(mos, tx, rules)?;
         let slot = slot(tx.txg());
@@ -264,6 +275,13 @@ impl Metaslab {
         for (start, len) in freeing.iter() {
             let added = self.freed.add(start, len);
             assert!(added, "a range is freed once: checked when it was freed");
+        }
+        self.written = true;
+        if allocated.is_empty() && freeing.is_empty() {
+            if let Some(map) = &mut self.map {
+                map.touch(tx, pass)?;
+            }
+            return Ok(created);
         }
         let histogram = self.histogram(&freeing);
         if let Some(map) = &mut self.map {
@@ -322,6 +340,7 @@ impl Metaslab {
     /// A txg is on disk: what an older one freed can be given out, unless it is `pinned`. With `fresh` it is noted for the next
     /// automatic trim.
     pub(super) fn sync_done(&mut self, txg: u64, pinned: bool, fresh: bool) {
+        self.active = core::mem::take(&mut self.written);
         let index = (txg % DEFER_TXGS as u64) as usize;
         let ready = core::mem::replace(&mut self.defer[index], self.freed.take_all());
         if pinned {
