@@ -35,8 +35,9 @@ usage: cargo xtask <verb>
   interop [--images [--tree DIR]] [--layout LAYOUT]… [--rounds N] [--seed N]
                        real OpenZFS imports, hashes and scrubs what Tarn wrote, and takes
                        turns with Tarn in writing to pools of every layout (slow)
-  workloads [NAME]… [--cuts N] [--seed S] [--thousands N]
-                       Debian's servers in the guest, loaded from here: redis, redis-powercut, memcached, nginx, python; fio
+  workloads [NAME]… [--cuts N] [--seed S] [--thousands N] [--minutes N]
+                       Debian's servers in the guest, loaded from here: redis, redis-powercut, memcached, nginx, python; fio;
+                       soak: redis and mariadb for N minutes, what the kernels hold is watched
   bench [--host] [--boot] [--guest [--snapshots N]] [--servers [--only LOAD]] [--rounds N] [--tree DIR]
                        figures beside their peers, written to docs/benchmarks.md
 ";

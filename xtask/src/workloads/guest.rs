@@ -38,6 +38,8 @@ fn tarn() -> Command {
 pub(crate) struct Image {
     folder: PathBuf,
     pool: String,
+    /// Which of the links its guest uses.
+    link: usize,
 }
 
 impl Image {
@@ -66,11 +68,17 @@ impl Image {
         }
         prepare(&root)?;
         std::fs::create_dir(folder.join("disk"))?;
-        let image = Image { folder, pool: name.replace('-', "_") };
+        let image = Image { folder, pool: name.replace('-', "_"), link: 0 };
         let mut create = tarn();
         create.arg("create").arg(image.path()).arg("--from").arg(&root);
         run(create.args(["--size", "2G", "--pool", &image.pool]))?;
         Ok(image)
+    }
+
+    /// The same image, whose guest uses another link: for several guests at a time.
+    pub(crate) fn on_link(mut self, link: usize) -> Self {
+        self.link = link;
+        self
     }
 
     /// A file beside the image, for what is taken out of the guest.
@@ -93,9 +101,14 @@ impl Image {
 
     /// Boots it with `command`; `port` of the guest is reached by [`Guest::address`].
     pub(crate) fn boot(&self, memory: &str, cpus: u32, port: u16, command: &[&str]) -> Result<Guest> {
-        let (link, address) = Link::get().options(port)?;
+        self.boot_with(&["--memory", memory, "--cpus", &cpus.to_string()], port, command)
+    }
+
+    /// The same with these options of `tarn run`.
+    pub(crate) fn boot_with(&self, options: &[&str], port: u16, command: &[&str]) -> Result<Guest> {
+        let (link, address) = Link::get().options(self.link, port)?;
         let mut boot = tarn();
-        boot.arg("run").arg(self.path()).args(["--memory", memory, "--cpus", &cpus.to_string()]);
+        boot.arg("run").arg(self.path()).args(options);
         Guest::start(boot.args(link).arg("--").args(command), address, self.folder.join("console.log"))
     }
 }
@@ -142,9 +155,20 @@ impl Guest {
 
     /// Cuts the power.
     pub(crate) fn cut(mut self) -> Result<()> {
+        self.stop()
+    }
+
+    /// The same while somebody still has the guest.
+    pub(crate) fn stop(&mut self) -> Result<()> {
         self.child.kill()?;
         self.child.wait()?;
         Ok(())
+    }
+
+    /// SIGTERM; then the server ends successfully. What the guest has printed.
+    pub(crate) fn terminate(self, patience: Duration) -> Result<String> {
+        run(Command::new("kill").args(["-TERM", &self.child.id().to_string()]))?;
+        self.end_within(patience)
     }
 
     /// Waits until the server has ended by itself, successfully.

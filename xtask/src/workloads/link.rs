@@ -6,23 +6,22 @@
 //! of seconds, or are reset before the guest hears of them.
 
 use crate::machine::{is_root, output, run};
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::Path;
 use std::process::{Command, ExitStatus};
 
 /// Set in the namespace.
 const INSIDE: &str = "TARN_LINK";
-const TAP: &str = "tarn0";
-const HERE: &str = "10.0.2.2";
-const GUEST: Ipv4Addr = Ipv4Addr::new(10, 0, 2, 15);
+/// As many guests may run at a time.
+const LINKS: usize = 2;
 /// What QEMU gives to a network device that is not told otherwise.
 const MAC: &str = "52:54:00:12:34:56";
 
 /// The way to the guests.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Link {
-    /// A tap device in a namespace.
+    /// A tap device for each guest, in a namespace.
     Tap,
     /// QEMU's user network.
     User,
@@ -42,14 +41,16 @@ impl Link {
         }
     }
 
-    /// Options of `tarn run`, and where `port` of the guest is reached.
-    pub(crate) fn options(self, port: u16) -> Result<(Vec<String>, SocketAddr)> {
+    /// Options of `tarn run` for the guest number `guest` of those that run at a time, and where its `port` is reached.
+    pub(crate) fn options(self, guest: usize, port: u16) -> Result<(Vec<String>, SocketAddr)> {
         let (words, address) = match self {
             Link::Tap => {
-                let address = format!("{GUEST}/24,gw={HERE}");
+                ensure!(guest < LINKS, "there are {LINKS} links");
+                let Ends { tap, here, there } = Ends::of(guest);
+                let address = format!("{there}/24,gw={here}");
                 (
-                    vec!["--net".to_owned(), format!("tap:{TAP}"), "--address".to_owned(), address],
-                    (GUEST, port),
+                    vec!["--net".to_owned(), format!("tap:{tap}"), "--address".to_owned(), address],
+                    (there, port),
                 )
             }
             Link::User => {
@@ -61,17 +62,34 @@ impl Link {
     }
 }
 
+/// The two ends of a link by a tap device.
+struct Ends {
+    tap: String,
+    here: Ipv4Addr,
+    there: Ipv4Addr,
+}
+
+impl Ends {
+    fn of(guest: usize) -> Self {
+        let net = 2 + guest as u8;
+        let address = |last| Ipv4Addr::new(10, 0, net, last);
+        Ends { tap: format!("tarn{guest}"), here: address(2), there: address(15) }
+    }
+}
+
 /// Runs this program with the same words in a namespace, where that is possible and it does not run in one yet. There it has `variables`,
 /// which name what was built: a namespace of its own reaches no registry.
 pub(crate) fn enter(variables: &[(&str, &Path)]) -> Result<Option<ExitStatus>> {
     if Link::get() == Link::Tap {
         let ip = |words: &str| run(Command::new("ip").args(words.split(' ')));
         ip("link set lo up")?;
-        ip(&format!("tuntap add dev {TAP} mode tap"))?;
-        ip(&format!("addr add {HERE}/24 dev {TAP}"))?;
-        ip(&format!("link set {TAP} up"))?;
-        // The first packet must not wait for an answer to ARP of a guest that has not booted yet.
-        ip(&format!("neigh replace {GUEST} lladdr {MAC} nud permanent dev {TAP}"))?;
+        for Ends { tap, here, there } in (0..LINKS).map(Ends::of) {
+            ip(&format!("tuntap add dev {tap} mode tap"))?;
+            ip(&format!("addr add {here}/24 dev {tap}"))?;
+            ip(&format!("link set {tap} up"))?;
+            // The first packet must not wait for an answer to ARP of a guest that has not booted yet.
+            ip(&format!("neigh replace {there} lladdr {MAC} nud permanent dev {tap}"))?;
+        }
         // Nobody answers for a guest whose power was cut: its clients must not wait for a quarter of an hour.
         for (name, value) in
             [("retries2", "5"), ("keepalive_time", "5"), ("keepalive_intvl", "2"), ("keepalive_probes", "3")]

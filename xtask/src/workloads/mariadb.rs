@@ -65,7 +65,7 @@ pub(crate) fn prepare(root: &Path) -> Result<()> {
 }
 
 /// An image whose data directory `mariadbd --bootstrap` has filled in the guest.
-fn image(name: &str) -> Result<Image> {
+pub(super) fn image(name: &str) -> Result<Image> {
     let image = Image::new(name, &["mariadbd", "/usr/bin/sh"], prepare)?;
     let command = format!("exec {} --datadir=/data < /{STATEMENTS}", BOOTSTRAP.join(" "));
     image.boot(MEMORY, 2, PORT, &["/usr/bin/sh", "-c", &command])?.end_within(Duration::from_secs(600))?;
@@ -108,12 +108,17 @@ fn client(address: SocketAddr) -> Command {
 }
 
 /// What the server answers to `statements`, a line for each row.
-fn sql(address: SocketAddr, statements: &str) -> Result<String> {
+pub(super) fn sql(address: SocketAddr, statements: &str) -> Result<String> {
     output(client(address).args(["-e", statements]))
 }
 
 fn boot(image: &Image) -> Result<(Guest, Duration)> {
-    let mut guest = image.boot(MEMORY, 2, PORT, SERVER)?;
+    boot_with(image, &[])
+}
+
+/// Boots it with further options of `tarn run`, until it answers; how long that took.
+pub(super) fn boot_with(image: &Image, options: &[&str]) -> Result<(Guest, Duration)> {
+    let mut guest = image.boot_with(&[&["--memory", MEMORY], options].concat(), PORT, SERVER)?;
     let (_, took) =
         guest.wait_for(|address| (sql(address, "select 6*7").ok()?.trim() == "42").then_some(()))?;
     Ok((guest, took))
@@ -206,14 +211,15 @@ pub(super) fn run(options: &Options) -> Result<Vec<Row>> {
 }
 
 /// A client that is given statements one after another.
-struct Session {
+pub(super) struct Session {
     child: Child,
     input: ChildStdin,
     output: BufReader<ChildStdout>,
 }
 
 impl Session {
-    fn new(address: SocketAddr) -> Result<Self> {
+    /// Connects.
+    pub(super) fn new(address: SocketAddr) -> Result<Self> {
         let mut client = client(address);
         client.args(["--unbuffered", "--quick", "sbtest"]);
         client.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());
@@ -225,7 +231,7 @@ impl Session {
 
     /// Whether all of `statements` succeeded, of which the last one answers with the row `wanted`. The client ends at the first
     /// error.
-    fn done(&mut self, statements: &str, wanted: &str) -> bool {
+    pub(super) fn done(&mut self, statements: &str, wanted: &str) -> bool {
         let mut line = String::new();
         writeln!(self.input, "{statements}").is_ok()
             && self.output.read_line(&mut line).is_ok()

@@ -5,7 +5,7 @@ use super::link::Link;
 use super::{Options, Row};
 use anyhow::{Context, Result, ensure};
 use std::net::SocketAddr;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// Where it listens.
 pub(crate) const PORT: u16 = 11211;
@@ -109,8 +109,7 @@ pub(super) fn run(options: &Options) -> Result<Vec<Row>> {
             ));
         }
     }
-    // It has no orderly end but a signal.
-    guest.cut()?;
+    guest.terminate(Duration::from_secs(60))?;
     image.zdb()?;
     Ok(rows)
 }

@@ -13,6 +13,7 @@ pub(crate) mod mariadb;
 pub(crate) mod memcached;
 mod package;
 pub(crate) mod redis;
+mod soak;
 
 use crate::machine;
 use anyhow::{Result, bail, ensure};
@@ -37,6 +38,8 @@ pub(crate) struct Options {
     seed: u64,
     /// Operations per measurement, in thousands.
     thousands: u64,
+    /// How long a soak lasts.
+    minutes: u64,
 }
 
 /// A workload, the Debian packages it needs here, and a program by which they are known to be installed.
@@ -63,6 +66,7 @@ const WORKLOADS: &[Workload] = &[
     Workload { name: "redis-powercut", packages: REDIS, run: redis::power_cuts },
     Workload { name: "mariadb", packages: MARIADB, run: mariadb::run },
     Workload { name: "mariadb-powercut", packages: MARIADB, run: mariadb::power_cuts },
+    Workload { name: "soak", packages: soak::PACKAGES, run: soak::run },
     Workload { name: "etcd", packages: ETCD, run: etcd::run },
     Workload { name: "etcd-powercut", packages: ETCD, run: etcd::power_cuts },
     Workload {
@@ -113,8 +117,8 @@ const WORKLOADS: &[Workload] = &[
 
 /// The verb.
 pub(crate) fn run_workloads(args: &[String]) -> Result<()> {
-    let mut options =
-        Options { cuts: 10, seed: std::time::UNIX_EPOCH.elapsed()?.as_nanos() as u64, thousands: 100 };
+    let seed = std::time::UNIX_EPOCH.elapsed()?.as_nanos() as u64;
+    let mut options = Options { cuts: 10, seed, thousands: 100, minutes: 1 };
     let mut names = Vec::new();
     let mut words = args.iter();
     while let Some(word) = words.next() {
@@ -127,6 +131,7 @@ pub(crate) fn run_workloads(args: &[String]) -> Result<()> {
         match word.as_str() {
             "--cuts" => options.cuts = number()? as u32,
             "--seed" => options.seed = number()?,
+            "--minutes" => options.minutes = number()?,
             "--thousands" => options.thousands = number()?.max(1),
             name if WORKLOADS.iter().any(|w| w.name == name) => names.push(name),
             other => {

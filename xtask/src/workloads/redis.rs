@@ -33,12 +33,19 @@ pub(crate) const SERVER: &[&str] = &[
     "--appendfsync",
 ];
 
-fn image(name: &str) -> Result<Image> {
+/// An image with the server.
+pub(super) fn image(name: &str) -> Result<Image> {
     Image::new(name, &["redis-server"], |_| Ok(()))
 }
 
 fn boot(image: &Image, sync: &str) -> Result<(Guest, Duration)> {
-    let mut guest = image.boot("512M", 2, PORT, &[SERVER, &[sync]].concat())?;
+    boot_with(image, &[], sync)
+}
+
+/// Boots it with further options of `tarn run`, until it answers; how long that took.
+pub(super) fn boot_with(image: &Image, options: &[&str], sync: &str) -> Result<(Guest, Duration)> {
+    let options = [&["--memory", "512M"], options].concat();
+    let mut guest = image.boot_with(&options, PORT, &[SERVER, &[sync]].concat())?;
     let (_, took) = guest.wait_for(answers)?;
     Ok((guest, took))
 }

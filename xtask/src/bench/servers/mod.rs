@@ -148,7 +148,7 @@ impl Servers<'_> {
 
     /// Boots a server that listens on `port`.
     fn serve(&self, machine: Machine, port: u16) -> Result<Guest> {
-        let (link, address) = Link::get().options(port)?;
+        let (link, address) = Link::get().options(0, port)?;
         let Machine { mut boot, command } = machine;
         boot.args(link).arg("--").args(command);
         Guest::start(&mut boot, address, self.bench.folder.join("console.log"))
