@@ -174,6 +174,13 @@ fn what_the_kernel_holds_adds_up() {
     assert!(text.contains("selftest: all passed"), "{text}");
 }
 
+/// For longer, and with servers: `cargo xtask workloads soak`.
+#[test]
+fn what_a_program_has_undone_leaves_nothing_behind() {
+    let guest = Guest::new(add_checks);
+    guest.checks(&["--cpus", "2"], &["leaks"]);
+}
+
 #[test]
 fn commands_run_one_after_another() {
     let guest = Guest::new(|_| {});

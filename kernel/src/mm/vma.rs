@@ -54,6 +54,21 @@ impl Backing {
         }
     }
 
+    /// Whether `next` goes on where `len` bytes of this end.
+    fn is_continued_by(&self, len: u64, next: &Backing) -> bool {
+        match (self, next) {
+            (Backing::Anonymous, Backing::Anonymous) => true,
+            (Backing::File(file, at), Backing::File(other, then)) => {
+                Arc::ptr_eq(file, other) && at + len == *then
+            }
+            (Backing::Shared(pages, at, file), Backing::Shared(other, then, others)) => {
+                let (file, others) = (file.as_ref().map(Arc::as_ptr), others.as_ref().map(Arc::as_ptr));
+                Arc::ptr_eq(pages, other) && at + len == *then && file == others
+            }
+            _ => false,
+        }
+    }
+
     /// The file, if there is one.
     pub fn file(&self) -> Option<&Arc<File>> {
         match self {
@@ -108,16 +123,14 @@ pub fn split(areas: &mut Areas, at: u64) {
     areas.insert(at, upper);
 }
 
-/// Joins the anonymous area at `start` with its like below and above.
+/// Joins the area at `start` with its like below and above.
 pub fn merge(areas: &mut Areas, start: u64) {
-    let alike = |a: &Vma, b: &Vma| {
-        matches!((&a.backing, &b.backing), (Backing::Anonymous, Backing::Anonymous))
-            && a.prot == b.prot
-            && a.name == b.name
+    let alike = |from: u64, a: &Vma, b: &Vma| {
+        a.prot == b.prot && a.name == b.name && a.backing.is_continued_by(a.end - from, &b.backing)
     };
     let Some(vma) = areas.get(&start) else { return };
     if let Some(above) = areas.get(&vma.end)
-        && alike(vma, above)
+        && alike(start, vma, above)
     {
         let (from, end) = (vma.end, above.end);
         areas.remove(&from);
@@ -129,7 +142,7 @@ pub fn merge(areas: &mut Areas, start: u64) {
     let end = vma.end;
     if let Some((below, lower)) = areas.range(..start).next_back()
         && lower.end == start
-        && alike(lower, vma)
+        && alike(*below, lower, vma)
     {
         let below = *below;
         areas.remove(&start);

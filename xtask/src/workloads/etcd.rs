@@ -2,7 +2,7 @@
 //! answered is on the disk.
 
 use super::cuts;
-use super::guest::{Guest, Image, Numbers, connect, probe};
+use super::guest::{Guest, Image, Numbers, PATIENCE, connect, probe};
 use super::link::Link;
 use super::{Options, Row};
 use crate::machine::output;
@@ -156,13 +156,12 @@ pub(super) fn run(options: &Options) -> Result<Vec<Row>> {
     ensure!(etcdctl(guest.address, &["get", "greeting"])?.is_empty(), "a key is there that was deleted");
     check(&image, guest.address)?;
     let all = etcdctl(guest.address, &["get", "--prefix", "k"])?;
-    // It has no orderly end but a signal.
-    guest.cut()?;
+    guest.terminate(PATIENCE)?;
     image.zdb()?;
     let (guest, _) = boot(&image)?;
     ensure!(etcdctl(guest.address, &["get", "--prefix", "k"])? == all, "other contents after a reboot");
     check(&image, guest.address)?;
-    guest.cut()?;
+    guest.terminate(PATIENCE)?;
     Ok(rows)
 }
 
@@ -201,8 +200,7 @@ pub(super) fn power_cuts(options: &Options) -> Result<Vec<Row>> {
         write: &write_until_cut,
         surviving: &surviving,
         check: &|guest| check(&image, guest.address),
-        // It has no orderly end but a signal.
-        end: &Guest::cut,
+        end: &|guest| guest.terminate(PATIENCE).map(drop),
     }
     .cut(options)
 }

@@ -6,13 +6,13 @@ use anyhow::{Context, Result, bail, ensure};
 use std::io::Read;
 use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 use testkit::rootfs;
 
 /// So long may a guest take to answer first, and to end.
-const PATIENCE: Duration = Duration::from_secs(60);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
 static TARN: OnceLock<PathBuf> = OnceLock::new();
 
@@ -165,10 +165,14 @@ impl Guest {
         Ok(())
     }
 
-    /// SIGTERM; then the server ends successfully. What the guest has printed.
-    pub(crate) fn terminate(self, patience: Duration) -> Result<String> {
+    /// SIGTERM; then the server ends, successfully or by the signal itself, as it likes. What the guest has printed.
+    pub(crate) fn terminate(mut self, patience: Duration) -> Result<String> {
         run(Command::new("kill").args(["-TERM", &self.child.id().to_string()]))?;
-        self.end_within(patience)
+        let status = self.wait_within(patience)?;
+        // 128 + SIGTERM.
+        let in_order = matches!(status.code(), Some(0 | 143));
+        ensure!(in_order, "the guest ended with {status}:\n{}", self.console());
+        Ok(self.console())
     }
 
     /// Waits until the server has ended by itself, successfully.
@@ -178,16 +182,20 @@ impl Guest {
 
     /// The same with another patience; what it has printed.
     pub(crate) fn end_within(mut self, patience: Duration) -> Result<String> {
+        let status = self.wait_within(patience)?;
+        ensure!(status.success(), "the guest ended with {status}:\n{}", self.console());
+        Ok(self.console())
+    }
+
+    fn wait_within(&mut self, patience: Duration) -> Result<ExitStatus> {
         let start = Instant::now();
-        let status = loop {
+        loop {
             if let Some(status) = self.child.try_wait()? {
-                break status;
+                return Ok(status);
             }
             ensure!(start.elapsed() < patience, "the guest does not end:\n{}", self.console());
             std::thread::sleep(Duration::from_millis(10));
-        };
-        ensure!(status.success(), "the guest ended with {status}:\n{}", self.console());
-        Ok(self.console())
+        }
     }
 }
 

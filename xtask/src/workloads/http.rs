@@ -1,6 +1,6 @@
 //! Web servers: nginx as a single process, Python's `http.server`, WEBrick, the JDK's, and two static programs, of Rust and of Go.
 
-use super::guest::{Guest, Image, Numbers, probe};
+use super::guest::{Guest, Image, Numbers, PATIENCE, probe};
 use super::link::Link;
 use super::{Options, Row};
 use super::{java, package};
@@ -104,13 +104,13 @@ pub(super) fn java(_options: &Options) -> Result<Vec<Row>> {
     serves(&image, guest, 10)
 }
 
-/// The files as curl and wrk see them, until the power is cut.
+/// The files as curl and wrk see them; then it is asked to end.
 fn serves(image: &Image, mut guest: Guest, times: u32) -> Result<Vec<Row>> {
     let mut rows = vec![first_answer(&mut guest)?, fetch(&guest, times)?];
     for &connections in &Link::get().connections()[1..2] {
         rows.push(wrk(&guest, connections, 100)?);
     }
-    guest.cut()?;
+    guest.terminate(PATIENCE)?;
     image.zdb()?;
     Ok(rows)
 }
@@ -145,7 +145,7 @@ fn static_program(name: &str, build: impl FnOnce(&Path) -> Result<()>) -> Result
         rows.push(wrk(&guest, connections, 20_000)?);
     }
     rows.push(fetch(&guest, 5)?);
-    guest.cut()?;
+    guest.terminate(PATIENCE)?;
     image.zdb()?;
     Ok(rows)
 }
@@ -171,7 +171,7 @@ pub(super) fn nginx(_options: &Options) -> Result<Vec<Row>> {
         rows.push(wrk(&guest, connections, 100)?);
         rows.push(wrk(&guest, connections, 20_000)?);
     }
-    guest.cut()?;
+    guest.terminate(PATIENCE)?;
     image.zdb()?;
     Ok(rows)
 }
@@ -190,7 +190,7 @@ pub(super) fn python(_options: &Options) -> Result<Vec<Row>> {
     let command = [PYTHON, "-m", "http.server", "--directory", "/srv", &port];
     let mut guest = image.boot("256M", 2, PORT, &command)?;
     let rows = vec![first_answer(&mut guest)?, fetch(&guest, 10)?];
-    guest.cut()?;
+    guest.terminate(PATIENCE)?;
     image.zdb()?;
     Ok(rows)
 }

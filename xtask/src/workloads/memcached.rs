@@ -1,11 +1,11 @@
 //! memcached with four threads, loaded by a client of ours that compares every answer.
 
-use super::guest::{Image, Numbers, connect, exchange, probe};
+use super::guest::{Image, Numbers, PATIENCE, connect, exchange, probe};
 use super::link::Link;
 use super::{Options, Row};
 use anyhow::{Context, Result, ensure};
 use std::net::SocketAddr;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 /// Where it listens.
 pub(crate) const PORT: u16 = 11211;
@@ -109,7 +109,7 @@ pub(super) fn run(options: &Options) -> Result<Vec<Row>> {
             ));
         }
     }
-    guest.terminate(Duration::from_secs(60))?;
+    guest.terminate(PATIENCE)?;
     image.zdb()?;
     Ok(rows)
 }

@@ -7,6 +7,7 @@ mod events;
 mod futexes;
 mod hostile;
 mod hunger;
+mod leaks;
 mod mapping;
 mod memory;
 mod names;
@@ -38,6 +39,7 @@ const CHECKS: &[(&str, Check)] = &[
     ("wild", hostile::wild),
     ("fuzz", hostile::fuzz),
     ("hunger", hunger::run),
+    ("leaks", leaks::run),
     ("sockets", sockets::run),
     ("serve", sockets::serve),
 ];
