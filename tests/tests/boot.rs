@@ -356,6 +356,7 @@ fn a_program_that_wants_too_much_memory_is_ended_by_name() {
     // 128 + SIGKILL.
     assert_eq!(output.status.code(), Some(137), "{said}");
     assert!(said.contains("out of memory") && said.contains("guest-checks"), "{said}");
+    guest.only_checks(&["--memory", "32M"], &["crowd"]);
     guest.zdb();
 }
 

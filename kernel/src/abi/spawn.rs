@@ -2,6 +2,7 @@
 
 use super::{Call, SysResult, user};
 use crate::arch::trap::TrapFrame;
+use crate::mm::{pressure, stack};
 use crate::process::{self, Birth, Process, Task};
 use crate::{exec, sched};
 use alloc::sync::Arc;
@@ -86,6 +87,9 @@ fn start(call: &mut Call<'_>, wish: &Clone) -> SysResult {
     spawn_process(call, wish)
 }
 
+/// What a new thread takes: its stack in the kernel, and what it touches first of its own.
+const THREAD_FRAMES: u64 = stack::PAGES as u64 + 32;
+
 /// `vfork`: a process that borrows the caller's memory until it runs another program or ends; the caller waits.
 fn spawn_process(call: &mut Call<'_>, wish: &Clone) -> SysResult {
     let parent = call.process();
@@ -116,6 +120,9 @@ fn launch(call: &mut Call<'_>, wish: &Clone, process: &Arc<Process>, tid: u32) -
     }
     if wish.flags & CLONE_CHILD_SETTID != 0 {
         user::write_u32(wish.child_tid, tid)?;
+    }
+    if !pressure::admit_fixed(THREAD_FRAMES) {
+        return Err(Errno::EAGAIN);
     }
     let task = Task::new(process, tid, call.task.mask.load(Ordering::Relaxed));
     *task.name.lock() = call.task.name.lock().clone();

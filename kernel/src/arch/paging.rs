@@ -61,6 +61,21 @@ unsafe fn set(root: u64, offset: u64, virt: u64, level: u32, value: u64, new: Ne
     }
 }
 
+/// Makes the tables that the page at `virt` lacks, of the two lowest levels, so that [`map_kernel`] takes no frame for it. `false`
+/// without memory.
+pub fn make_tables(virt: u64) -> bool {
+    let _tables = KERNEL_TABLES.lock();
+    let mut spare = [page_table::new_table(), page_table::new_table()];
+    let enough = spare.iter().all(Option::is_some);
+    if enough {
+        let mut new = || spare.iter_mut().find_map(Option::take).expect("a table for each level");
+        // SAFETY: the kernel's own tables, locked; all RAM is in the direct map.
+        unsafe { entry(phys::kernel_pml4(), phys::DIRECT_MAP, virt, 1, &mut new) };
+    }
+    spare.into_iter().flatten().for_each(page_table::free_table);
+    enough
+}
+
 /// Maps one page of the kernel's half.
 pub fn map_kernel(virt: u64, physical: u64, flags: Flags) {
     let _tables = KERNEL_TABLES.lock();

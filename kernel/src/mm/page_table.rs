@@ -68,6 +68,12 @@ fn owned(entry: u64) -> i64 {
     i64::from(entry != 0 && entry & SHARED == 0)
 }
 
+/// Gives a table back that nothing leads to.
+pub fn free_table(table: u64) {
+    TABLES.fetch_sub(1, Ordering::Relaxed);
+    frame::free(table);
+}
+
 /// An empty table.
 pub fn new_table() -> Option<u64> {
     let table = frame::alloc_zeroed()?;
@@ -183,8 +189,7 @@ impl PageTable {
                 frame::free(entry & ADDRESS);
             }
         }
-        TABLES.fetch_sub(1, Ordering::Relaxed);
-        frame::free(table);
+        free_table(table);
     }
 }
 

@@ -114,6 +114,18 @@ pub fn admit() -> bool {
     })
 }
 
+/// Whether an application may have something for which the kernel takes `count` frames that nobody can make it give back: only as long
+/// as others have plenty. Takes memory back: with no lock held.
+pub fn admit_fixed(count: u64) -> bool {
+    let is_room = || frame::free_count() > low() * 2 + count;
+    while !is_room() {
+        if reclaim() == 0 {
+            return false;
+        }
+    }
+    true
+}
+
 /// Whether there is memory to be generous with.
 pub fn plenty() -> bool {
     frame::free_count() > low() * 2

@@ -11,7 +11,9 @@ pub const REGION: u64 = 0xffff_e000_0000_0000;
 /// Usable bytes of a kernel stack. The storage engine's call chains are deep.
 pub const SIZE: u64 = 128 * 1024;
 const STRIDE: u64 = 256 * 1024;
-const PAGES: usize = (SIZE / FRAME_SIZE) as usize;
+/// Frames of a stack.
+pub const PAGES: usize = (SIZE / FRAME_SIZE) as usize;
+const _: () = assert!((2u64 << 20).is_multiple_of(STRIDE) && REGION.is_multiple_of(2 << 20));
 
 struct Pool {
     made: u64,
@@ -45,12 +47,17 @@ impl Stack {
             return Some(Stack { top });
         }
         let frames = frames()?;
-        let number = {
+        let top = {
             let mut pool = POOL.lock();
+            let top = REGION + (pool.made + 1) * STRIDE;
+            // A stack does not cross the reach of a table.
+            if !paging::make_tables(top - SIZE) {
+                frames.into_iter().for_each(frame::free);
+                return None;
+            }
             pool.made += 1;
-            pool.made - 1
+            top
         };
-        let top = REGION + (number + 1) * STRIDE;
         for (page, frame) in (top - SIZE..top).step_by(FRAME_SIZE as usize).zip(frames) {
             paging::map_kernel(page, frame, Flags::WRITABLE | Flags::NO_EXECUTE);
         }

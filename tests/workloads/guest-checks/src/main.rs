@@ -3,6 +3,7 @@
 
 mod asynchronous;
 mod clones;
+mod crowd;
 mod events;
 mod futexes;
 mod hostile;
@@ -40,6 +41,7 @@ const CHECKS: &[(&str, Check)] = &[
     ("fuzz", hostile::fuzz),
     ("hunger", hunger::run),
     ("leaks", leaks::run),
+    ("crowd", crowd::run),
     ("sockets", sockets::run),
     ("serve", sockets::serve),
 ];

@@ -63,19 +63,26 @@ impl Member {
         self.image.zdb()
     }
 
-    /// Waits until the kernel is at rest, and notes what it holds then.
-    fn rest(&mut self) -> Result<()> {
-        let newest = |console: &str| samples(console).next_back().map_or(0, |sample| sample.at());
-        let from = newest(&self.guest()?.console()) + SETTLING_MS;
+    /// The guest's clock when it last said what its kernel holds, in milliseconds.
+    fn clock(&self) -> Result<u64> {
+        Ok(samples(&self.guest()?.console()).next_back().map_or(0, |sample| sample.at()))
+    }
+
+    /// Waits until the kernel has been at rest, which it is from `from` on by the guest's clock, and notes what it holds then.
+    fn rest(&mut self, from: u64) -> Result<()> {
         let start = Instant::now();
-        let console = loop {
-            let console = self.guest()?.console();
-            if newest(&console) >= from + WATCHING_MS {
-                break console;
-            }
-            ensure!(start.elapsed() < PATIENCE, "{}'s kernel says nothing any more:\n{console}", self.name);
+        while self.clock()? < from + WATCHING_MS {
+            let silent = || {
+                format!(
+                    "{}'s kernel says nothing any more:\n{}",
+                    self.name,
+                    self.guest.as_ref().map_or(String::new(), Guest::console)
+                )
+            };
+            ensure!(start.elapsed() < PATIENCE, silent());
             std::thread::sleep(Duration::from_millis(500));
-        };
+        }
+        let console = self.guest()?.console();
         self.rests.push(samples(&console).filter(|sample| sample.at() >= from).collect());
         Ok(())
     }
@@ -166,7 +173,8 @@ pub(super) fn run(options: &Options) -> Result<Vec<Row>> {
     for number in 1.. {
         load_all(&mut members, Instant::now() + round)
             .with_context(|| format!("round {number} (seed {})", options.seed))?;
-        members.iter_mut().try_for_each(Member::rest)?;
+        let ends = members.iter().map(Member::clock).collect::<Result<Vec<u64>>>()?;
+        members.iter_mut().zip(ends).try_for_each(|(member, end)| member.rest(end + SETTLING_MS))?;
         let seconds = start.elapsed().as_secs();
         for Member { name, requests, rests, .. } in &members {
             let shown =
