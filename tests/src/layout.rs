@@ -8,8 +8,11 @@ use std::sync::Arc;
 use zfs::Error;
 use zfs::spa::{CreateOptions, NewDevice, NewVdev, Pool, Topology};
 
+/// What OpenZFS 2.2 makes active in every new pool, and what is used here as soon as it is enabled.
+const LATER: [&str; 4] = ["head_errlog", "vdev_zaps_v2", "blake3", "longname"];
+
 /// Features of a campaign's pool beyond those of OpenZFS 2.1: in every other one blocks can be cloned, in both forms of tables. Half of them
-/// have what OpenZFS 2.2 makes active in every new pool, but for those whose tables a `zdb` of then does not understand.
+/// have those that are newer, but for pools whose tables a `zdb` of then does not understand.
 #[must_use]
 pub fn features_of(seed: u64) -> Vec<&'static str> {
     let cloning: &[&str] = match seed % 4 {
@@ -17,7 +20,7 @@ pub fn features_of(seed: u64) -> Vec<&'static str> {
         3 => return ["block_cloning", "block_cloning_endian"].into(),
         _ => &[],
     };
-    let later: &[&str] = if seed / 4 % 2 == 1 { &["head_errlog", "vdev_zaps_v2"] } else { &[] };
+    let later: &[&str] = if seed / 4 % 2 == 1 { &LATER } else { &[] };
     [cloning, later].concat()
 }
 
@@ -181,6 +184,8 @@ impl Layout {
         let mut options = CreateOptions::new(name, init);
         options.properties =
             features.iter().map(|f| (format!("feature@{f}"), "enabled".to_owned())).collect();
+        let longname = ("longname".to_owned(), "on".to_owned());
+        options.root_properties.extend(features.contains(&"longname").then_some(longname));
         Pool::create(self.topology(devices), env, options)
     }
 }

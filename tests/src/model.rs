@@ -109,11 +109,13 @@ pub struct Limits {
     pub length: usize,
     /// From that size in bytes on, a file only shrinks.
     pub file_size: usize,
+    /// Some names have more than 255 bytes.
+    pub long_names: bool,
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Limits { files: 300, length: 300_000, file_size: 2 << 20 }
+        Limits { files: 300, length: 300_000, file_size: 2 << 20, long_names: false }
     }
 }
 
@@ -188,6 +190,9 @@ impl Model {
     fn new_path(&mut self, rng: &mut Rng) -> String {
         self.next += 1;
         let name = match rng.below(6) {
+            0 if self.limits.long_names && self.next.is_multiple_of(2) => {
+                format!("{}{}", "longer-".repeat(120), self.next)
+            }
             0 => format!("{}{}", "long-".repeat(40), self.next),
             1 => format!("ünï-{}", self.next),
             _ => format!("f{}", self.next),

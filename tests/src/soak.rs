@@ -16,7 +16,7 @@ const DISK_SIZE: u64 = 384 << 20;
 pub const ROUND: u64 = 200;
 /// Rounds between two judgements of zdb.
 const ZDB_ROUNDS: u64 = 4;
-const LIMITS: Limits = Limits { files: 120, length: 200_000, file_size: 1 << 20 };
+const LIMITS: Limits = Limits { files: 120, length: 200_000, file_size: 1 << 20, long_names: false };
 
 /// A pool that lives long.
 pub struct Soak {

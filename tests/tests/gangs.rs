@@ -8,7 +8,7 @@ use zfs::spa::ImportOptions;
 #[test]
 fn everything_can_be_a_gang() {
     let (rig, mut pool) = Rig::with_pool(61).unwrap();
-    let limits = Limits { files: 60, length: 200_000, file_size: 1 << 20 };
+    let limits = Limits { files: 60, length: 200_000, file_size: 1 << 20, long_names: false };
     let mut rng = Rng::new(61);
     let (mut state, mut next) = (None, 0);
     for round in 0..3 {

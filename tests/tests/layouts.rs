@@ -163,7 +163,7 @@ fn classes_of_vdevs() {
 /// Every loss that a layout says it bears: one disk of a mirror, raidz1 or draid1, every pair of raidz2, every triple of raidz3.
 #[test]
 fn whatever_can_be_lost_is_read_all_the_same() {
-    const LIMITS: Limits = Limits { files: 60, length: 60_000, file_size: 300_000 };
+    const LIMITS: Limits = Limits { files: 60, length: 60_000, file_size: 300_000, long_names: false };
     for layout in Layout::ALL.into_iter().filter(|l| l.tolerance() > 0) {
         let log = SimLog::new();
         let disk = |n| Arc::new(SimDisk::new(&log, n, Image::new(96 << 20))) as Arc<dyn BlockDevice>;

@@ -4,11 +4,10 @@
 //! - One [`Inode`] object exists per file while anybody holds it, so that locks and mappings can key on
 //!   ([`Inode::fs_id`], [`Inode::ino`]).
 //! - No method holds a lock of its own across a call to another file system.
-//! - Names are bytes without `/` and NUL, at most [`crate::types::NAME_MAX`] long, never `.` or `..`: path walking
-//!   checks this once.
+//! - Names are bytes without `/` and NUL, at most [`Inode::name_max`] long, never `.` or `..`: path walking checks this once.
 
 use crate::errno::{Errno, Result};
-use crate::types::{Allocate, DirEntry, FileType, New, RenameFlags, SetAttr, Stat, StatFs, Sync};
+use crate::types::{Allocate, DirEntry, FileType, NAME_MAX, New, RenameFlags, SetAttr, Stat, StatFs, Sync};
 use crate::wait::Waiters;
 use alloc::string::String;
 use alloc::sync::Arc;
@@ -48,6 +47,10 @@ pub trait Inode: Any + Send + core::marker::Sync {
     fn ino(&self) -> u64;
     /// Its type, known without I/O.
     fn file_type(&self) -> FileType;
+    /// The longest name that it may have in it, in bytes, if it is a directory.
+    fn name_max(&self) -> usize {
+        NAME_MAX
+    }
     /// Its attributes.
     fn stat(&self) -> Result<Stat>;
     /// Changes attributes.

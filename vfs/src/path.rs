@@ -183,13 +183,11 @@ impl Tree {
         if name.is_empty() || name == b".." {
             return Err(Errno::EEXIST);
         }
-        if name.len() > NAME_MAX {
-            return Err(Errno::ENAMETOOLONG);
-        }
         let dir = self.walk(start, before, true, &mut 0)?;
         if dir.inode.file_type() != FileType::Directory {
             return Err(Errno::ENOTDIR);
         }
+        check_length(&dir, name)?;
         Ok(Last { dir, name: name.to_vec(), slash: ends_as_directory(path) })
     }
 
@@ -222,9 +220,7 @@ impl Tree {
                 at = at.up();
                 continue;
             }
-            if name.len() > NAME_MAX {
-                return Err(Errno::ENAMETOOLONG);
-            }
+            check_length(&at, name)?;
             let next = self.child(&at, name)?;
             let is_link = next.inode.file_type() == FileType::Symlink;
             if !is_link || names.peek().is_none() && !follow {
@@ -253,6 +249,13 @@ impl Tree {
         }
         text
     }
+}
+
+/// Whether a name is not too long for the directory that it is looked for in.
+fn check_length(dir: &Place, name: &[u8]) -> Result<()> {
+    // Most names are short for every file system.
+    let fits = name.len() <= NAME_MAX || name.len() <= dir.inode.name_max();
+    if fits { Ok(()) } else { Err(Errno::ENAMETOOLONG) }
 }
 
 /// The bit of a directory in [`Tree`]'s set of those that something may be mounted over.

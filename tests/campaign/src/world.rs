@@ -11,7 +11,7 @@ use tests::model::{Limits, Rng, env};
 use tests::world::World;
 use zfs::spa::{ImportOptions, Pool};
 
-const LIMITS: Limits = Limits { files: 150, length: 200_000, file_size: 1 << 20 };
+const LIMITS: Limits = Limits { files: 150, length: 200_000, file_size: 1 << 20, long_names: false };
 const POOL: &str = "world";
 
 /// `world --dir DIR [--layout L] [--seed S] [--operations N] [--size BYTES] [--feature F]`: makes `disk0.img`, `disk1.img`, … in the folder, or goes

@@ -25,7 +25,7 @@ use zfs::spa::ScanControl;
 /// Size of each disk in bytes.
 const DISK_SIZE: u64 = 96 << 20;
 /// Small files, so that a cut is checked in milliseconds.
-const LIMITS: Limits = Limits { files: 40, length: 40_000, file_size: 150_000 };
+const LIMITS: Limits = Limits { files: 40, length: 40_000, file_size: 150_000, long_names: false };
 /// The pool's name.
 const POOL: &str = "sim";
 /// Operations before the record begins.

@@ -56,6 +56,12 @@ impl World {
         format!("{parent}/d{}", self.number())
     }
 
+    /// What a property may become: more in pools that know more.
+    fn values_of(&self, property: &str, values: &[&'static str]) -> Vec<&'static str> {
+        let strong = property == "checksum" && super::has(&self.pool, "blake3");
+        values.iter().copied().chain(strong.then_some("blake3")).collect()
+    }
+
     fn create(&mut self, _: &str, rng: &mut Rng) -> Result<Option<Story>> {
         if self.state.len() >= DATASETS_MAX {
             return Ok(None);
@@ -64,6 +70,7 @@ impl World {
         let mut properties = BTreeMap::new();
         for (property, values) in PROPERTIES {
             if rng.below(2) == 0 {
+                let values = self.values_of(property, values);
                 properties.insert(property, values[rng.below(values.len() as u64) as usize].to_owned());
             }
         }
@@ -221,6 +228,7 @@ impl World {
 
     fn set_property(&mut self, dataset: &str, rng: &mut Rng) -> Result<Option<Story>> {
         let (property, values) = PROPERTIES[rng.below(CHANGEABLE as u64) as usize];
+        let values = self.values_of(property, values);
         let value = values[rng.below(values.len() as u64) as usize];
         let story = format!("set {property}={value} {dataset}");
         self.pool.dsl().set_properties(dataset, &[(property, value)]).with_context(|| story.clone())?;

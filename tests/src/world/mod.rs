@@ -60,10 +60,16 @@ pub struct World {
     next: u64,
 }
 
+/// Whether a pool has a feature.
+fn has(pool: &Pool, feature: &str) -> bool {
+    pool.get_property(&format!("feature@{feature}")).is_ok_and(|(state, _)| state != "disabled")
+}
+
 impl World {
     /// A pool that holds nothing but its empty root file system.
     #[must_use]
     pub fn new(pool: Arc<Pool>, limits: Limits) -> Self {
+        let limits = Limits { long_names: has(&pool, "longname"), ..limits };
         let root = Dataset { files: Model::new(limits), ..Dataset::default() };
         let state = State::from([(pool.name(), root)]);
         World { pool, state, mounts: BTreeMap::new(), limits, next: 0 }
@@ -72,6 +78,7 @@ impl World {
     /// A pool whose content is `state`: it was imported anew, say.
     #[must_use]
     pub fn resume(pool: Arc<Pool>, state: State, limits: Limits, next: u64) -> Self {
+        let limits = Limits { long_names: has(&pool, "longname"), ..limits };
         World { pool, state, mounts: BTreeMap::new(), limits, next }
     }
 

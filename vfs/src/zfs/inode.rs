@@ -4,7 +4,7 @@ use super::names::Found;
 use super::{Mounted, control};
 use crate::errno::{Errno, Result};
 use crate::inode::Inode;
-use crate::types::{Allocate, DirEntry, FileType, NAME_MAX, New, RenameFlags, SetAttr, Stat, StatFs, Sync};
+use crate::types::{Allocate, DirEntry, FileType, New, RenameFlags, SetAttr, Stat, StatFs, Sync};
 use ::zfs::zpl::{self, Attr, Durability, FileKind, XattrMode};
 use alloc::sync::{Arc, Weak};
 use alloc::vec::Vec;
@@ -128,9 +128,6 @@ impl ZfsInode {
 
     /// The control directory is nobody's to make, replace or remove.
     fn check_name(&self, name: &[u8]) -> Result<()> {
-        if name.len() > NAME_MAX {
-            return Err(Errno::ENAMETOOLONG);
-        }
         if self.is_root() && name == control::NAME { Err(Errno::EEXIST) } else { Ok(()) }
     }
 
@@ -214,6 +211,10 @@ impl Inode for ZfsInode {
             self.fs().setattr(self.object, &set)?;
         }
         Ok(())
+    }
+
+    fn name_max(&self) -> usize {
+        self.fs().name_max()
     }
 
     fn lookup(&self, name: &[u8]) -> Result<Arc<dyn Inode>> {

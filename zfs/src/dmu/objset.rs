@@ -192,6 +192,7 @@ pub struct Objset {
     check: Mutex<Option<Arc<dyn SpaceCheck>>>,
     pub(crate) hook: Mutex<Option<Arc<dyn SyncHook>>>,
     large_dnodes: AtomicBool,
+    long_names: AtomicBool,
 }
 
 #[derive(Default)]
@@ -248,6 +249,7 @@ impl Objset {
                 check: Mutex::new(None),
                 hook: Mutex::new(None),
                 large_dnodes: AtomicBool::new(false),
+                long_names: AtomicBool::new(false),
             }
         }))
     }
@@ -538,6 +540,17 @@ impl Objset {
     #[must_use]
     pub fn has_large_dnodes(&self) -> bool {
         self.large_dnodes.load(Ordering::Relaxed)
+    }
+
+    /// A directory gets a name of more than 255 bytes: with the next sync the feature longname becomes active.
+    pub fn note_long_name(&self) {
+        self.long_names.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether [`Objset::note_long_name`] was called.
+    #[must_use]
+    pub fn has_long_names(&self) -> bool {
+        self.long_names.load(Ordering::Relaxed)
     }
 
     /// Writes everything that is dirty in `ctx.txg`, bottom-up; answers the new root (the old one if nothing was

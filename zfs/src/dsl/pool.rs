@@ -23,7 +23,7 @@ use platform::sync::{Mutex, RwLock, RwLockReadGuard, RwLockWriteGuard};
 /// The deepest tree of names: a name has at most 256 characters.
 const MAX_DEPTH: usize = 128;
 /// Features that are counted per dataset that uses them (`ZFEATURE_FLAG_PER_DATASET`), by guid name.
-pub(crate) const DATASET_FEATURES: [&str; 10] = [
+pub(crate) const DATASET_FEATURES: [&str; 12] = [
     "org.open-zfs:large_blocks",
     "org.zfsonlinux:large_dnode",
     "org.illumos:sha512",
@@ -34,7 +34,12 @@ pub(crate) const DATASET_FEATURES: [&str; 10] = [
     "org.zfsonlinux:userobj_accounting",
     "org.zfsonlinux:project_quota",
     "org.openzfs:zilsaxattr",
+    LONGNAME,
+    "com.klarasystems:large_microzap",
 ];
+
+/// Names of files may have more than 255 bytes (`SPA_FEATURE_LONGNAME`).
+pub(crate) const LONGNAME: &str = "org.zfsonlinux:longname";
 
 /// From this SPA version on, space is accounted for by user and group (`SPA_VERSION_USERSPACE`).
 const VERSION_USERSPACE: u64 = 15;

@@ -274,6 +274,7 @@ pub(crate) static TABLE: &[Definition] = &[
     stat("encryptionroot", Text, ALL),
     stat("keystatus", Form::Index(KEY_STATUS), ALL),
     number("special_small_blocks", Bytes, Inherit, FS, 0),
+    index("longname", Inherit, FS, 0, ON_OFF),
 ];
 
 /// The definition by name, also by the short names that people type.

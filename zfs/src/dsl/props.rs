@@ -4,7 +4,7 @@
 use super::dataset::{Dataset, Hold, Kind};
 use super::deadlist::Deadlist;
 use super::dir::Dir;
-use super::pool::DslPool;
+use super::pool::{DslPool, LONGNAME};
 use super::prop::{Property, Source, Value, human_bytes, human_time};
 use super::prop_table::{self as table, Definition, Form, Rule};
 use super::volume;
@@ -364,7 +364,9 @@ impl Dataset {
         let pool = self.pool()?;
         let mut properties = Vec::new();
         for definition in table::TABLE {
-            if pool.applies(self, definition, kind)? {
+            // OpenZFS 2.1 has no such property.
+            let known = definition.name != "longname" || pool.host().feature_enabled(LONGNAME);
+            if known && pool.applies(self, definition, kind)? {
                 properties.push(self.get(definition.name)?);
             }
         }

@@ -3,7 +3,7 @@
 use super::dataset::{Dataset, Kind};
 use super::dir::{Delta, Dir};
 use super::host::Slop;
-use super::pool::DslPool;
+use super::pool::{DslPool, LONGNAME};
 use super::prop::Value;
 use super::prop_table::{self as table, Definition, Form, Rule};
 use super::volume;
@@ -114,6 +114,7 @@ fn check_features(pool: &DslPool, definition: &Definition, value: &Value) -> Res
         ("compression", n) if n & ((1 << table::COMPRESS_BITS) - 1) == 16 => "org.freebsd:zstd_compress",
         ("compression", 15) => "org.illumos:lz4_compress",
         ("recordsize" | "volblocksize", n) if n > 128 << 10 => "org.open-zfs:large_blocks",
+        ("longname", n) if n != 0 => LONGNAME,
         ("dnodesize", n) if n != 0 => "org.zfsonlinux:large_dnode",
         _ => return Ok(()),
     };

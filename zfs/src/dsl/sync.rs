@@ -5,7 +5,7 @@ use super::bpobj::space_of;
 use super::dataset::Dataset;
 use super::deadlist::Deadlist;
 use super::dir::{Delta, Dir};
-use super::pool::DslPool;
+use super::pool::{DslPool, LONGNAME};
 use crate::dmu::{BlockOwner, Objset, SyncContext, Tx};
 use crate::error::{Error, Result};
 use crate::ondisk::blkptr::Blkptr;
@@ -131,6 +131,12 @@ impl Dataset {
         self.with(|s| s.features.contains(ZILSAXATTR))
     }
 
+    /// Whether a name of more than 255 bytes was ever given in it or in what it was cloned from.
+    #[must_use]
+    pub fn has_long_names(&self) -> bool {
+        self.with(|s| s.features.contains(LONGNAME))
+    }
+
     /// Changes the numbers and stores them in the MOS. Syncing context.
     pub(crate) fn update<T>(
         &self,
@@ -218,6 +224,9 @@ impl DslPool {
         let mut tally = owner.tally.into_inner();
         if objset.has_large_dnodes() {
             tally.features.insert("org.zfsonlinux:large_dnode");
+        }
+        if objset.has_long_names() && self.host().feature_enabled(LONGNAME) {
+            tally.features.insert(LONGNAME);
         }
         let flags = objset.flags();
         for (flag, feature) in ACCOUNTING_FEATURES {

@@ -366,7 +366,7 @@ pub const FEATURES: &[Feature] = &[
         "blake3",
         "BLAKE3 checksums.",
         PER_DATASET | LATER,
-        Support::Read,
+        Support::Write,
         &["com.delphix:extensible_dataset"],
     ),
     feature(
@@ -422,7 +422,7 @@ pub const FEATURES: &[Feature] = &[
         "longname",
         "File names up to 1023 bytes.",
         PER_DATASET | LATER,
-        Support::Read,
+        Support::Write,
         &["com.delphix:extensible_dataset"],
     ),
     feature(
@@ -430,7 +430,7 @@ pub const FEATURES: &[Feature] = &[
         "large_microzap",
         "Micro ZAPs of more than 128 KiB.",
         READ_ONLY | PER_DATASET | LATER,
-        Support::Read,
+        Support::Write,
         &["com.delphix:extensible_dataset", "org.open-zfs:large_blocks"],
     ),
     feature(

@@ -3,7 +3,7 @@
 use crate::error::{Error, Result};
 use crate::zap::hash::{hash_name, hash_words};
 use crate::zap::textprep::{NORMALIZE_TO_UPPER, fold};
-use crate::zap::{FLAG_UINT64_KEY, Key, MAX_NAME_LEN};
+use crate::zap::{FLAG_UINT64_KEY, Key, MAX_LONG_NAME_LEN, MAX_NAME_LEN};
 use alloc::vec::Vec;
 
 /// When two names are the same (`matchtype_t`). In a ZAP that does not fold names, whenever their bytes are.
@@ -55,7 +55,7 @@ impl Query {
                 if rules.flags & FLAG_UINT64_KEY != 0 {
                     return Err(Error::Invalid("the keys of this ZAP are words"));
                 }
-                if name.len() >= MAX_NAME_LEN {
+                if name.len() >= MAX_LONG_NAME_LEN {
                     return Err(Error::NameTooLong);
                 }
                 if name.is_empty() || name.contains(&0) {

@@ -32,8 +32,10 @@ use fat::{Header, Put};
 use key::{Query, Rules};
 use micro::{Index, Micro};
 
-/// Longest name in bytes, its terminating zero included (`ZAP_MAXNAMELEN`).
+/// Longest name in bytes, its terminating zero included (`ZAP_MAXNAMELEN`) …
 pub const MAX_NAME_LEN: usize = 256;
+/// … and of a directory (`ZAP_MAXNAMELEN_NEW`).
+pub const MAX_LONG_NAME_LEN: usize = 1024;
 /// Largest value in bytes (`ZAP_MAXVALUELEN`).
 pub const MAX_VALUE_LEN: usize = 1024 * 8;
 
@@ -301,6 +303,9 @@ impl Form {
         }
         if value.ints.len() * usize::from(value.int_size) > MAX_VALUE_LEN {
             return Err(Error::TooBig);
+        }
+        if query.stored.len() > MAX_NAME_LEN && zap.object_type() != ObjectType::DIRECTORY_CONTENTS {
+            return Err(Error::NameTooLong);
         }
         if let Form::Micro(index) = self {
             let found = zap.with_block(0, |block| index.find(&Micro(block), query))?;

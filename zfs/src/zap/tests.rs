@@ -85,6 +85,59 @@ fn a_long_name_or_a_string_value_makes_it_fat() {
 }
 
 #[test]
+fn directories_take_names_of_1023_bytes() {
+    let (pool, os) = pool();
+    let tx = pool.txgs.begin(0).unwrap();
+    let zap = create(&os, &tx, DIR, &CreateOptions::default()).unwrap();
+    let mut model = BTreeMap::new();
+    for i in 0..300u64 {
+        let name = format!("{i:0>width$}", width = 200 + (i as usize * 13) % 824);
+        add_u64(&zap, &tx, name.as_str(), i).unwrap();
+        model.insert(name.into_bytes(), Value::words(&[i]));
+    }
+    add_u64(&zap, &tx, "y".repeat(1023).as_str(), 1).unwrap();
+    assert_eq!(add_u64(&zap, &tx, "x".repeat(1024).as_str(), 1), Err(Error::NameTooLong));
+    remove(&zap, &tx, "y".repeat(1023).as_str()).unwrap();
+    drop(tx);
+    pool.sync();
+    compare(&zap, &model);
+    compare(&reopened(&pool, &zap), &model);
+    pool.check(&[&os]);
+}
+
+/// As OpenZFS makes them where `large_microzap` is enabled and it is told to.
+#[test]
+fn a_micro_zap_of_256_kib_is_filled_and_becomes_fat() {
+    let (pool, os) = pool();
+    let tx = pool.txgs.begin(0).unwrap();
+    let zap = create(&os, &tx, DIR, &CreateOptions::default()).unwrap();
+    let mut model = BTreeMap::new();
+    let mut add = |zap: &Arc<Dnode>, tx: &Tx, i: u64| {
+        let name = format!("file-{i}");
+        add_u64(zap, tx, name.as_str(), i).unwrap();
+        model.insert(name.into_bytes(), Value::words(&[i]));
+    };
+    add(&zap, &tx, 0);
+    zap.set_block_size(&tx, 256 << 10).unwrap();
+    drop(tx);
+    pool.sync();
+    let zap = reopened(&pool, &zap);
+    let tx = pool.txgs.begin(0).unwrap();
+    (1..4095).for_each(|i| add(&zap, &tx, i));
+    assert_eq!((stats(&zap).unwrap().micro, zap.block_size()), (true, 256 << 10));
+    drop(tx);
+    pool.sync();
+    let tx = pool.txgs.begin(0).unwrap();
+    add(&zap, &tx, 4095);
+    assert_eq!((stats(&zap).unwrap().micro, zap.block_size()), (false, 16 << 10));
+    drop(tx);
+    pool.sync();
+    compare(&zap, &model);
+    compare(&reopened(&pool, &zap), &model);
+    pool.check(&[&zap.objset()]);
+}
+
+#[test]
 fn a_hundred_thousand_names() {
     let (pool, os) = pool();
     let tx = pool.txgs.begin(0).unwrap();

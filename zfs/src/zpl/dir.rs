@@ -15,8 +15,10 @@ use crate::zap::{self, Match, NORMALIZE_TO_UPPER};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 
-/// Longest name, in bytes.
-const MAX_NAME: usize = 255;
+/// Longest name, in bytes …
+pub(super) const MAX_NAME: usize = 255;
+/// … and with the property `longname`.
+const MAX_LONG_NAME: usize = 1023;
 
 /// How a directory changes when names come and go.
 pub(super) struct DirChange {
@@ -33,7 +35,9 @@ impl Filesystem {
 
     /// Whether a new name obeys the rules.
     pub(super) fn check_name(&self, name: &[u8]) -> Result<()> {
-        if name.len() > MAX_NAME {
+        // What is replayed was allowed when it was done.
+        let long = name.len() <= MAX_LONG_NAME && (self.tunables.long_names() || self.is_replaying());
+        if name.len() > MAX_NAME && !long {
             return Err(Error::NameTooLong);
         }
         if name.is_empty() || name == b"." || name == b".." || name.iter().any(|&b| b == 0 || b == b'/') {
@@ -46,9 +50,16 @@ impl Filesystem {
         if self.utf8_only && core::str::from_utf8(name).is_err() { Err(Error::NotUtf8) } else { Ok(()) }
     }
 
+    /// The longest name that there may be, in bytes: where there are long ones already, new ones may be forbidden (`longname`).
+    #[must_use]
+    pub fn name_max(&self) -> usize {
+        let long = self.tunables.long_names() || self.dataset.has_long_names() || self.os.has_long_names();
+        if long { MAX_LONG_NAME } else { MAX_NAME }
+    }
+
     /// The entry of that name: the name as it is stored, and what it leads to.
     pub(super) fn find(&self, dir: &Znode, name: &[u8]) -> Result<(Vec<u8>, Dirent)> {
-        if name.len() > MAX_NAME {
+        if name.len() > MAX_NAME && name.len() > self.name_max() && !self.is_replaying() {
             return Err(Error::NameTooLong);
         }
         self.check_encoding(name)?;
@@ -127,6 +138,9 @@ impl Filesystem {
     /// Adds an entry.
     pub(super) fn add_entry(&self, tx: &Tx, dir: &Znode, name: &[u8], to: &Znode) -> Result<()> {
         let dirent = Dirent { kind: to.kind().dirent_type(), object: to.object() };
+        if name.len() > MAX_NAME {
+            self.os.note_long_name();
+        }
         zap::add_u64(&dir.dnode, tx, name, dirent.to_raw())
     }
 

@@ -200,7 +200,7 @@ impl Filesystem {
             files: objects + free,
             files_free: free,
             fsid: self.dataset.fsid_guid(),
-            name_max: 255,
+            name_max: self.name_max() as u32,
         })
     }
 

@@ -13,6 +13,7 @@ pub(super) struct Tunables {
     update_atime: AtomicBool,
     relatime: AtomicBool,
     posix_acls: AtomicBool,
+    long_names: AtomicBool,
     /// What concerns the intent log.
     pub(super) log: LogPolicy,
     frozen: AtomicBool,
@@ -28,6 +29,7 @@ impl Tunables {
             update_atime: AtomicBool::default(),
             relatime: AtomicBool::default(),
             posix_acls: AtomicBool::default(),
+            long_names: AtomicBool::default(),
             log: LogPolicy::default(),
             frozen: AtomicBool::default(),
         };
@@ -44,6 +46,7 @@ impl Tunables {
         self.update_atime.store(!self.no_atime && get("atime", 1) != 0, Ordering::Relaxed);
         self.relatime.store(get("relatime", 0) != 0, Ordering::Relaxed);
         self.posix_acls.store(get("acltype", 0) == 1, Ordering::Relaxed);
+        self.long_names.store(get("longname", 0) != 0, Ordering::Relaxed);
         self.log.apply(number);
         self.frozen.store(get("readonly", 0) != 0, Ordering::Release);
     }
@@ -71,6 +74,11 @@ impl Tunables {
     /// POSIX ACLs are in force (`acltype=posix`).
     pub(super) fn posix_acls(&self) -> bool {
         self.posix_acls.load(Ordering::Relaxed)
+    }
+
+    /// New names may have up to 1023 bytes (`longname`).
+    pub(super) fn long_names(&self) -> bool {
+        self.long_names.load(Ordering::Relaxed)
     }
 
     /// Nothing may be changed for now (`readonly`).

@@ -5,7 +5,7 @@
 //! become files of the directory that `ZPL_XATTR` names. Reading looks into both.
 
 use super::create::Birth;
-use super::dir::DirChange;
+use super::dir::{DirChange, MAX_NAME};
 use super::file::Place;
 use super::filesystem::{Filesystem, RESERVE_METADATA};
 use super::posix_acl::is_acl;
@@ -108,6 +108,10 @@ impl Filesystem {
             return Err(Error::TooBig);
         }
         self.check_name(name)?;
+        // Whatever `longname` says.
+        if name.len() > MAX_NAME {
+            return Err(Error::NameTooLong);
+        }
         let znode = self.znode(object)?;
         self.check_flags(&znode, protect::ATTRIBUTES)?;
         // Where the property `acltype` does not use them, they are attributes like others.
