@@ -40,6 +40,8 @@ const TIMED_OUT: u8 = 124;
 const STOPPED: u8 = 137;
 /// How often the power button is pressed.
 const PRESS_EVERY: Duration = Duration::from_millis(500);
+/// After so long it is said that the guest has not ended yet.
+const REMIND_AFTER: Duration = Duration::from_secs(10);
 /// So long QEMU may take to end when it is told to, before it is killed.
 const QUIT_WITHIN: Duration = Duration::from_secs(1);
 
@@ -196,6 +198,7 @@ fn wait(
     let timeout = limits.timeout.map(|timeout| Instant::now() + timeout);
     // When the end was asked for: the end of the grace, and when the button is pressed next.
     let mut asked: Option<(Option<Instant>, Instant)> = None;
+    let mut remind: Option<Instant> = None;
     loop {
         let now = Instant::now();
         if timeout.is_some_and(|at| now >= at) {
@@ -205,6 +208,12 @@ fn wait(
         if let Some((grace, press)) = &mut asked {
             if grace.is_some_and(|at| now >= at) {
                 return Err(Stopped::Grace);
+            }
+            if remind.is_some_and(|at| now >= at) {
+                remind = None;
+                eprintln!(
+                    "tarn: the guest was asked to end and has not ended yet; a second signal stops it at once"
+                );
             }
             if now >= *press {
                 monitor.press_power_button();
@@ -222,6 +231,7 @@ fn wait(
             Ok(Event::Asked) => {
                 let now = Instant::now();
                 asked = Some((limits.grace.map(|grace| now + grace), now));
+                remind = Some(now + REMIND_AFTER);
             }
             Err(RecvTimeoutError::Timeout) => {}
             Err(RecvTimeoutError::Disconnected) => {
