@@ -132,12 +132,15 @@ static CHANGED: Mutex<(bool, bool)> = Mutex::new((true, false));
 fn drive(interface: &Interface, nic: &Nic) {
     loop {
         nic.set_interrupts(false);
-        while interface.work() {}
+        while interface.work() {
+            sched::share();
+        }
         if core::mem::take(&mut CHANGED.lock().0) {
             stack().addresses_changed();
             write_resolver();
         }
         if nic.set_interrupts(true) {
+            sched::share();
             continue;
         }
         let ns = interface.sleep_time();

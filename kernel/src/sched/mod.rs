@@ -82,6 +82,14 @@ pub fn spawn_urgent(name: &str, main: Box<dyn FnOnce() + Send>) -> Arc<Thread> {
     thread
 }
 
+/// To be called by an urgent thread that has done a round of its work and begins another: those that it has woken need not wait for
+/// its end, if there is a processor for them.
+pub fn share() {
+    if is_running() {
+        run_queue::share();
+    }
+}
+
 /// Ends the calling thread. What its stack owns is not dropped.
 pub fn exit() -> ! {
     drop(current_thread().take_app());

@@ -40,6 +40,10 @@ fn mine() -> &'static RunQueue {
 }
 
 /// Puts a runnable thread into a queue and sees to it that a processor looks there.
+///
+/// To wake a processor that sleeps costs more than most of what threads do between two sleeps. So the caller's own is preferred, where
+/// it is about to be free: in an interrupt that came while it slept, or for a thread that a driver's thread wakes on its round
+/// ([`share`]).
 pub(super) fn enqueue(thread: Arc<Thread>) {
     let _irq = IrqGuard::new();
     let me = cpu::this();
@@ -47,6 +51,8 @@ pub(super) fn enqueue(thread: Arc<Thread>) {
     let target = if thread.on_cpu.load(Ordering::SeqCst) {
         // It is still leaving that processor: only there it may be picked up.
         last
+    } else if mine().len.load(Ordering::SeqCst) == 0 && is_soon_free() {
+        me.index
     } else {
         let idle = IDLE.load(Ordering::SeqCst);
         if idle & 1 << last != 0 || idle == 0 { last } else { idle.trailing_zeros() as usize }
@@ -74,6 +80,32 @@ pub(super) fn enqueue(thread: Arc<Thread>) {
         if urgent {
             cpu.need_resched.store(true, Ordering::Relaxed);
         }
+        apic::send(cpu, apic::RESCHEDULE_VECTOR);
+    }
+}
+
+/// Whether what runs on this processor leaves it at once. Interrupts are off.
+fn is_soon_free() -> bool {
+    super::is_running() && {
+        let current = super::current_thread();
+        current.is_idle() || current.urgent.load(Ordering::Relaxed)
+    }
+}
+
+/// A thread that others expect to end its round goes on with another one: a processor that sleeps may take what waits here.
+pub(super) fn share() {
+    let _irq = IrqGuard::new();
+    if mine().len.load(Ordering::SeqCst) > 0 {
+        wake_idle();
+    }
+}
+
+/// Wakes a processor that sleeps, if there is one: it steals. Interrupts are off.
+fn wake_idle() {
+    let idle = IDLE.load(Ordering::SeqCst) & !(1 << cpu::this().index);
+    if idle != 0
+        && let Some(cpu) = cpu::get(idle.trailing_zeros() as usize)
+    {
         apic::send(cpu, apic::RESCHEDULE_VECTOR);
     }
 }
@@ -221,12 +253,8 @@ pub fn timer_interrupt() {
         arm_timer(deadline);
     }
     // Threads wait here while another processor sleeps: it may steal one.
-    let idle = IDLE.load(Ordering::SeqCst) & !(1 << cpu::this().index);
-    if waiting > 0
-        && idle != 0
-        && let Some(cpu) = cpu::get(idle.trailing_zeros() as usize)
-    {
-        apic::send(cpu, apic::RESCHEDULE_VECTOR);
+    if waiting > 0 {
+        wake_idle();
     }
 }
 
