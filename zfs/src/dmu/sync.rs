@@ -223,9 +223,8 @@ impl Sync<'_> {
 
     /// `None` if the block would hold nothing but holes: then it is one itself.
     fn indirect_write(&self, node: &SyncNode, level: u8, blkid: u64, data: Vec<u8>) -> Result<Option<Write>> {
-        let children = (0..).map_while(|i| Blkptr::nth(&data, i)).filter(|bp| !bp.is_hole());
-        let (count, fill) =
-            children.fold((0u64, 0u64), |(n, fill), bp| (n + 1, fill.wrapping_add(bp.fill())));
+        let (count, fill) = Blkptr::present(&data)
+            .fold((0u64, 0u64), |(n, fill), (_, bp)| (n + 1, fill.wrapping_add(bp.fill())));
         if count == 0 {
             return Ok(None);
         }

@@ -390,12 +390,8 @@ impl SyncNode {
 
     fn kill_children(&mut self, sync: &Sync<'_>, block: &Bytes, level: u8, blkid: u64) -> Result<()> {
         let first = blkid << self.phys.epb_shift();
-        let children: Vec<(u64, Blkptr)> = (0..)
-            .map_while(|i| Blkptr::nth(block, i))
-            .enumerate()
-            .filter(|(_, bp)| !bp.is_hole())
-            .map(|(i, bp)| (first + i as u64, bp))
-            .collect();
+        let children: Vec<(u64, Blkptr)> =
+            Blkptr::present(block).map(|(i, bp)| (first + i as u64, bp)).collect();
         for part in children.chunks(FREE_BATCH) {
             if level == 1 {
                 part.iter().for_each(|(_, bp)| self.kill(sync, bp));

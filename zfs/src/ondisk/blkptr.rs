@@ -146,6 +146,17 @@ impl Blkptr {
         block.as_chunks::<BLKPTR_SIZE>().0.get(i).map(Self::from_bytes)
     }
 
+    /// The block pointers of an array of them (an indirect block) that are no holes, with their indices. Of holes, which are most of many
+    /// blocks, it reads no more than says so.
+    pub fn present(block: &[u8]) -> impl Iterator<Item = (usize, Self)> + '_ {
+        let zero = |bytes: &[u8; BLKPTR_SIZE], word: usize| bytes[word * 8..][..8] == [0; 8];
+        let empty = move |bytes: &[u8; BLKPTR_SIZE]| zero(bytes, 0) && zero(bytes, 1) && zero(bytes, PROP);
+        let all = block.as_chunks::<BLKPTR_SIZE>().0.iter().enumerate();
+        all.filter(move |(_, bytes)| !empty(bytes))
+            .map(|(i, bytes)| (i, Self::from_bytes(bytes)))
+            .filter(|(_, bp)| !bp.is_hole())
+    }
+
     /// Reads and verifies.
     pub fn parse(bytes: &[u8; BLKPTR_SIZE], at: Option<Bookmark>) -> Result<Self> {
         let bp = Self::from_bytes(bytes);
@@ -574,6 +585,19 @@ mod tests {
             (77, 77, 9, [1, 2, 3, 4])
         );
         assert!(back.little_endian() && !back.is_hole() && !back.is_embedded());
+    }
+
+    #[test]
+    fn holes_of_either_kind_are_left_out() {
+        let mut born = Blkptr::HOLE;
+        born.set_hole_size(4096);
+        born.set_birth(5);
+        let mut block = Blkptr::HOLE;
+        block.set_dva(0, Dva { vdev: 0, offset: 0, asize: 512, gang: false });
+        let embedded = Blkptr::embed(&[0; 8], 512, 15, 19, 0);
+        let all = [Blkptr::HOLE, block, born, embedded, Blkptr::HOLE];
+        let bytes = all.map(|bp| bp.to_bytes()).concat();
+        assert!(Blkptr::present(&bytes).eq([(1, block), (3, embedded)]));
     }
 
     /// Lists of blocks that OpenZFS wrote and we take from must come to 0.

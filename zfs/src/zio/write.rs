@@ -20,6 +20,8 @@ const COMPRESS_OFF: u8 = 2;
 /// Logical bytes that one job compresses: blocks are handed over in groups, as making a compressor ready has its cost,
 /// but in several for each processor, as they end at different times.
 const JOB: core::ops::RangeInclusive<usize> = 64 << 10..=1 << 20;
+/// Less than that, in logical bytes, is compressed by the caller alone: to wake others takes as long.
+const PARALLEL_FROM: usize = 256 << 10;
 
 /// A block that is ready but for its address.
 enum Prepared {
@@ -110,7 +112,7 @@ impl Zio {
                 group.into_iter().map(|w| prepare(&salted, txg, unit, &w, ws)).collect::<Vec<_>>()
             })
         };
-        if writes.len() < 2 || total <= *JOB.start() {
+        if writes.len() < 2 || total < PARALLEL_FROM {
             return job(writes);
         }
         let share = (total / (4 * platform::thread::cpus())).clamp(*JOB.start(), *JOB.end());
