@@ -145,6 +145,7 @@ fn y_devices_out_of_service() {
 #[test]
 fn z_blocks_of_16_mib() {
     check_pool("z-16m", ".files.jsonl", ALL);
+    check_pool("zfs-2.3", ".files.jsonl", ALL);
 }
 
 #[test]

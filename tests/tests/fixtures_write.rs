@@ -6,6 +6,7 @@ use platform::block::BlockDevice;
 use platform::host::FileDisk;
 use std::path::Path;
 use std::sync::Arc;
+use tests::tool::Zdb;
 use tests::{accounts, fixtures, manifest, model, tool};
 use zfs::dsl::Kind;
 use zfs::spa::{ImportOptions, Pool, ScanControl};
@@ -84,10 +85,14 @@ fn survives(name: &str, count: usize) {
     let pool_name = model::import_pool(disks(folder.path())).name();
     for round in 0..2 {
         change_everything(folder.path(), round);
-        tool::zdb_check(folder.path(), &pool_name).unwrap_or_else(|e| panic!("{name}: {e:#}"));
         let pool = model::import_pool(disks(folder.path()));
         let report = pool.verify(&mut |_| ()).unwrap();
         assert!(report.is_clean(), "{name}: {report:?}");
+        let zdb = Zdb::of(&pool);
+        pool.export().unwrap();
+        drop(pool);
+        zdb.check(folder.path(), &pool_name).unwrap_or_else(|e| panic!("{name}: {e:#}"));
+        zdb.check_mos(folder.path(), &pool_name).unwrap_or_else(|e| panic!("{name}: {e:#}"));
     }
 }
 
@@ -116,6 +121,37 @@ fn destroys_that_were_under_way() {
 #[test]
 fn blocks_of_16_mib() {
     survives("z-16m", 1);
+}
+
+/// A pool with the features that every pool of OpenZFS 2.3 has. Its large micro ZAP is filled, and becomes fat.
+#[test]
+fn pool_of_openzfs_2_3() {
+    survives("zfs-2.3", 1);
+    let folder = tempfile::tempdir().unwrap();
+    fixtures::write_image("zfs-2.3", 0, &folder.path().join("disk0.img")).unwrap();
+    let pool = model::import_pool(disks(folder.path()));
+    let active = |name: &str| pool.get_property(&format!("feature@{name}")).unwrap().0 == "active";
+    let used = ["head_errlog", "vdev_zaps_v2", "blake3", "block_cloning", "longname", "large_microzap"];
+    assert!(used.into_iter().all(active));
+    let fs = mount(&pool, &pool.dsl().root().unwrap());
+    let big = fs.lookup(fs.root(), b"big").unwrap();
+    let stats = || zfs::zap::stats(&fs.dataset().objset().unwrap().hold(big).unwrap()).unwrap();
+    assert_eq!((stats().entries, stats().micro), (2200, true));
+    let mut became_fat = false;
+    for i in 0..300 {
+        fs.create(big, format!("new{i}").as_bytes(), &New::new(FileKind::Regular, 0o644)).unwrap();
+        became_fat |= !stats().micro;
+    }
+    assert_eq!((stats().entries, became_fat), (2500, true));
+    for i in (1..=2200).step_by(37) {
+        assert!(fs.lookup(big, format!("f{i}").as_bytes()).is_ok(), "{i}");
+    }
+    fs.unmount().unwrap();
+    let zdb = Zdb::of(&pool);
+    pool.export().unwrap();
+    drop(pool);
+    zdb.check(folder.path(), "z_23").unwrap();
+    zdb.check_mos(folder.path(), "z_23").unwrap();
 }
 
 /// Two of four devices are out of service. They come back, and each of the four has everything then.

@@ -48,6 +48,7 @@ fn pools_of_openzfs_are_clean() {
         "x-async",
         "y-offline",
         "z-16m",
+        "zfs-2.3",
     ] {
         let report = verify(fixture);
         assert!(report.is_clean() && report.blocks > 20, "{fixture}: {report:#?}");
