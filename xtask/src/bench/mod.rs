@@ -62,6 +62,7 @@ pub(crate) fn run_bench(rest: &[String]) -> Result<()> {
             ("--guest", _) => guest = true,
             ("--servers", _) => servers = true,
             ("--only", Some(load)) => {
+                servers::check_name(load)?;
                 (servers, only) = (true, Some(load.as_str()));
                 words.next();
             }

@@ -16,7 +16,7 @@ use crate::machine::{copy_image, install_for, output, run};
 use crate::workloads;
 use crate::workloads::guest::Guest;
 use crate::workloads::link::{self, Link};
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use image::Image;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus, Stdio};
@@ -86,6 +86,16 @@ const LOADS: [(&str, Load); 5] = [
     ("sqlite", storage::sqlite),
     ("fio", storage::fio),
 ];
+
+/// What is measured beside [`LOADS`].
+const OTHERS: [&str; 3] = ["raw", "memory", "size"];
+
+/// Whether `name` is something to measure.
+pub(super) fn check_name(name: &str) -> Result<()> {
+    let names: Vec<&str> = LOADS.iter().map(|(name, _)| *name).chain(OTHERS).collect();
+    ensure!(names.contains(&name), "there is no load {name}: {}", names.join(", "));
+    Ok(())
+}
 
 type Load = fn(&Servers, Side, &mut Comparison) -> Result<()>;
 
