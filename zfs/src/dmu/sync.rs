@@ -78,6 +78,13 @@ struct Issued {
     data: u64,
 }
 
+impl Pipeline {
+    fn push(&mut self, blocks: BlocksInFlight, bytes: usize, data: u64) {
+        self.batches.push_back(Issued { blocks, bytes, data });
+        self.bytes += bytes;
+    }
+}
+
 /// See [`Objset::sync`].
 pub(crate) fn sync(objset: &Arc<Objset>, ctx: &SyncContext<'_>) -> Result<Blkptr> {
     let hook = objset.hook.lock().clone();
@@ -174,8 +181,7 @@ impl Sync<'_> {
         let data = writes.iter().filter(|w| w.policy.level == 0).map(|w| w.data.len() as u64).sum();
         let offered: Vec<Option<Blkptr>> = writes.iter().map(|w| w.rewrite).collect();
         let (bps, blocks) = self.objset.core.zio.start_writes(self.ctx.alloc, self.ctx.txg, writes)?;
-        pipeline.batches.push_back(Issued { blocks, bytes, data });
-        pipeline.bytes += bytes;
+        pipeline.push(blocks, bytes, data);
         for ((&(node, place), bp), rewrite) in places.iter().zip(bps).zip(offered) {
             nodes[node].install(self, place, bp, rewrite)?;
         }
@@ -345,8 +351,7 @@ impl Sync<'_> {
             Write { data: Bytes::from(root.emit()), policy, at: Bookmark::objset_root(core.id), rewrite };
         let bytes = write.data.len();
         let (bps, blocks) = core.zio.start_writes(self.ctx.alloc, self.ctx.txg, alloc::vec![write])?;
-        pipeline.batches.push_back(Issued { blocks, bytes, data: 0 });
-        pipeline.bytes += bytes;
+        pipeline.push(blocks, bytes, 0);
         let new = bps[0];
         if !rewritten(rewrite, &new) {
             if !old.is_hole() {

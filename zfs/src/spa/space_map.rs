@@ -130,9 +130,17 @@ impl SpaceMap {
         free: bool,
         wide: bool,
     ) -> Result<()> {
-        if ranges.is_empty() {
-            return Ok(());
-        }
+        if ranges.is_empty() { Ok(()) } else { self.write_log(tx, pass, ranges, free, wide) }
+    }
+
+    /// Appends the time without any range: the block that the next ranges go to becomes dirty, and the header.
+    pub(crate) fn touch(&mut self, tx: &Tx, pass: u32) -> Result<()> {
+        self.write_log(tx, pass, &RangeTree::new(), false, false)?;
+        self.write_header(tx)
+    }
+
+    /// Appends the time, and behind it ranges.
+    fn write_log(&mut self, tx: &Tx, pass: u32, ranges: &RangeTree, free: bool, wide: bool) -> Result<()> {
         let Place { vdev, shift, start: base } = self.place;
         let mut encoder = Encoder::new(self.header.length, self.block_size(), vdev, wide);
         encoder.debug(tx.txg(), pass, free);
@@ -145,16 +153,6 @@ impl SpaceMap {
         let bytes = ranges.space().cast_signed();
         self.header.allocated += if free { -bytes } else { bytes };
         Ok(())
-    }
-
-    /// Appends the time without any range: the block that the next ranges go to becomes dirty, and the header.
-    pub(crate) fn touch(&mut self, tx: &Tx, pass: u32) -> Result<()> {
-        let mut encoder = Encoder::new(self.header.length, self.block_size(), self.place.vdev, false);
-        encoder.debug(tx.txg(), pass, false);
-        let log = encoder.finish();
-        self.dnode.write(tx, self.header.length, &log)?;
-        self.header.length += log.len() as u64;
-        self.write_header(tx)
     }
 
     /// Counts a free range into a histogram.

@@ -36,17 +36,31 @@ fn compare(zap: &Arc<Dnode>, model: &BTreeMap<Vec<u8>, Value>) {
     }
 }
 
+/// Adds names with numbers, to the model as well.
+fn add_all(
+    zap: &Arc<Dnode>,
+    tx: &Tx,
+    model: &mut BTreeMap<Vec<u8>, Value>,
+    entries: impl Iterator<Item = (String, u64)>,
+) {
+    for (name, i) in entries {
+        add_u64(zap, tx, name.as_str(), i).unwrap();
+        model.insert(name.into_bytes(), Value::words(&[i]));
+    }
+}
+
+/// The names of many files.
+fn files(numbers: core::ops::Range<u64>) -> impl Iterator<Item = (String, u64)> {
+    numbers.map(|i| (format!("file-{i}"), i))
+}
+
 #[test]
 fn a_micro_zap_grows_in_steps_and_becomes_fat() {
     let (pool, os) = pool();
     let tx = pool.txgs.begin(0).unwrap();
     let zap = create(&os, &tx, DIR, &CreateOptions::default()).unwrap();
     let mut model = BTreeMap::new();
-    for i in 0..2047u64 {
-        let name = format!("file-{i}");
-        add_u64(&zap, &tx, name.as_str(), i).unwrap();
-        model.insert(name.into_bytes(), Value::words(&[i]));
-    }
+    add_all(&zap, &tx, &mut model, files(0..2047));
     assert_eq!((stats(&zap).unwrap().micro, zap.block_size()), (true, 131_072));
     assert_eq!(add_u64(&zap, &tx, "file-3", 1), Err(Error::Exists));
     compare(&zap, &model);
@@ -54,8 +68,7 @@ fn a_micro_zap_grows_in_steps_and_becomes_fat() {
     pool.sync();
     compare(&reopened(&pool, &zap), &model);
     let tx = pool.txgs.begin(0).unwrap();
-    add_u64(&zap, &tx, "one more", 5).unwrap();
-    model.insert(b"one more".to_vec(), Value::words(&[5]));
+    add_all(&zap, &tx, &mut model, [("one more".to_owned(), 5)].into_iter());
     assert_eq!((stats(&zap).unwrap().micro, zap.block_size()), (false, 16_384));
     drop(tx);
     pool.sync();
@@ -90,11 +103,8 @@ fn directories_take_names_of_1023_bytes() {
     let tx = pool.txgs.begin(0).unwrap();
     let zap = create(&os, &tx, DIR, &CreateOptions::default()).unwrap();
     let mut model = BTreeMap::new();
-    for i in 0..300u64 {
-        let name = format!("{i:0>width$}", width = 200 + (i as usize * 13) % 824);
-        add_u64(&zap, &tx, name.as_str(), i).unwrap();
-        model.insert(name.into_bytes(), Value::words(&[i]));
-    }
+    let long = |i: u64| (format!("{i:0>width$}", width = 200 + (i as usize * 13) % 824), i);
+    add_all(&zap, &tx, &mut model, (0..300).map(long));
     add_u64(&zap, &tx, "y".repeat(1023).as_str(), 1).unwrap();
     assert_eq!(add_u64(&zap, &tx, "x".repeat(1024).as_str(), 1), Err(Error::NameTooLong));
     remove(&zap, &tx, "y".repeat(1023).as_str()).unwrap();
@@ -112,23 +122,18 @@ fn a_micro_zap_of_256_kib_is_filled_and_becomes_fat() {
     let tx = pool.txgs.begin(0).unwrap();
     let zap = create(&os, &tx, DIR, &CreateOptions::default()).unwrap();
     let mut model = BTreeMap::new();
-    let mut add = |zap: &Arc<Dnode>, tx: &Tx, i: u64| {
-        let name = format!("file-{i}");
-        add_u64(zap, tx, name.as_str(), i).unwrap();
-        model.insert(name.into_bytes(), Value::words(&[i]));
-    };
-    add(&zap, &tx, 0);
+    add_all(&zap, &tx, &mut model, files(0..1));
     zap.set_block_size(&tx, 256 << 10).unwrap();
     drop(tx);
     pool.sync();
     let zap = reopened(&pool, &zap);
     let tx = pool.txgs.begin(0).unwrap();
-    (1..4095).for_each(|i| add(&zap, &tx, i));
+    add_all(&zap, &tx, &mut model, files(1..4095));
     assert_eq!((stats(&zap).unwrap().micro, zap.block_size()), (true, 256 << 10));
     drop(tx);
     pool.sync();
     let tx = pool.txgs.begin(0).unwrap();
-    add(&zap, &tx, 4095);
+    add_all(&zap, &tx, &mut model, files(4095..4096));
     assert_eq!((stats(&zap).unwrap().micro, zap.block_size()), (false, 16 << 10));
     drop(tx);
     pool.sync();
@@ -143,11 +148,8 @@ fn a_hundred_thousand_names() {
     let tx = pool.txgs.begin(0).unwrap();
     let zap = create(&os, &tx, DIR, &CreateOptions::default()).unwrap();
     let mut model = BTreeMap::new();
-    for i in 0..100_000u64 {
-        let name = format!("a rather long name of a file, number {i:06}");
-        add_u64(&zap, &tx, name.as_str(), i).unwrap();
-        model.insert(name.into_bytes(), Value::words(&[i]));
-    }
+    let names = (0..100_000).map(|i| (format!("a rather long name of a file, number {i:06}"), i));
+    add_all(&zap, &tx, &mut model, names);
     drop(tx);
     pool.sync();
     compare(&zap, &model);
