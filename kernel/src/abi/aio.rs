@@ -4,7 +4,7 @@
 //! a page that is mapped for it: libaio looks there for a ring that it could read without a call, and finds zeros, which
 //! tell it to call.
 //!
-//! Lock order: a process's `aio` → (nothing); a context's `events` is a leaf.
+//! Lock order: a process's `aio` → (nothing); a context's `events` → the eventfd that its requests name.
 
 use super::io::{At, RWF_DURABLE, RWF_HINTS, length};
 use super::poll::timespec_deadline;
@@ -59,13 +59,18 @@ pub struct Context {
 }
 
 impl Context {
+    /// Makes `event` known. Who has fetched it finds it counted in the eventfd too, and who is told by the eventfd finds
+    /// the event: the two are one step.
     fn finish(&self, event: Event, resfd: Option<Arc<EventFd>>) {
-        self.events.lock().push_back(event);
-        self.waiters.wake();
-        if let Some(counter) = resfd {
-            // A full counter is readable all the same.
-            let _ = counter.write(&1u64.to_ne_bytes(), true);
+        {
+            let mut events = self.events.lock();
+            events.push_back(event);
+            if let Some(counter) = resfd {
+                // A full counter is readable all the same.
+                let _ = counter.write(&1u64.to_ne_bytes(), true);
+            }
         }
+        self.waiters.wake();
     }
 }
 

@@ -227,12 +227,12 @@ impl Ring {
                 self.word(SQ_FLAGS).fetch_or(FLAG_OVERFLOW, Ordering::Relaxed);
             }
         }
-        self.waiters.wake();
         let counter = self.registered.lock().eventfd.clone();
         if let Some(counter) = counter {
             // A full counter is readable all the same.
             let _ = counter.write(&1u64.to_ne_bytes(), true);
         }
+        self.waiters.wake();
     }
 }
 
