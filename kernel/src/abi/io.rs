@@ -279,28 +279,32 @@ fn entries(call: &Call<'_>, encode: fn(&DirEntry<'_>, &mut Vec<u8>)) -> SysResul
     Ok(out.len() as u64)
 }
 
+/// Appends `len` zeros and the entry's inode, cookie and record length, with which both forms begin; gives the record.
+fn dirent<'a>(e: &DirEntry<'_>, len: usize, out: &'a mut Vec<u8>) -> &'a mut [u8] {
+    let at = out.len();
+    out.resize(at + len, 0);
+    let record = &mut out[at..];
+    record[..8].copy_from_slice(&e.ino.to_le_bytes());
+    record[8..16].copy_from_slice(&e.next.to_le_bytes());
+    record[16..18].copy_from_slice(&(len as u16).to_le_bytes());
+    record
+}
+
+/// `struct linux_dirent64`: the kind stands before the name.
 pub(super) fn getdents64(call: &mut Call<'_>) -> SysResult {
     entries(call, |e, out| {
-        let len = (19 + e.name.len() + 1).next_multiple_of(8);
-        let end = out.len() + len;
-        out.extend_from_slice(&e.ino.to_le_bytes());
-        out.extend_from_slice(&e.next.to_le_bytes());
-        out.extend_from_slice(&(len as u16).to_le_bytes());
-        out.push(e.kind as u8);
-        out.extend_from_slice(e.name);
-        out.resize(end, 0);
+        let record = dirent(e, (19 + e.name.len() + 1).next_multiple_of(8), out);
+        record[18] = e.kind as u8;
+        record[19..19 + e.name.len()].copy_from_slice(e.name);
     })
 }
 
+/// `struct linux_dirent`: the kind is the record's last byte.
 pub(super) fn getdents(call: &mut Call<'_>) -> SysResult {
     entries(call, |e, out| {
         let len = (18 + e.name.len() + 2).next_multiple_of(8);
-        let end = out.len() + len;
-        out.extend_from_slice(&e.ino.to_le_bytes());
-        out.extend_from_slice(&e.next.to_le_bytes());
-        out.extend_from_slice(&(len as u16).to_le_bytes());
-        out.extend_from_slice(e.name);
-        out.resize(end - 1, 0);
-        out.push(e.kind as u8);
+        let record = dirent(e, len, out);
+        record[18..18 + e.name.len()].copy_from_slice(e.name);
+        record[len - 1] = e.kind as u8;
     })
 }

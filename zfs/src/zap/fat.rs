@@ -389,13 +389,10 @@ pub(crate) fn visit_from(
 ) -> Result<Option<Position>> {
     let block = leaf_of(zap, header, from.0)?;
     in_leaf(zap, block, |leaf| {
-        let mut heads = leaf.entries();
-        heads.retain(|e| (e.hash, e.cd) >= from);
-        heads.sort_unstable_by_key(|e| (e.hash, e.cd));
-        let mut name = Vec::new();
-        for head in heads {
-            leaf.name_into(&head, header.name_int_size(), &mut name)?;
-            sink(Seen { name: &name, value: leaf.stored(&head)?, at: (head.hash, head.cd) });
+        let mut copy = Vec::new();
+        for head in leaf.entries_from(from)? {
+            let name = leaf.name_or_copy(&head, header.name_int_size(), &mut copy)?;
+            sink(Seen { name, value: leaf.stored(&head)?, at: (head.hash, head.cd) });
         }
         // A leaf that leads back would let iteration run in circles.
         Ok(leaf.end_of_range().filter(|&next| next > from.0).map(|next| (next, 0)))

@@ -9,7 +9,7 @@
 //! Every index from the block is checked, and every chain is followed at most as many steps as there are chunks.
 
 use crate::zap::Value;
-use crate::zap::cursor::Stored;
+use crate::zap::cursor::{Position, Stored};
 use crate::zap::key::Query;
 use alloc::vec;
 use alloc::vec::Vec;
@@ -18,6 +18,8 @@ pub(crate) const BLOCK_TYPE_LEAF: u64 = 1 << 63;
 const MAGIC: u32 = 0x02AB_1EAF;
 const CHUNK: usize = 24;
 const ARRAY_BYTES: usize = 21;
+/// What an entry with a short name and one integer takes: its head and two arrays.
+const CHUNKS_PER_ENTRY: usize = 3;
 const HASH_AT: usize = 48;
 const CHAIN_END: u16 = 0xffff;
 const ENTRY: u8 = 252;
@@ -36,6 +38,8 @@ const FLAGS: usize = 36;
 pub(crate) type Broken = &'static str;
 const BAD_CHUNK: Broken = "zap leaf: chunk number or type out of range";
 const BAD_CHAIN: Broken = "zap leaf: endless chain";
+const STRAY: Broken = "zap leaf: an entry in a chain that its hash does not belong to";
+const NO_END: Broken = "zap leaf: a name without terminating zero";
 
 /// A leaf's block; `B` is `&[u8]` or `&mut [u8]`.
 pub(crate) struct Leaf<B> {
@@ -182,13 +186,19 @@ impl<B: AsRef<[u8]>> Leaf<B> {
         Ok(out)
     }
 
-    /// The only integer of a value that has one, `size` bytes long: it lies in one chunk.
-    fn only(&self, entry: &EntryHead, size: usize) -> Result<u64, Broken> {
-        let at = self.chunk_at(entry.value_chunk);
-        if entry.value_chunk >= self.chunks || self.block.as_ref()[at] != ARRAY {
+    /// What one chunk of an array holds.
+    fn array_chunk(&self, chunk: u16) -> Result<&[u8; ARRAY_BYTES], Broken> {
+        let at = self.chunk_at(chunk);
+        let block = self.block.as_ref();
+        if chunk >= self.chunks || block[at] != ARRAY {
             return Err(BAD_CHUNK);
         }
-        Ok(word(&self.block.as_ref()[at + 1..at + 1 + size]))
+        block[at + 1..].first_chunk().ok_or(BAD_CHUNK)
+    }
+
+    /// The only integer of a value that has one, `size` bytes long: it lies in one chunk.
+    fn only(&self, entry: &EntryHead, size: usize) -> Result<u64, Broken> {
+        Ok(word(&self.array_chunk(entry.value_chunk)?[..size]))
     }
 
     /// Whether an array holds exactly `bytes`.
@@ -218,9 +228,27 @@ impl<B: AsRef<[u8]>> Leaf<B> {
         out.clear();
         self.array_into(entry.name_chunk, usize::from(entry.name_ints) * usize::from(int_size), out)?;
         if int_size == 1 && out.pop() != Some(0) {
-            return Err("zap leaf: a name without terminating zero");
+            return Err(NO_END);
         }
         Ok(())
+    }
+
+    /// As [`Leaf::name_into`], but a name that lies in one chunk is given where it lies.
+    pub(crate) fn name_or_copy<'a>(
+        &'a self,
+        entry: &EntryHead,
+        int_size: u8,
+        copy: &'a mut Vec<u8>,
+    ) -> Result<&'a [u8], Broken> {
+        let len = usize::from(entry.name_ints);
+        if int_size == 1 && (1..=ARRAY_BYTES).contains(&len) {
+            return match &self.array_chunk(entry.name_chunk)?[..len] {
+                [name @ .., 0] => Ok(name),
+                _ => Err(NO_END),
+            };
+        }
+        self.name_into(entry, int_size, copy)?;
+        Ok(copy)
     }
 
     pub(crate) fn value(&self, entry: &EntryHead) -> Result<Value, Broken> {
@@ -239,7 +267,10 @@ impl<B: AsRef<[u8]>> Leaf<B> {
     /// The value, without an allocation if it is what a directory's entry has.
     pub(crate) fn stored(&self, entry: &EntryHead) -> Result<Stored, Broken> {
         match (entry.int_size, entry.value_ints) {
-            (8, 1) => self.only(entry, 8).map(Stored::Word),
+            (8, 1) => {
+                let bytes = self.array_chunk(entry.value_chunk)?.first_chunk().ok_or(BAD_CHUNK)?;
+                Ok(Stored::Word(u64::from_be_bytes(*bytes)))
+            }
             _ => self.value(entry).map(Stored::Value),
         }
     }
@@ -265,6 +296,40 @@ impl<B: AsRef<[u8]>> Leaf<B> {
         }
         Ok(usize::from(entry.name_ints) == query.numints()
             && self.array_is(entry.name_chunk, &query.stored)?)
+    }
+
+    /// Whether `hash` belongs into this leaf.
+    fn covers(&self, hash: u64) -> bool {
+        hash.checked_shr(64 - self.prefix_len()).unwrap_or(0) == self.prefix()
+    }
+
+    /// The entries from a position on, in order. The hash table is in the order of hashes already.
+    pub(crate) fn entries_from(&self, from: Position) -> Result<Vec<EntryHead>, Broken> {
+        let first = if self.covers(from.0) { self.bucket_at(from.0) } else { HASH_AT };
+        let table_end = HASH_AT + 2 * (1 << self.hash_shift);
+        let mut left = self.chunks;
+        let mut found: Vec<EntryHead> = Vec::with_capacity(usize::from(self.chunks) / CHUNKS_PER_ENTRY);
+        for (bucket, link) in (first..).step_by(2).zip(self.block.as_ref()[first..table_end].chunks_exact(2))
+        {
+            let start = found.len();
+            let mut chunk = u16::from_le_bytes([link[0], link[1]]);
+            while chunk != CHAIN_END {
+                left = left.checked_sub(1).ok_or(BAD_CHAIN)?;
+                let entry = self.entry(chunk)?;
+                // Out of order, iteration could run in circles.
+                if !self.covers(entry.hash) || self.bucket_at(entry.hash) != bucket {
+                    return Err(STRAY);
+                }
+                chunk = entry.next;
+                if (entry.hash, entry.cd) >= from {
+                    found.push(entry);
+                }
+            }
+            if found.len() - start > 1 {
+                found[start..].sort_unstable_by_key(|e| (e.hash, e.cd));
+            }
+        }
+        Ok(found)
     }
 
     /// All entries, in the order of their chunks.

@@ -1,6 +1,6 @@
 //! ZAPs against a model in memory: growth from micro to fat, splits, growth of the pointer table, iteration.
 
-use super::leaf::Leaf;
+use super::leaf::{EntryHead, Leaf};
 use super::*;
 use crate::dmu::testing::{Below, TestPool};
 use crate::ondisk::objset::ObjsetKind;
@@ -375,16 +375,55 @@ fn a_leaf_with_a_wrong_prefix_is_not_split() {
     assert!(left > 500, "{left} of 900 entries are left");
 }
 
-#[test]
-fn a_leaf_that_cannot_be_split_stays_as_it_is() {
+/// A leaf of 16 KiB with the entries `name-0`, `name-1`, … Of each third, the name takes more than one chunk.
+fn leaf_with(entries: u64) -> Vec<u8> {
     let mut block = vec![0; 16_384];
     Leaf::init(&mut block, 0, 0, false);
     let rules = Rules { salt: 5, flags: 0, normalization: 0 };
-    for i in 0..50u64 {
-        let name = format!("name-{i}");
+    for i in 0..entries {
+        let name = format!("name-{i}{}", if i % 3 == 2 { "-and-more-than-a-chunk-holds" } else { "" });
         let query = Query::new(&rules, Key::Name(name.as_bytes()), Match::Exact).unwrap();
         Leaf::new(&mut block[..]).unwrap().create(&query, None, &Value::words(&[i])).unwrap();
     }
+    block
+}
+
+/// As iteration takes them: from each position on, in order, with their names.
+#[test]
+fn a_leaf_gives_its_entries_in_order() {
+    let block = leaf_with(150);
+    let leaf = Leaf::new(&block[..]).unwrap();
+    let key = |e: &EntryHead| (e.hash, e.cd);
+    let mut all: Vec<_> = leaf.entries();
+    all.sort_unstable_by_key(key);
+    let mut names = BTreeSet::new();
+    for (i, head) in all.iter().enumerate() {
+        let from = leaf.entries_from(key(head)).unwrap();
+        assert!(from.iter().map(key).eq(all[i..].iter().map(key)));
+        let behind = leaf.entries_from((head.hash, head.cd + 1)).unwrap();
+        assert_eq!(behind.len(), all.len() - i - 1);
+        let mut copy = Vec::new();
+        let name = leaf.name_or_copy(head, 1, &mut copy).unwrap().to_vec();
+        assert_eq!(name, leaf.name(head, 1).unwrap());
+        names.insert(name);
+    }
+    assert_eq!((all.len(), names.len()), (150, 150));
+}
+
+/// Else a cookie could lead back, and a program that reads the directory would never end.
+#[test]
+fn an_entry_in_the_chain_of_another_hash_is_refused() {
+    let mut block = leaf_with(50);
+    let heads = Leaf::new(&block[..]).unwrap().entries();
+    let last = heads.iter().max_by_key(|e| e.hash).unwrap();
+    let at = 48 + 2 * (16_384 / 32) + usize::from(last.chunk) * 24;
+    block[at + 16..at + 24].copy_from_slice(&heads.iter().map(|e| e.hash).min().unwrap().to_le_bytes());
+    assert!(Leaf::new(&block[..]).unwrap().entries_from((0, 0)).is_err());
+}
+
+#[test]
+fn a_leaf_that_cannot_be_split_stays_as_it_is() {
+    let mut block = leaf_with(50);
     // The name of the first entry is nowhere.
     let first = Leaf::new(&block[..]).unwrap().entries()[0].chunk;
     let at = 48 + 2 * (16_384 / 32) + usize::from(first) * 24;
