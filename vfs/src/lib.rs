@@ -18,6 +18,7 @@ pub mod path;
 pub mod pipe;
 pub mod poll;
 pub mod procfs;
+pub mod sysfs;
 pub mod tar;
 pub mod tmpfs;
 pub mod types;

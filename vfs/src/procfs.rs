@@ -4,14 +4,14 @@
 
 use crate::errno::{Errno, Result};
 use crate::inode::{FileSystem, Inode};
-use crate::types::{DirEntry, FileType, Stat, StatFs, Timespec};
+use crate::types::{DirEntry, FileType, Stat, StatFs, Sync, Timespec};
 use alloc::format;
 use alloc::string::String;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 
 /// Who knows what `/proc` shows.
-pub trait ProcSource: Send + Sync {
+pub trait ProcSource: Send + core::marker::Sync {
     /// The id of the running process.
     fn pid(&self) -> u32;
     /// The ids of its threads.
@@ -322,6 +322,11 @@ impl Inode for Node {
     fn set_attr(&self, change: &crate::types::SetAttr) -> Result<()> {
         // Truncating what is about to be written must not fail.
         if change.size.is_some() { Ok(()) } else { Err(Errno::EPERM) }
+    }
+
+    fn write_at(&self, _offset: u64, _data: &[u8], _sync: Sync) -> Result<()> {
+        // The few writable files of /proc/sys accept anything.
+        Ok(())
     }
 
     fn snapshot(&self) -> Option<Result<Vec<u8>>> {

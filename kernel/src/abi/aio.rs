@@ -10,7 +10,7 @@ use super::io::{At, RWF_DURABLE, RWF_HINTS, length};
 use super::poll::timespec_deadline;
 use super::transfer::{Transfer, Who, Work, answer};
 use super::{Call, SysResult, signal, user};
-use crate::mm::address_space::PAGE;
+use crate::mm::address_space::{Content, PAGE};
 use crate::mm::vma::{Backing, Prot};
 use alloc::collections::VecDeque;
 use alloc::sync::Arc;
@@ -88,7 +88,8 @@ pub(super) fn io_setup(call: &mut Call<'_>) -> SysResult {
     }
     let space = call.process().space();
     let rights = Prot(Prot::READ | Prot::WRITE);
-    let number = space.map(0, PAGE, false, rights, Backing::Anonymous, "/[aio] (deleted)")?;
+    let content = Content::new(rights, Backing::Anonymous).named("/[aio] (deleted)");
+    let number = space.map(0, PAGE, false, content)?;
     let context = Context {
         number,
         limit: limit as usize,

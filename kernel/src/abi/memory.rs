@@ -1,11 +1,11 @@
 //! `mmap` and what belongs to it.
 
 use super::{Call, SysResult, uring, user};
-use crate::mm::address_space::{Access, FaultError, PAGE, Remap};
+use crate::mm::address_space::{Access, Content, PAGE, Remap};
 use crate::mm::file_pages::Pages;
 use crate::mm::frame;
 use crate::mm::usercopy::USER_END;
-use crate::mm::vma::{Backing, Prot};
+use crate::mm::vma::{Backing, Large, Prot};
 use alloc::sync::Arc;
 use spin::Once;
 use vfs::Errno;
@@ -24,7 +24,9 @@ const MAP_PRIVATE: u64 = 2;
 const MAP_SHARED_VALIDATE: u64 = 3;
 const MAP_FIXED: u64 = 0x10;
 const MAP_ANONYMOUS: u64 = 0x20;
+const MAP_GROWSDOWN: u64 = 0x100;
 const MAP_POPULATE: u64 = 0x8000;
+const MAP_STACK: u64 = 0x2_0000;
 const MAP_HUGETLB: u64 = 0x4_0000;
 const MAP_SYNC: u64 = 0x8_0000;
 const MAP_FIXED_NOREPLACE: u64 = 0x10_0000;
@@ -93,7 +95,11 @@ pub(super) fn mmap(call: &mut Call<'_>) -> SysResult {
     if flags & MAP_FIXED_NOREPLACE != 0 && !space.is_free(hint, len) {
         return Err(Errno::EEXIST);
     }
-    let at = space.map(hint, len, fixed, prot, backing, "")?;
+    let mut content = Content::new(prot, backing);
+    if flags & (MAP_STACK | MAP_GROWSDOWN) != 0 {
+        content = content.in_small_pages();
+    }
+    let at = space.map(hint, len, fixed, content)?;
     if flags & MAP_POPULATE != 0 {
         space.populate(at, len, prot);
     }
@@ -134,6 +140,8 @@ pub(super) fn msync(call: &mut Call<'_>) -> SysResult {
 
 pub(super) fn madvise(call: &mut Call<'_>) -> SysResult {
     const DONTNEED: u64 = 4;
+    const HUGEPAGE: u64 = 14;
+    const NOHUGEPAGE: u64 = 15;
     const POPULATE_READ: u64 = 22;
     const POPULATE_WRITE: u64 = 23;
     let (start, len, advice) = (call.arg(0), call.arg(1), call.arg(2));
@@ -148,15 +156,11 @@ pub(super) fn madvise(call: &mut Call<'_>) -> SysResult {
         DONTNEED => space.discard(start, len)?,
         POPULATE_READ | POPULATE_WRITE => {
             let access = if advice == POPULATE_WRITE { Access::Write } else { Access::Read };
-            for page in (start..end).step_by(PAGE as usize) {
-                space.fault(page, access).map_err(|error| match error {
-                    FaultError::Forbidden => Errno::EINVAL,
-                    FaultError::Bus => Errno::EFAULT,
-                    FaultError::NotMapped | FaultError::OutOfMemory => Errno::ENOMEM,
-                })?;
-            }
+            space.fault_in_all(start, end, access)?;
         }
-        // NORMAL, RANDOM, SEQUENTIAL, WILLNEED, FREE (which may keep what it could drop), DONTFORK, HUGEPAGE … : hints.
+        HUGEPAGE => space.advise(start, end, Large::Wanted),
+        NOHUGEPAGE => space.advise(start, end, Large::Never),
+        // NORMAL, RANDOM, SEQUENTIAL, WILLNEED, FREE (which may keep what it could drop), DONTFORK … : hints.
         _ => {}
     }
     if space.is_mapped(start, end) { Ok(0) } else { Err(Errno::ENOMEM) }

@@ -4,7 +4,7 @@
 //! removed and nobody has it mapped.
 
 use super::{Call, SysResult, user};
-use crate::mm::address_space::PAGE;
+use crate::mm::address_space::{Content, PAGE};
 use crate::mm::file_pages::Pages;
 use crate::mm::vma::{Backing, Prot};
 use crate::mm::{frame, phys};
@@ -124,7 +124,8 @@ pub(super) fn shmat(call: &mut Call<'_>) -> SysResult {
     let prot = Prot::READ
         | if flags & READ_ONLY == 0 { Prot::WRITE } else { 0 }
         | if flags & EXEC != 0 { Prot::EXEC } else { 0 };
-    space.map(address, size, address != 0, Prot(prot), Backing::Shared(pages, 0, None), "/SYSV")
+    let content = Content::new(Prot(prot), Backing::Shared(pages, 0, None)).named("/SYSV");
+    space.map(address, size, address != 0, content)
 }
 
 pub(super) fn shmdt(call: &mut Call<'_>) -> SysResult {

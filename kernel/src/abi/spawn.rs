@@ -161,6 +161,7 @@ fn replace(call: &mut Call<'_>, path: &[u8], mut args: Vec<Vec<u8>>, env: Vec<Ve
     }
     let cwd = Arc::clone(&process.cwd.lock());
     let image = exec::load(process::vfs(), &cwd, path, args, &env).map_err(|e| e.error)?;
+    image.space.set_only_small(process.space().has_only_small());
     // From here on there is no way back: a program that is refused leaves its caller everything.
     process.workers.stop();
     process.aio.lock().clear();

@@ -7,7 +7,7 @@ mod elf;
 mod stack;
 mod vdso;
 
-use crate::mm::address_space::{AddressSpace, PAGE};
+use crate::mm::address_space::{AddressSpace, Content, PAGE};
 use crate::mm::vma::{Backing, Prot};
 use alloc::string::String;
 use alloc::sync::Arc;
@@ -148,7 +148,8 @@ fn load_elf(
         entry = loader.entry.wrapping_add(interpreter_base);
     }
     let prot = Prot(Prot::READ | Prot::WRITE | if elf.executable_stack { Prot::EXEC } else { 0 });
-    space.map(STACK_TOP - STACK_SIZE, STACK_SIZE, true, prot, Backing::Anonymous, "[stack]").map_err(fail)?;
+    let content = Content::new(prot, Backing::Anonymous).named("[stack]").in_small_pages();
+    space.map(STACK_TOP - STACK_SIZE, STACK_SIZE, true, content).map_err(fail)?;
     let vdso = vdso::map(&space).map_err(fail)?;
     let layout = stack::Layout {
         vdso,
@@ -174,7 +175,8 @@ fn map_segments(space: &AddressSpace, file: &Arc<File>, elf: &Elf, at: Option<u6
             elf.segments.iter().map(|s| s.align).filter(|a| a.is_power_of_two()).max().unwrap_or(PAGE);
         let hint = at.map_or(0, |at| at.next_multiple_of(align.clamp(PAGE, 1 << 30)));
         // Reserves the whole span, so that the segments lie together; they replace it piece by piece.
-        let start = space.map(hint, span, false, Prot(0), Backing::Anonymous, "").map_err(unmapped)?;
+        let reserved = Content::new(Prot(0), Backing::Anonymous);
+        let start = space.map(hint, span, false, reserved).map_err(unmapped)?;
         start.wrapping_sub(first)
     } else {
         if last > STACK_TOP - STACK_SIZE {
@@ -201,14 +203,15 @@ fn map_segment(space: &AddressSpace, file: &Arc<File>, s: &elf::Segment, bias: u
     if file_pages > page {
         let offset = s.offset - s.address % PAGE;
         let backing = Backing::File(Arc::clone(file), offset);
-        space.map(page, file_pages - page, true, prot, backing, "")?;
+        space.map(page, file_pages - page, true, Content::new(prot, backing))?;
         if s.mem_size > s.file_size && file_end < file_pages {
             // The rest of the last page is the beginning of the zeros.
             space.poke(file_end, &alloc::vec![0; (file_pages - file_end) as usize])?;
         }
     }
     if mem_end > file_pages {
-        space.map(file_pages, mem_end - file_pages, true, prot, Backing::Anonymous, "")?;
+        let zeros = Content::new(prot, Backing::Anonymous);
+        space.map(file_pages, mem_end - file_pages, true, zeros)?;
     }
     Ok(())
 }

@@ -1,6 +1,6 @@
 //! The vDSO in programs: an image that the C library calls to read clocks without a system call. Its source is in `vdso/`.
 
-use crate::mm::address_space::{AddressSpace, PAGE};
+use crate::mm::address_space::{AddressSpace, Content, PAGE};
 use crate::mm::file_pages::Pages;
 use crate::mm::vma::{Backing, Prot};
 use crate::time;
@@ -31,10 +31,11 @@ fn object() -> Option<Arc<Pages>> {
 pub fn map(space: &AddressSpace) -> Result<u64, Errno> {
     let pages = object().ok_or(Errno::ENOMEM)?;
     let len = (IMAGE.len() as u64).next_multiple_of(PAGE);
-    let at = space.map(0, PAGE + len, false, Prot(0), Backing::Anonymous, "")?;
+    let at = space.map(0, PAGE + len, false, Content::new(Prot(0), Backing::Anonymous))?;
     let data = Backing::Shared(Arc::clone(&pages), 0, None);
-    space.map(at, PAGE, true, Prot(Prot::READ), data, "[vvar]")?;
+    space.map(at, PAGE, true, Content::new(Prot(Prot::READ), data).named("[vvar]"))?;
     let code = Backing::Shared(pages, PAGE, None);
-    space.map(at + PAGE, len, true, Prot(Prot::READ | Prot::EXEC), code, "[vdso]")?;
+    let rights = Prot(Prot::READ | Prot::EXEC);
+    space.map(at + PAGE, len, true, Content::new(rights, code).named("[vdso]"))?;
     Ok(at + PAGE)
 }

@@ -5,23 +5,26 @@
 //! - A private page belongs to its entry alone. A shared page belongs to its [`Pages`], a borrowed one to a block that
 //!   `borrowed` keeps; the entries of both say [`SHARED`].
 //! - A frame is freed only after all processors have forgotten it.
+//! - Large pages ([`super::large`]) hold private zeros and what was written over them. One may lie in several areas as long as they
+//!   have the same rights: what is done to a range splits those that cross its ends.
 //!
 //! Lock order: `state` → [`Pages`]. `state` is not held while a file is read or written: a fault lets go, reads, and
 //! looks whether the area is still the one it knew (its stamp).
 
 pub use super::fault::{Access, FaultError};
 use super::file_pages::Pages;
-use super::page_table::{NO_EXECUTE, OutOfFrames, PRESENT, PageTable, SHARED, WRITABLE, frame_of};
+use super::page_table::{
+    EXAMINED, LARGE, LARGE_PAGE, NO_EXECUTE, OutOfFrames, PRESENT, PageTable, SHARED, WRITABLE, frame_of,
+    frames_in,
+};
 use super::usercopy::USER_END;
-use super::vma::{self, Areas, Backing, Prot, Vma};
+use super::vma::{self, Areas, Backing, Large, Prot, Vma};
 use super::{frame, phys, pressure};
 use crate::arch::tlb;
 use alloc::collections::BTreeMap;
-use alloc::string::String;
 use alloc::sync::{Arc, Weak};
 use alloc::vec::Vec;
 use bytes::Bytes;
-use core::fmt::Write;
 use core::sync::atomic::AtomicU64;
 use platform::sync::{Mutex, MutexGuard};
 use vfs::Errno;
@@ -41,6 +44,8 @@ pub(super) struct State {
     pub(super) areas: Areas,
     /// Blocks of the file system's cache that pages point into: see [`super::fault`].
     pub(super) borrowed: BTreeMap<u64, Bytes>,
+    /// `PR_SET_THP_DISABLE`.
+    pub(super) only_small: bool,
     brk_start: u64,
     brk: u64,
     next_stamp: u64,
@@ -64,6 +69,36 @@ pub(super) fn entry_for(frame: u64, prot: Prot, shared: bool, writable: bool) ->
     entry | if shared { SHARED } else { 0 }
 }
 
+/// The entry of a private page, small or large, with the rights of `prot`.
+pub(super) fn with_rights(entry: u64, prot: Prot) -> u64 {
+    entry_for(frame_of(entry), prot, false, true) | entry & (LARGE_PAGE | EXAMINED)
+}
+
+/// What a new area holds.
+pub struct Content {
+    prot: Prot,
+    backing: Backing,
+    name: &'static str,
+    large: Large,
+}
+
+impl Content {
+    /// An area without a name, in pages of any size.
+    pub fn new(prot: Prot, backing: Backing) -> Self {
+        Content { prot, backing, name: "", large: Large::Unsaid }
+    }
+
+    /// What `/proc/self/maps` calls it.
+    pub fn named(self, name: &'static str) -> Self {
+        Content { name, ..self }
+    }
+
+    /// Never in large pages.
+    pub fn in_small_pages(self) -> Self {
+        Content { large: Large::Never, ..self }
+    }
+}
+
 fn range(start: u64, len: u64) -> Result<(u64, u64), Errno> {
     if !start.is_multiple_of(PAGE) || len == 0 {
         return Err(Errno::EINVAL);
@@ -74,10 +109,22 @@ fn range(start: u64, len: u64) -> Result<(u64, u64), Errno> {
 
 /// What an unmapping left to be done without the lock.
 #[derive(Default)]
-struct Removed {
-    frames: Vec<u64>,
+pub(super) struct Removed {
+    /// The first of some frames in a row, and how many.
+    frames: Vec<(u64, u64)>,
     borrowed: Vec<Bytes>,
     shared: Vec<(Arc<Pages>, u64, u64)>,
+}
+
+impl Removed {
+    /// Frames that an entry owned.
+    pub(super) fn add_frames(&mut self, entry: u64) {
+        let (first, count) = (frame_of(entry), frames_in(entry));
+        match self.frames.last_mut() {
+            Some((start, len)) if *start + *len * PAGE == first => *len += count,
+            _ => self.frames.push((first, count)),
+        }
+    }
 }
 
 impl State {
@@ -104,9 +151,9 @@ impl State {
     /// Empties the entries of a range.
     fn take_pages(&mut self, start: u64, end: u64, removed: &mut Removed) {
         let borrowed = &mut self.borrowed;
-        self.table.for_each(start, end, |virt, entry| {
+        self.table.change(start, end, |virt, entry| {
             if entry & SHARED == 0 {
-                removed.frames.push(frame_of(entry));
+                removed.add_frames(entry);
             } else {
                 removed.borrowed.extend(borrowed.remove(&virt));
             }
@@ -119,9 +166,10 @@ impl State {
         vma::find(&self.areas, page).is_some_and(|(s, a)| s == start && a.stamp == area.stamp)
     }
 
-    fn insert(&mut self, start: u64, end: u64, prot: Prot, backing: Backing, name: &'static str) {
+    fn insert(&mut self, start: u64, end: u64, content: Content) {
+        let Content { prot, backing, name, large } = content;
         let stamp = self.stamp();
-        self.areas.insert(start, Vma { end, prot, backing, name, stamp });
+        self.areas.insert(start, Vma { end, prot, backing, name, large, stamp });
         vma::merge(&mut self.areas, start);
     }
 }
@@ -137,6 +185,7 @@ impl AddressSpace {
                 table,
                 areas: BTreeMap::new(),
                 borrowed: BTreeMap::new(),
+                only_small: false,
                 brk_start: 0,
                 brk: 0,
                 next_stamp: 0,
@@ -155,12 +204,12 @@ impl AddressSpace {
         self.root
     }
 
-    fn finish(&self, removed: Removed, start: u64, end: u64) {
+    pub(super) fn finish(&self, removed: Removed, start: u64, end: u64) {
         if !removed.frames.is_empty() || !removed.shared.is_empty() || !removed.borrowed.is_empty() {
             tlb::shootdown(self.root, start, end);
         }
-        for frame in removed.frames {
-            frame::free(frame);
+        for (first, count) in removed.frames {
+            frame::free_contiguous(first, count as usize);
         }
         drop(removed.borrowed);
         if removed.shared.is_empty() {
@@ -177,15 +226,7 @@ impl AddressSpace {
 
     /// Maps `len` bytes at `hint`, or where there is room; with `fixed` exactly there, replacing what was there.
     /// Gives the address.
-    pub fn map(
-        &self,
-        hint: u64,
-        len: u64,
-        fixed: bool,
-        prot: Prot,
-        backing: Backing,
-        name: &'static str,
-    ) -> Result<u64, Errno> {
+    pub fn map(&self, hint: u64, len: u64, fixed: bool, content: Content) -> Result<u64, Errno> {
         let len = len.checked_next_multiple_of(PAGE).filter(|l| *l > 0).ok_or(Errno::EINVAL)?;
         let mut removed = Removed::default();
         let mut state = self.state.lock();
@@ -202,13 +243,16 @@ impl AddressSpace {
             if hint >= LOWEST && end <= USER_END && vma::is_free(&state.areas, hint, end) {
                 hint
             } else {
-                vma::find_free(&state.areas, LOWEST, MMAP_TOP, len).ok_or(Errno::ENOMEM)?
+                // What may consist of large pages alone begins where one does, as on Linux.
+                let whole = matches!(content.backing, Backing::Anonymous) && len.is_multiple_of(LARGE);
+                let align = if whole { LARGE } else { PAGE };
+                vma::find_free(&state.areas, LOWEST, MMAP_TOP, len, align, 0).ok_or(Errno::ENOMEM)?
             }
         };
-        if let Backing::Shared(pages, _, _) = &backing {
+        if let Backing::Shared(pages, _, _) = &content.backing {
             pages.add_space(&self.me);
         }
-        state.insert(start, start + len, prot, backing, name);
+        state.insert(start, start + len, content);
         drop(state);
         self.finish(removed, start, start + len);
         Ok(start)
@@ -269,9 +313,12 @@ impl AddressSpace {
             area.prot = prot;
             area.stamp = stamp;
             let end = area.end;
-            state.table.for_each(key, end, |_, entry| {
-                let shared = entry & SHARED != 0;
-                let new = entry_for(frame_of(entry), prot, shared, !shared || entry & WRITABLE != 0);
+            state.table.change(key, end, |_, entry| {
+                let new = if entry & SHARED != 0 {
+                    entry_for(frame_of(entry), prot, true, entry & WRITABLE != 0)
+                } else {
+                    with_rights(entry, prot)
+                };
                 changed |= new != entry;
                 new
             });
@@ -314,8 +361,10 @@ impl AddressSpace {
         }
         let (target, removed) = match to {
             Remap::InPlace => return Err(Errno::ENOMEM),
+            // Where large pages can stay whole.
             Remap::MayMove => (
-                vma::find_free(&state.areas, LOWEST, MMAP_TOP, new_len).ok_or(Errno::ENOMEM)?,
+                vma::find_free(&state.areas, LOWEST, MMAP_TOP, new_len, LARGE, start % LARGE)
+                    .ok_or(Errno::ENOMEM)?,
                 Removed::default(),
             ),
             Remap::Fixed(target) => {
@@ -326,28 +375,26 @@ impl AddressSpace {
                 (target, state.remove(target, end))
             }
         };
-        let mut moved = Vec::new();
-        let borrowed = &mut state.borrowed;
-        state.table.for_each(start, start + old_len.min(new_len), |virt, entry| {
-            moved.push((virt - start + target, entry, borrowed.remove(&virt)));
-            0
-        });
-        // The shared pages live on in their new place: nothing to write back for them.
-        let rest = Removed { shared: Vec::new(), ..state.remove(start, old_end) };
-        state.insert(target, target + new_len, area.prot, area.backing, area.name);
-        let mut result = Ok(target);
-        for (virt, entry, block) in moved {
-            if state.table.set(virt, entry).is_err() {
-                result = Err(Errno::ENOMEM);
-            } else if let Some(block) = block {
-                state.borrowed.insert(virt, block);
+        let kept = old_len.min(new_len);
+        let moved = state.table.transfer(start, target, kept);
+        let mut rest = Removed::default();
+        if moved.is_ok() {
+            let blocks: Vec<u64> = state.borrowed.range(start..start + kept).map(|(page, _)| *page).collect();
+            for page in blocks {
+                if let Some(block) = state.borrowed.remove(&page) {
+                    state.borrowed.insert(page - start + target, block);
+                }
             }
+            // The shared pages live on in their new place: nothing to write back for them.
+            rest = Removed { shared: Vec::new(), ..state.remove(start, old_end) };
+            let Vma { prot, backing, name, large, .. } = area;
+            state.insert(target, target + new_len, Content { prot, backing, name, large });
         }
         drop(guard);
         tlb::shootdown(self.root, start, old_end);
         self.finish(rest, start, old_end);
         self.finish(removed, target, target + new_len);
-        result
+        moved.map(|()| target).map_err(|OutOfFrames| Errno::ENOMEM)
     }
 
     /// `madvise(MADV_DONTNEED)`: private pages read as at first again.
@@ -373,27 +420,32 @@ impl AddressSpace {
         true
     }
 
-    /// For each page of a range, 1 if it is present.
-    pub fn present(&self, start: u64, end: u64) -> Vec<u8> {
-        let mut present = alloc::vec![0; ((end - start) / PAGE) as usize];
-        self.state.lock().table.for_each(start, end, |virt, entry| {
-            present[((virt - start) / PAGE) as usize] = 1;
-            entry
-        });
-        present
-    }
-
     /// Brings in the pages of a range, as far as its file and the memory reach (`MAP_POPULATE`).
     pub fn populate(&self, start: u64, len: u64, prot: Prot) {
         if !prot.any() {
             return;
         }
         let access = if prot.write() { Access::Write } else { Access::Read };
-        for page in (start..start.saturating_add(len)).step_by(PAGE as usize) {
-            if !pressure::plenty() || self.fault(page, access).is_err() {
-                return;
+        let (mut page, end) = (start, start.saturating_add(len));
+        while page < end && pressure::plenty() {
+            match self.fault_in(page, access) {
+                Ok(behind) => page = behind,
+                Err(_) => return,
             }
         }
+    }
+
+    /// Brings in all pages of a range (`MADV_POPULATE_READ`, `MADV_POPULATE_WRITE`).
+    pub fn fault_in_all(&self, start: u64, end: u64, access: Access) -> Result<(), Errno> {
+        let mut page = start;
+        while page < end {
+            page = self.fault_in(page, access).map_err(|error| match error {
+                FaultError::Forbidden => Errno::EINVAL,
+                FaultError::Bus => Errno::EFAULT,
+                FaultError::NotMapped | FaultError::OutOfMemory => Errno::ENOMEM,
+            })?;
+        }
+        Ok(())
     }
 
     /// `msync`: writes what was changed through shared mappings in a range to the files; durable if `sync`.
@@ -451,8 +503,8 @@ impl AddressSpace {
             if !vma::is_free(&state.areas, old_end, new_end) {
                 return old;
             }
-            let prot = Prot(Prot::READ | Prot::WRITE);
-            state.insert(old_end, new_end, prot, Backing::Anonymous, "[heap]");
+            let content = Content::new(Prot(Prot::READ | Prot::WRITE), Backing::Anonymous).named("[heap]");
+            state.insert(old_end, new_end, content);
         } else if new_end < old_end {
             removed = state.remove(new_end, old_end);
         }
@@ -490,7 +542,7 @@ impl AddressSpace {
             }
             let (from, to) = (start + from * PAGE, start + to * PAGE);
             let mut any = false;
-            state.table.for_each(from, to, |_, entry| {
+            state.table.change(from, to, |_, entry| {
                 let new = if entry & SHARED != 0 { change(entry) } else { entry };
                 any |= new != entry;
                 new
@@ -508,7 +560,7 @@ impl AddressSpace {
     /// Lets go of all borrowed pages; they are borrowed again when they are touched. Whether there were any.
     fn give_back(&self, mut state: MutexGuard<'_, State>) -> bool {
         let mut borrowed = core::mem::take(&mut state.borrowed);
-        borrowed.keys().for_each(|page| state.table.for_each(*page, page + PAGE, |_, _| 0));
+        borrowed.keys().for_each(|page| state.table.change(*page, page + PAGE, |_, _| 0));
         drop(state);
         if borrowed.is_empty() {
             return false;
@@ -536,63 +588,18 @@ impl AddressSpace {
             _ => None,
         }
     }
-
-    /// Bytes mapped, and bytes present in private or shared pages.
-    pub fn size(&self) -> (u64, u64) {
-        let mut guard = self.state.lock();
-        let state = &mut *guard;
-        let mut present = 0;
-        let mut mapped = 0;
-        for (start, area) in &state.areas {
-            mapped += area.end - start;
-            state.table.for_each(*start, area.end, |_, entry| {
-                present += PAGE;
-                entry
-            });
-        }
-        (mapped, present)
-    }
-
-    /// `/proc/self/maps`.
-    pub fn describe(&self) -> String {
-        let mut text = String::new();
-        let state = self.state.lock();
-        for (start, area) in &state.areas {
-            let shared = matches!(area.backing, Backing::Shared(..));
-            let flag = |bit, c| if area.prot.0 & bit != 0 { c } else { '-' };
-            let (r, w, x) = (flag(1, 'r'), flag(2, 'w'), flag(4, 'x'));
-            let s = if shared { 's' } else { 'p' };
-            let (ino, name) = match area.backing.file() {
-                Some(file) => (file.inode().ino(), String::from_utf8_lossy(&file.place.path()).into_owned()),
-                None => (0, area.name.into()),
-            };
-            let offset = area.backing.offset();
-            let dev = if ino == 0 { "00:00" } else { "00:01" };
-            let line = alloc::format!("{start:08x}-{:08x} {r}{w}{x}{s} {offset:08x} {dev} {ino}", area.end);
-            let _ =
-                if name.is_empty() { writeln!(text, "{line} ") } else { writeln!(text, "{line:<72} {name}") };
-        }
-        text
-    }
-
-    /// The area that an address lies in: its start, and what it maps.
-    pub fn locate(&self, address: u64) -> Option<(u64, String)> {
-        let state = self.state.lock();
-        let (start, area) = vma::find(&state.areas, address)?;
-        let name = match area.backing.file() {
-            Some(file) => String::from_utf8_lossy(&file.place.path()).into_owned(),
-            None => area.name.into(),
-        };
-        Some((start - area.backing.offset().min(start), name))
-    }
 }
 
 static SPACES: Mutex<Vec<Weak<AddressSpace>>> = Mutex::new(Vec::new());
 
+/// All of them.
+pub(super) fn all() -> Vec<Arc<AddressSpace>> {
+    SPACES.lock().iter().filter_map(Weak::upgrade).collect()
+}
+
 /// Lets go of the borrowed pages of all address spaces, so that the cache's blocks can be freed.
 pub fn release_borrowed() {
-    let spaces: Vec<_> = SPACES.lock().iter().filter_map(Weak::upgrade).collect();
-    for space in &spaces {
+    for space in &all() {
         space.give_back(space.state.lock());
     }
 }

@@ -6,13 +6,14 @@
 //!   costs no second copy. Writing to one after `mprotect` (or from outside) makes a copy first.
 //! - Private pages that may be written are copies from the start: programs change most of such an area (relocations),
 //!   and a copy now is cheaper than a second fault.
+//! - Private memory without a file begins as zeros, in pages of 2 MiB where [`super::large`] says so.
 //!
 //! Locks: as in [`super::address_space`]; a file is read with none held, and what was found is checked against the
 //! area's stamp.
 
-use super::address_space::{AddressSpace, PAGE, State, entry_for};
+use super::address_space::{AddressSpace, PAGE, State, entry_for, with_rights};
 use super::file_pages::{Have, PageError};
-use super::page_table::{self, PRESENT, PageTable, SHARED, frame_of};
+use super::page_table::{self, LARGE, LARGE_PAGE, PRESENT, PageTable, SHARED, frame_of};
 use super::vma::{self, Backing, Prot, Vma};
 use super::{frame, phys, pressure};
 use crate::arch::tlb;
@@ -105,7 +106,9 @@ impl State {
             return Ok(());
         }
         let mut next = page + PAGE;
-        while next < end.min(page + GROWTH * PAGE) && self.table.get(next) == 0 {
+        // Not into the next 2 MiB: these may become a large page.
+        let end = end.min(page + GROWTH * PAGE).min(next.next_multiple_of(LARGE));
+        while next < end && self.table.get(next) == 0 {
             let Some(frame) = frame::alloc_zeroed() else { break };
             set(&mut self.table, next, entry_for(frame, prot, false, true))?;
             next += PAGE;
@@ -142,9 +145,15 @@ impl State {
 impl AddressSpace {
     /// Serves a page fault, or says why it cannot be.
     pub fn fault(&self, address: u64, access: Access) -> Result<(), FaultError> {
+        self.fault_in(address, access).map(drop)
+    }
+
+    /// The same; the first address behind the page that is there now.
+    pub(super) fn fault_in(&self, address: u64, access: Access) -> Result<u64, FaultError> {
         self.faults.fetch_add(1, Ordering::Relaxed);
         let page = address & !(PAGE - 1);
         let write = access == Access::Write;
+        let mut may_be_large = write;
         loop {
             if !pressure::admit() {
                 return Err(FaultError::OutOfMemory);
@@ -164,18 +173,29 @@ impl AddressSpace {
             let entry = state.table.get(page);
             if entry != 0 && entry & SHARED == 0 {
                 // Another thread was faster, or rights came back to a page that was kept.
-                let entry = entry_for(frame_of(entry), prot, false, true);
-                return set(&mut state.table, page, entry);
+                let large = state.table.leaf(page) & LARGE_PAGE != 0;
+                let size = if large { LARGE } else { PAGE };
+                let first = page & !(size - 1);
+                state.table.change(first, first + size, |_, entry| with_rights(entry, prot));
+                return Ok(first + size);
             }
             match &area.backing {
-                Backing::Anonymous => return state.fill_zeros(page, end, prot),
+                Backing::Anonymous if may_be_large && state.room_for_large(page).is_some() => {
+                    drop(guard);
+                    // Once: else it is a small one.
+                    may_be_large = false;
+                    if self.fill_large(page) {
+                        return Ok((page & !(LARGE - 1)) + LARGE);
+                    }
+                }
+                Backing::Anonymous => return state.fill_zeros(page, end, prot).map(|()| page + PAGE),
                 Backing::Shared(pages, offset, file) => {
                     let index = (offset + (page - start)) / PAGE;
                     let writable = write || file.is_none();
                     let have = pages.present(index, write);
                     if let Some(Have::Frame(frame)) = have {
                         let entry = entry_for(frame, prot, true, writable);
-                        return set(&mut state.table, page, entry);
+                        return set(&mut state.table, page, entry).map(|()| page + PAGE);
                     }
                     let pages = Arc::clone(pages);
                     drop(guard);
@@ -194,16 +214,16 @@ impl AddressSpace {
                 }
                 Backing::File(..) if entry != 0 => {
                     if write {
-                        return self.own_page(state, page, prot);
+                        return self.own_page(state, page, prot).map(|()| page + PAGE);
                     }
                     let entry = entry_for(frame_of(entry), prot, true, false);
-                    return set(&mut state.table, page, entry);
+                    return set(&mut state.table, page, entry).map(|()| page + PAGE);
                 }
                 Backing::File(..) => {
                     let area = area.clone();
                     drop(guard);
                     if self.fill_private(start, &area, page)? {
-                        return Ok(());
+                        return Ok(page + PAGE);
                     }
                 }
             }

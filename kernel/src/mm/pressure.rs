@@ -1,12 +1,12 @@
 //! When memory gets short.
 //!
 //! Below the *low* mark a thread takes memory back until there is some more: from the cache of the file systems, then by
-//! letting go of file pages that can be read again. Below the *reserve*, which is the kernel's own (transaction groups
+//! letting go of file pages that can be read again, and of zeros in large pages. Below the *reserve*, which is the kernel's own (transaction groups
 //! must be written to give memory back), applications get no page any more: their faults take memory back themselves,
 //! wait a while, and at last fail with a named reason. An allocation of the kernel that finds nothing asks the cache once
 //! more before it fails.
 
-use super::{address_space, frame, phys};
+use super::{address_space, frame, large, phys};
 use crate::arch;
 use crate::sched::{self, Thread};
 use alloc::boxed::Box;
@@ -25,6 +25,12 @@ const PATIENCE: u32 = 200;
 const WAIT_NS: u64 = 5_000_000;
 /// What an allocation in need asks the cache for at least, in bytes.
 const NEED_MIN: usize = 1 << 20;
+
+/// Frames of a large page; the share of the memory that is left free by those that nobody asked for, and its least in frames:
+/// 32 MiB, so that small machines have none.
+const LARGE_FRAMES: u64 = 512;
+const LARGE_SHARE: u64 = 4;
+const LARGE_MIN: u64 = 8192;
 
 static LOW: AtomicU64 = AtomicU64::new(0);
 static CALLED: AtomicBool = AtomicBool::new(false);
@@ -92,6 +98,9 @@ fn reclaim() -> u64 {
         if let Err(error) = Mapped::reclaim_all() {
             crate::log!(Error, "writing back a shared mapping failed: {error}");
         }
+        if frame::free_count() < low() {
+            large::give_back_zeros();
+        }
     }
     frame::free_count().saturating_sub(before)
 }
@@ -129,6 +138,14 @@ pub fn admit_fixed(count: u64) -> bool {
 /// Whether there is memory to be generous with.
 pub fn plenty() -> bool {
     frame::free_count() > low() * 2
+}
+
+/// Whether there is memory for a page of 2 MiB that its program may never touch but for a part: much of all, or, where the program
+/// wants it, what a small page would be admitted with generosity for.
+pub fn plenty_for_large(wanted: bool) -> bool {
+    let least = low() * 2 + LARGE_FRAMES;
+    let spare = if wanted { 0 } else { (frame::total() / LARGE_SHARE).max(LARGE_MIN) };
+    frame::free_count() > least + spare
 }
 
 /// An allocation of `bytes` found nothing, for the `tries`th time: asks the cache, or waits for others to give something

@@ -86,6 +86,18 @@ impl Backing {
     }
 }
 
+/// Whether an area's memory may come in pages of 2 MiB.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Large {
+    /// As the system is set.
+    #[default]
+    Unsaid,
+    /// `MADV_HUGEPAGE`.
+    Wanted,
+    /// `MADV_NOHUGEPAGE`, and stacks: they are touched at one end only.
+    Never,
+}
+
 /// An area; its start is its key.
 #[derive(Clone)]
 pub struct Vma {
@@ -97,6 +109,8 @@ pub struct Vma {
     pub backing: Backing,
     /// What `/proc/self/maps` calls it if it has no file.
     pub name: &'static str,
+    /// The size of its pages.
+    pub large: Large,
     /// Changes whenever the area is made or split, so that a fault notices that it came too late.
     pub stamp: u64,
 }
@@ -126,7 +140,10 @@ pub fn split(areas: &mut Areas, at: u64) {
 /// Joins the area at `start` with its like below and above.
 pub fn merge(areas: &mut Areas, start: u64) {
     let alike = |from: u64, a: &Vma, b: &Vma| {
-        a.prot == b.prot && a.name == b.name && a.backing.is_continued_by(a.end - from, &b.backing)
+        a.prot == b.prot
+            && a.name == b.name
+            && a.large == b.large
+            && a.backing.is_continued_by(a.end - from, &b.backing)
     };
     let Some(vma) = areas.get(&start) else { return };
     if let Some(above) = areas.get(&vma.end)
@@ -157,14 +174,19 @@ pub fn is_free(areas: &Areas, start: u64, end: u64) -> bool {
     areas.range(..end).next_back().is_none_or(|(_, vma)| vma.end <= start)
 }
 
-/// The highest free range of `len` bytes in `low..high`.
-pub fn find_free(areas: &Areas, low: u64, high: u64, len: u64) -> Option<u64> {
+/// The highest free range of `len` bytes in `low..high` that begins `past` bytes behind a multiple of `align` (a power of two).
+pub fn find_free(areas: &Areas, low: u64, high: u64, len: u64, align: u64, past: u64) -> Option<u64> {
+    // The highest such start of a range that ends at `top` at most.
+    let fit = |top: u64| {
+        let start = top.checked_sub(len)?;
+        start.checked_sub(start.wrapping_sub(past) & (align - 1))
+    };
     let mut top = high;
     for (start, vma) in areas.range(..high).rev() {
-        if vma.end <= top && top - vma.end >= len {
+        if fit(top)? >= vma.end {
             break;
         }
         top = top.min(*start);
     }
-    top.checked_sub(len).filter(|at| *at >= low)
+    fit(top).filter(|at| *at >= low)
 }

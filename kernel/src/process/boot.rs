@@ -8,6 +8,7 @@
 use super::commands::{self, Setting};
 use super::console::Terminal;
 use super::info::Source;
+use super::sys;
 use crate::mm::{frame, phys, pressure};
 use crate::{boot, env, log, println};
 use alloc::boxed::Box;
@@ -20,6 +21,7 @@ use vfs::inode::FileSystem;
 use vfs::ops::Vfs;
 use vfs::path::Tree;
 use vfs::procfs::Procfs;
+use vfs::sysfs::Sysfs;
 use vfs::tmpfs::Tmpfs;
 use vfs::types::{FileType, New};
 use vfs::zfs::ZfsRoot;
@@ -30,6 +32,7 @@ const DEV_ROOT: u64 = 1;
 const DEV_DEV: u64 = 5;
 const DEV_PROC: u64 = 6;
 const DEV_RUN: u64 = 7;
+const DEV_SYS: u64 = 9;
 
 /// Exit status when the root cannot be mounted or there is nothing to run.
 const CANNOT_START: u8 = 124;
@@ -240,6 +243,7 @@ fn build_tree(root: Arc<dyn FileSystem>) -> Result<(), Errno> {
     };
     mount("/dev", devfs::new(DEV_DEV, Arc::clone(&clock))?)?;
     mount("/proc", Procfs::new(DEV_PROC, Arc::new(Source)))?;
+    mount("/sys", Sysfs::new(DEV_SYS, Arc::new(sys::Source)))?;
     let quarter = frame::total() * phys::FRAME_SIZE / 4;
     mount("/run", Tmpfs::new("tmpfs", DEV_RUN, quarter, clock))?;
     let devices = Builtin::new(env().random, Some(Terminal::get()));

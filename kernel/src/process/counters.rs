@@ -132,6 +132,7 @@ pub fn meminfo() -> String {
         ("SwapTotal", 0),
         ("SwapFree", 0),
         ("AnonPages", c.anonymous),
+        ("AnonHugePages", page_table::large_pages() * page_table::LARGE / 1024),
         ("Shmem", c.shared),
         ("Slab", c.slab),
         ("KernelStack", c.stacks),
@@ -140,7 +141,11 @@ pub fn meminfo() -> String {
         // A String takes everything.
         let _ = writeln!(text, "{:<15} {value:8} kB", format!("{name}:"));
     }
-    text.push_str("HugePages_Total:       0\nHugepagesize:       2048 kB\n");
+    // `MAP_HUGETLB` is refused: there are none of these pages.
+    for name in ["Total", "Free", "Rsvd", "Surp"] {
+        let _ = writeln!(text, "{:<15} {:8}", format!("HugePages_{name}:"), 0);
+    }
+    text.push_str("Hugepagesize:       2048 kB\nHugetlb:               0 kB\n");
     text
 }
 

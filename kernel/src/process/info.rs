@@ -1,7 +1,7 @@
 //! What `/proc` says about the machine and the process that asks.
 
 use super::{Process, Task};
-use crate::mm::frame;
+use crate::mm::{frame, large, page_table};
 use crate::{arch, sched, time};
 use alloc::format;
 use alloc::string::String;
@@ -67,7 +67,8 @@ impl ProcSource for Source {
                 name.push(b'\n');
                 return Some(name);
             }
-            "maps" | "smaps" => p.space().describe(),
+            "maps" => p.space().describe(),
+            "smaps" => p.space().describe_pages(),
             "mounts" => super::vfs().tree.describe_mounts(),
             "mountinfo" => mountinfo(),
             "cgroup" => "0::/\n".into(),
@@ -99,7 +100,7 @@ fn system_file(name: &str) -> Option<String> {
     Some(match name {
         "cmdline" => format!("{}\n", crate::boot::info().cmdline().text()),
         "cpuinfo" => cpuinfo(),
-        "filesystems" => "nodev\tproc\nnodev\ttmpfs\nnodev\tdevtmpfs\n\tzfs\n".into(),
+        "filesystems" => "nodev\tsysfs\nnodev\tproc\nnodev\ttmpfs\nnodev\tdevtmpfs\n\tzfs\n".into(),
         "loadavg" => "0.00 0.00 0.00 1/1 1\n".into(),
         "meminfo" => super::counters::meminfo(),
         "mounts" => super::vfs().tree.describe_mounts(),
@@ -109,7 +110,7 @@ fn system_file(name: &str) -> Option<String> {
             format!("{0}.{1:02} {0}.{1:02}\n", centis / 100, centis % 100)
         }
         "version" => format!("Linux version {RELEASE} ({VERSION})\n"),
-        "vmstat" => format!("nr_free_pages {}\n", frame::free_count()),
+        "vmstat" => vmstat(),
         "spl/kstat/zfs/arcstats" => super::kstat::arc()?,
         "spl/kstat/zfs/dmu_tx" => super::kstat::dmu_tx()?,
         "spl/kstat/zfs/txgs" => super::kstat::txgs()?,
@@ -131,6 +132,16 @@ fn system_file(name: &str) -> Option<String> {
         "tarn/counters" => super::counters::file(),
         _ => return crate::network::proc_file(name.strip_prefix("net/")?),
     })
+}
+
+fn vmstat() -> String {
+    let [taken, without_block, split] = large::counts();
+    format!(
+        "nr_free_pages {}\nnr_anon_transparent_hugepages {}\nthp_fault_alloc {taken}\nthp_fault_fallback \
+         {without_block}\nthp_underused_split_page {split}\n",
+        frame::free_count(),
+        page_table::large_pages(),
+    )
 }
 
 fn uuid(boot: bool) -> String {
@@ -255,6 +266,7 @@ fn stat(p: &Process) -> String {
 fn status(p: &Process) -> String {
     let (size, resident) = p.space().size();
     let (size, resident) = (size / 1024, resident / 1024);
+    let large = u8::from(!p.space().has_only_small());
     let c = p.credentials.lock().clone();
     let ids = |i: [u32; 3]| format!("{}\t{}\t{}\t{}", i[0], i[1], i[2], i[1]);
     let (name, umask, pid, parent) = (first_name(p), p.umask.load(Ordering::Relaxed), p.pid, p.parent);
@@ -265,7 +277,7 @@ fn status(p: &Process) -> String {
     format!(
         "Name:\t{name}\nUmask:\t{umask:04o}\nState:\tR (running)\nTgid:\t{pid}\nPid:\t{pid}\nPPid:\t{parent}\n\
          TracerPid:\t0\nUid:\t{uid}\nGid:\t{gid}\nFDSize:\t{fds}\nVmPeak:\t{size:8} kB\nVmSize:\t{size:8} kB\n\
-         VmLck:\t       0 kB\nVmHWM:\t{resident:8} kB\nVmRSS:\t{resident:8} kB\nThreads:\t{threads}\n\
+         VmLck:\t       0 kB\nVmHWM:\t{resident:8} kB\nVmRSS:\t{resident:8} kB\nTHP_enabled:\t{large}\nThreads:\t{threads}\n\
          Cpus_allowed:\t{mask:x}\nCpus_allowed_list:\t0-{last}\n"
     )
 }

@@ -14,6 +14,7 @@ pub mod info;
 mod kstat;
 pub mod shutdown;
 pub mod signals;
+mod sys;
 pub mod workers;
 
 use crate::arch::fpu;
