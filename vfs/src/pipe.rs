@@ -5,6 +5,7 @@ use crate::inode::{Ready, Stream};
 use crate::wait::{Waiters, wait_on};
 use alloc::collections::VecDeque;
 use alloc::sync::Arc;
+use alloc::vec::Vec;
 use platform::sync::Mutex;
 
 /// How many bytes a pipe holds, as on Linux.
@@ -42,6 +43,10 @@ impl State {
         self.writers += usize::from(writes);
         self.reader_opens += u64::from(reads);
         self.writer_opens += u64::from(writes);
+    }
+
+    fn room(&self) -> usize {
+        PIPE_SIZE.saturating_sub(self.bytes.len())
     }
 }
 
@@ -107,12 +112,68 @@ impl PipeEnd {
         Some(n)
     }
 
+    /// Whether both are ends of one pipe.
+    #[must_use]
+    pub fn is_of_same_pipe(&self, other: &PipeEnd) -> bool {
+        Arc::ptr_eq(&self.pipe, &other.pipe)
+    }
+
+    fn wait<T>(&self, nonblock: bool, mut ready: impl FnMut(&State) -> Option<T>) -> Result<T> {
+        let mut ready = || ready(&self.pipe.state.lock());
+        if nonblock { ready().ok_or(Errno::EAGAIN) } else { wait_on(&[&self.pipe.waiters], None, ready) }
+    }
+
+    /// A copy of the next bytes, `limit` at most, which stay where they are. Waits for them unless `nonblock`; none at the end.
+    pub fn peek(&self, limit: usize, nonblock: bool) -> Result<Vec<u8>> {
+        if !self.reads {
+            return Err(Errno::EBADF);
+        }
+        self.wait(nonblock, |state| {
+            let bytes = || state.bytes.iter().take(limit).copied().collect();
+            (!state.bytes.is_empty() || state.writers == 0).then(bytes)
+        })
+    }
+
+    /// Puts bytes that were read and have gone nowhere before the next ones.
+    pub fn put_back(&self, data: &[u8]) {
+        let mut state = self.pipe.state.lock();
+        // It may hold more than it should now, by what was written meanwhile: then no room is left.
+        data.iter().rev().for_each(|byte| state.bytes.push_front(*byte));
+        drop(state);
+        self.pipe.waiters.wake();
+    }
+
+    /// For how many bytes there is room; waits until there is some unless `nonblock`. [`Errno::EPIPE`] if nobody reads.
+    pub fn room(&self, nonblock: bool) -> Result<usize> {
+        if !self.writes {
+            return Err(Errno::EBADF);
+        }
+        self.wait(nonblock, |state| match state.room() {
+            _ if state.readers == 0 => Some(Err(Errno::EPIPE)),
+            0 => None,
+            room => Some(Ok(room)),
+        })?
+    }
+
+    /// Adds bytes for which there was [`PipeEnd::room`] a moment ago, whether there still is or not: where they come from they cannot
+    /// go back to. [`Errno::EPIPE`] if nobody reads.
+    pub fn add(&self, data: &[u8]) -> Result<()> {
+        let mut state = self.pipe.state.lock();
+        if state.readers == 0 {
+            return Err(Errno::EPIPE);
+        }
+        state.bytes.extend(data);
+        drop(state);
+        self.pipe.waiters.wake();
+        Ok(())
+    }
+
     fn try_write(&self, data: &[u8]) -> Option<Result<usize>> {
         let mut state = self.pipe.state.lock();
         if state.readers == 0 {
             return Some(Err(Errno::EPIPE));
         }
-        let room = PIPE_SIZE - state.bytes.len();
+        let room = state.room();
         // A small write goes whole or waits; a large one takes what room there is.
         if room == 0 || data.len() <= PIPE_BUF && room < data.len() {
             return None;
@@ -208,6 +269,35 @@ mod tests {
         assert_eq!(r.read(&mut buf, true), Ok(2));
         assert_eq!(r.read(&mut buf, true), Ok(0));
         assert_eq!(r.ready().0, Ready::HUP);
+    }
+
+    #[test]
+    fn bytes_are_shown_put_back_and_added() {
+        let (r, w) = pipe();
+        assert!(r.is_of_same_pipe(&w) && !r.is_of_same_pipe(&pipe().0));
+        assert_eq!(r.peek(9, true), Err(Errno::EAGAIN));
+        assert_eq!(w.peek(9, true), Err(Errno::EBADF));
+        assert_eq!(r.room(true), Err(Errno::EBADF));
+        assert_eq!(w.room(true), Ok(PIPE_SIZE));
+        assert_eq!(w.write(b"hello", true), Ok(5));
+        assert_eq!(r.peek(3, true).as_deref(), Ok(&b"hel"[..]));
+        let mut buf = [0; 4];
+        assert_eq!(r.read(&mut buf, true), Ok(4));
+        r.put_back(&buf[1..]);
+        assert_eq!(r.peek(9, true).as_deref(), Ok(&b"ello"[..]));
+        // More than there is room for, for bytes that have nowhere else to go.
+        assert_eq!(w.add(&vec![b'x'; PIPE_SIZE]), Ok(()));
+        assert_eq!(w.room(true), Err(Errno::EAGAIN));
+        assert_eq!(w.write(b"x", true), Err(Errno::EAGAIN));
+        assert_eq!(r.read(&mut [0; 10], true), Ok(10));
+        assert_eq!(w.room(true), Ok(6));
+        drop(w);
+        assert_eq!(r.read(&mut vec![0; PIPE_SIZE], true), Ok(PIPE_SIZE - 6));
+        assert_eq!(r.peek(9, true).as_deref(), Ok(&b""[..]));
+        let (r, w) = pipe();
+        drop(r);
+        assert_eq!(w.room(true), Err(Errno::EPIPE));
+        assert_eq!(w.add(b"x"), Err(Errno::EPIPE));
     }
 
     #[test]

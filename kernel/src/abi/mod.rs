@@ -30,6 +30,7 @@ mod socket_calls;
 mod socket_message;
 mod socket_options;
 mod spawn;
+mod splice;
 mod stat;
 mod time;
 pub mod timers;
@@ -425,8 +426,10 @@ calls! {
     271 => poll::ppoll,
     273 => futex::set_robust_list,
     274 => futex::get_robust_list,
-    275 => proc::not_supported,
+    275 => splice::splice,
+    276 => splice::tee,
     277 => io::sync_file_range,
+    278 => splice::vmsplice,
     280 => path::utimensat,
     281 => events::epoll_pwait,
     282 => signalfd::signalfd,

@@ -19,11 +19,6 @@ pub(super) fn unsupported_as_root(_call: &mut Call<'_>) -> SysResult {
     Err(Errno::EPERM)
 }
 
-/// Calls that programs have a substitute for.
-pub(super) fn not_supported(_call: &mut Call<'_>) -> SysResult {
-    Err(Errno::EINVAL)
-}
-
 pub(super) fn sched_yield(_call: &mut Call<'_>) -> SysResult {
     sched::yield_now();
     Ok(0)
@@ -370,8 +365,16 @@ pub(super) fn prctl(call: &mut Call<'_>) -> SysResult {
         }
         // PR_GET_DUMPABLE
         3 => Ok(1),
-        // PR_SET_PDEATHSIG, PR_SET_DUMPABLE, PR_SET_KEEPCAPS, PR_SET_TIMERSLACK, PR_SET_NO_NEW_PRIVS, PR_SET_THP_DISABLE
-        1 | 4 | 8 | 29 | 36 | 38 | 41 => Ok(0),
+        // PR_SET_PDEATHSIG, PR_SET_DUMPABLE, PR_SET_KEEPCAPS, PR_SET_TIMERSLACK, PR_SET_NO_NEW_PRIVS
+        1 | 4 | 8 | 29 | 36 | 38 => Ok(0),
+        // PR_SET_THP_DISABLE, PR_GET_THP_DISABLE
+        41 if [2, 3, 4].iter().all(|i| call.arg(*i) == 0) => {
+            call.process().space().set_only_small(call.arg(1) != 0);
+            Ok(0)
+        }
+        42 if [1, 2, 3, 4].iter().all(|i| call.arg(*i) == 0) => {
+            Ok(u64::from(call.process().space().has_only_small()))
+        }
         // PR_CAPBSET_READ
         23 => Ok(u64::from(call.arg(1) <= 40)),
         // PR_GET_NO_NEW_PRIVS, PR_GET_KEEPCAPS

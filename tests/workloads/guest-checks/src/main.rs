@@ -8,6 +8,7 @@ mod events;
 mod futexes;
 mod hostile;
 mod hunger;
+mod large;
 mod leaks;
 mod mapping;
 mod memory;
@@ -15,6 +16,7 @@ mod names;
 mod programs;
 mod signals;
 mod sockets;
+mod splices;
 mod threads;
 mod transfers;
 mod vectors;
@@ -34,12 +36,14 @@ const CHECKS: &[(&str, Check)] = &[
     ("signals", signals::run),
     ("threads", threads::run),
     ("transfers", transfers::run),
+    ("splices", splices::run),
     ("clones", clones::run),
     ("exec", programs::exec),
     ("joined", programs::joined),
     ("wild", hostile::wild),
     ("fuzz", hostile::fuzz),
     ("hunger", hunger::run),
+    ("large", large::run),
     ("leaks", leaks::run),
     ("crowd", crowd::run),
     ("sockets", sockets::run),
