@@ -28,6 +28,29 @@ pub enum Flow {
     Other,
 }
 
+/// Whether an Ethernet frame has an IP address that nobody else can have: it comes from this machine itself (`own`) or from a loopback
+/// address, or goes to one (RFC 1122, 3.2.1.3; RFC 4291, 2.5.3). What answers those talks to itself.
+#[must_use]
+pub fn is_martian(frame: &[u8], own: impl Fn(IpAddr) -> bool) -> bool {
+    addresses(frame).is_some_and(|(from, to)| from.is_loopback() || to.is_loopback() || own(from))
+}
+
+/// Where an Ethernet frame comes from and goes to, by IP.
+fn addresses(frame: &[u8]) -> Option<(IpAddr, IpAddr)> {
+    let header = EthernetFrame::new_checked(frame).ok()?;
+    match header.ethertype() {
+        EthernetProtocol::Ipv4 => {
+            let packet = Ipv4Packet::new_checked(header.payload()).ok()?;
+            Some((packet.src_addr().into(), packet.dst_addr().into()))
+        }
+        EthernetProtocol::Ipv6 => {
+            let packet = Ipv6Packet::new_checked(header.payload()).ok()?;
+            Some((packet.src_addr().into(), packet.dst_addr().into()))
+        }
+        _ => None,
+    }
+}
+
 /// Classifies a frame; `ethernet`: it has an Ethernet header.
 #[must_use]
 pub fn classify(frame: &[u8], ethernet: bool) -> Flow {

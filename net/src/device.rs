@@ -3,8 +3,41 @@
 use alloc::collections::VecDeque;
 use alloc::vec::Vec;
 use platform::sync::Mutex;
-use smoltcp::phy::{self, ChecksumCapabilities, DeviceCapabilities, Medium};
+use smoltcp::phy::{self, Checksum, ChecksumCapabilities, DeviceCapabilities, Medium};
 use smoltcp::time::Instant;
+
+/// What is done about the checksums of TCP and UDP that a device carries.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Checksums {
+    /// Nothing: frames are not damaged on their way.
+    Unneeded,
+    /// They are made and looked at by software.
+    Software,
+    /// The device completes those of frames that are sent.
+    Completed,
+}
+
+/// Where a device goes on with a checksum: it sums up the frame from `start`, what is at `offset` from there included, and puts the sum
+/// there. In bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Partial {
+    /// The beginning of the segment or datagram.
+    pub start: u16,
+    /// The place of the sum in it.
+    pub offset: u16,
+}
+
+/// A frame that has arrived.
+#[derive(Debug, Clone, Copy)]
+pub struct Frame<'a> {
+    /// From the Ethernet header on, or from the IP header if the device has none.
+    pub bytes: &'a [u8],
+    /// The device says that the checksum of its segment or datagram is right, or that it cannot have been damaged.
+    pub vouched: bool,
+}
+
+/// Writes a frame, and says where the device is to go on with its checksum.
+pub type Fill<'a> = dyn FnMut(&mut [u8]) -> Option<Partial> + 'a;
 
 /// A network device.
 pub trait Device: Send + Sync {
@@ -14,13 +47,16 @@ pub trait Device: Send + Sync {
     fn mtu(&self) -> usize;
     /// Whether it takes a frame now.
     fn can_send(&self) -> bool;
-    /// Sends a frame of `len` bytes that `fill` writes. It must not wait. Does not call `fill` if there is no room.
-    fn send(&self, len: usize, fill: &mut dyn FnMut(&mut [u8]));
+    /// Sends a frame of `len` bytes that `fill` writes. It must not wait. Does not call `fill` if there is no room. The frame may stay
+    /// here until [`Device::flush`] is called.
+    fn send(&self, len: usize, fill: &mut Fill<'_>);
+    /// Lets go what was sent since the last time.
+    fn flush(&self) {}
     /// Gives the next frame that has arrived to `take`; `false` if there is none.
-    fn receive(&self, take: &mut dyn FnMut(&[u8])) -> bool;
-    /// Whether frames can be damaged on their way, so that checksums are made and looked at.
-    fn needs_checksums(&self) -> bool {
-        true
+    fn receive(&self, take: &mut dyn FnMut(Frame<'_>)) -> bool;
+    /// What is done about checksums. Always the same.
+    fn checksums(&self) -> Checksums {
+        Checksums::Software
     }
 }
 
@@ -46,22 +82,22 @@ impl Device for Loopback {
         self.queue.lock().len() < LOOPBACK_FRAMES
     }
 
-    fn send(&self, len: usize, fill: &mut dyn FnMut(&mut [u8])) {
+    fn send(&self, len: usize, fill: &mut Fill<'_>) {
         let mut frame = alloc::vec![0; len];
         fill(&mut frame);
         self.queue.lock().push_back(frame);
     }
 
-    fn receive(&self, take: &mut dyn FnMut(&[u8])) -> bool {
+    fn receive(&self, take: &mut dyn FnMut(Frame<'_>)) -> bool {
         let frame = self.queue.lock().pop_front();
         frame.is_some_and(|frame| {
-            take(&frame);
+            take(Frame { bytes: &frame, vouched: true });
             true
         })
     }
 
-    fn needs_checksums(&self) -> bool {
-        false
+    fn checksums(&self) -> Checksums {
+        Checksums::Unneeded
     }
 }
 
@@ -85,7 +121,10 @@ impl phy::TxToken for Sender<'_> {
     fn consume<R, F: FnOnce(&mut [u8]) -> R>(self, len: usize, f: F) -> R {
         let mut f = Some(f);
         let mut result = None;
-        self.0.send(len, &mut |frame| result = f.take().map(|f| f(frame)));
+        self.0.send(len, &mut |frame| {
+            result = f.take().map(|f| f(frame));
+            None
+        });
         match (result, f) {
             (Some(result), _) => result,
             // The device had no room after all: the frame is lost, as it could be on the wire.
@@ -118,9 +157,16 @@ impl phy::Device for Port<'_> {
         let ethernet = self.device.mac().is_some();
         capabilities.medium = if ethernet { Medium::Ethernet } else { Medium::Ip };
         capabilities.max_transmission_unit = self.device.mtu() + if ethernet { 14 } else { 0 };
-        if !self.device.needs_checksums() {
-            capabilities.checksum = ChecksumCapabilities::ignored();
-        }
+        // Those of what arrives are looked at by `checksum`, if at all.
+        let ours = match self.device.checksums() {
+            Checksums::Unneeded => {
+                capabilities.checksum = ChecksumCapabilities::ignored();
+                return capabilities;
+            }
+            Checksums::Software => Checksum::Tx,
+            Checksums::Completed => Checksum::None,
+        };
+        (capabilities.checksum.tcp, capabilities.checksum.udp) = (ours, ours);
         capabilities
     }
 }

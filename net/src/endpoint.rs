@@ -1,7 +1,7 @@
 //! What an interface works on: something with a smoltcp socket set of its own.
 
 use core::net::SocketAddr;
-use core::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use platform::sync::Mutex;
 use smoltcp::iface::SocketSet;
 use smoltcp::wire::{IpAddress, IpEndpoint};
@@ -40,6 +40,8 @@ pub(crate) struct Common {
     pub(crate) set: Mutex<SocketSet<'static>>,
     /// When the interface will look at it, in microseconds. Written under the interface's core lock.
     pub(crate) due: AtomicI64,
+    /// It is among those that wait for a neighbour's address. Written under the same lock.
+    pub(crate) waits: AtomicBool,
 }
 
 static NEXT_ID: AtomicU64 = AtomicU64::new(1);
@@ -51,7 +53,12 @@ pub(crate) fn next_id() -> u64 {
 
 impl Common {
     pub(crate) fn new(set: SocketSet<'static>) -> Self {
-        Common { id: next_id(), set: Mutex::new(set), due: AtomicI64::new(NEVER) }
+        Common {
+            id: next_id(),
+            set: Mutex::new(set),
+            due: AtomicI64::new(NEVER),
+            waits: AtomicBool::new(false),
+        }
     }
 }
 

@@ -6,8 +6,9 @@
 //! - No endpoint's set is locked while another's is.
 
 use crate::Hook;
+use crate::checksum;
 use crate::demux::{self, Flow};
-use crate::device::{Device, Port};
+use crate::device::{Checksums, Device, Fill, Frame, Port};
 use crate::endpoint::{Cause, Endpoint, NEVER};
 use crate::listener::Admitted;
 use crate::stack::Tables;
@@ -133,22 +134,24 @@ impl Device for Counting<'_> {
     fn can_send(&self) -> bool {
         self.interface.device.can_send()
     }
-    fn send(&self, len: usize, fill: &mut dyn FnMut(&mut [u8])) {
+    fn send(&self, len: usize, fill: &mut Fill<'_>) {
         self.interface.sent.fetch_add(1, Ordering::Relaxed);
         self.interface.sent_bytes.fetch_add(len as u64, Ordering::Relaxed);
         let ethernet = self.mac().is_some();
+        let completed = self.checksums() == Checksums::Completed;
         self.interface.device.send(len, &mut |frame| {
-            fill(frame);
+            let partial = fill(frame);
             if demux::classify(frame, ethernet) != Flow::Other {
                 self.packets.fetch_add(1, Ordering::Relaxed);
             }
+            if completed { checksum::begin(frame) } else { partial }
         });
     }
-    fn receive(&self, _take: &mut dyn FnMut(&[u8])) -> bool {
+    fn receive(&self, _take: &mut dyn FnMut(Frame<'_>)) -> bool {
         false
     }
-    fn needs_checksums(&self) -> bool {
-        self.interface.device.needs_checksums()
+    fn checksums(&self) -> Checksums {
+        self.interface.device.checksums()
     }
 }
 
@@ -312,6 +315,11 @@ impl Interface {
         });
     }
 
+    /// Whether its device takes a frame now.
+    pub(crate) fn can_send(&self) -> bool {
+        self.device.can_send()
+    }
+
     /// The address that packets to `remote` get as their source.
     pub(crate) fn source_for(&self, remote: IpAddr) -> Option<IpAddr> {
         self.core.lock().smol.get_source_address(&remote.into()).map(IpAddr::from)
@@ -331,6 +339,7 @@ impl Interface {
             self.take_frames(&mut core, LOOPBACK_BUDGET);
         }
         self.wake_for_timers(core);
+        self.device.flush();
         result
     }
 
@@ -356,7 +365,7 @@ impl Interface {
             // Due at once after all that: the burst was over, or the device is full.
             core.schedule(endpoint, if due <= now { now + RETRY_US } else { due });
         }
-        if outcome.waits_for_neighbour {
+        if outcome.waits_for_neighbour && !endpoint.common().waits.swap(true, Ordering::Relaxed) {
             core.waiting.push(Arc::clone(endpoint));
         }
         if outcome.lingers {
@@ -374,17 +383,21 @@ impl Interface {
     /// Takes up to `budget` frames from the device; how many there were.
     fn take_frames(&self, core: &mut Core, budget: usize) -> usize {
         let mut taken = 0;
-        while taken < budget && self.device.receive(&mut |frame| self.ingress(core, frame)) {
+        while taken < budget && self.device.receive(&mut |frame| self.ingress(core, &frame)) {
             taken += 1;
         }
         taken
     }
 
     /// One frame.
-    fn ingress(&self, core: &mut Core, frame: &[u8]) {
+    fn ingress(&self, core: &mut Core, &Frame { bytes: frame, vouched }: &Frame<'_>) {
         self.received.fetch_add(1, Ordering::Relaxed);
         self.received_bytes.fetch_add(frame.len() as u64, Ordering::Relaxed);
         let ethernet = self.device.mac().is_some();
+        let own = |address: IpAddr| core.smol.has_ip_addr(address);
+        if ethernet && (demux::is_martian(frame, own) || !checksum::is_right(frame, vouched)) {
+            return;
+        }
         let flow = demux::classify(frame, ethernet);
         let endpoint: Option<Arc<dyn Endpoint>> = match flow {
             Flow::Tcp { to, from, opens } => {
@@ -438,6 +451,7 @@ impl Interface {
     /// Tries again for those who wait for a neighbour's address, and sees to router advertisements.
     fn neighbours_changed(&self, core: &mut Core) {
         for endpoint in core::mem::take(&mut core.waiting) {
+            endpoint.common().waits.store(false, Ordering::Relaxed);
             self.serve(core, &endpoint, Cause::Timer);
         }
         core.own_due = 0;
@@ -527,7 +541,10 @@ impl Interface {
         let mut core = self.core.lock();
         // Timers first: what they send over the loopback interface has nobody else to receive it.
         self.ring(&mut core);
-        self.take_frames(&mut core, BUDGET) == BUDGET
+        let more = self.take_frames(&mut core, BUDGET) == BUDGET;
+        drop(core);
+        self.device.flush();
+        more
     }
 
     /// How many nanoseconds the thread may sleep if no frame comes; 0: not at all. After this, an earlier timer calls the

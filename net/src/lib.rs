@@ -20,6 +20,7 @@
 #![cfg_attr(not(any(feature = "std", test)), no_std)]
 extern crate alloc;
 
+mod checksum;
 pub mod demux;
 pub mod device;
 mod endpoint;

@@ -1,7 +1,9 @@
 //! UDP sockets.
 //!
-//! A socket has one smoltcp socket per interface that it has dealt with (a [`Lane`]), because packets that wait for a
-//! neighbour's address must leave by their own interface.
+//! A socket has a [`Lane`] for each interface that it has dealt with, because packets that wait for a neighbour's address must leave by
+//! their own interface. smoltcp sends a socket's datagrams in order, and one to a neighbour who never answers would keep back all that
+//! follow. So a lane receives with one smoltcp socket and sends with several: one that waits is left behind, and what it has is
+//! lost if it is needed for others.
 
 use crate::endpoint::{Cause, Common, Endpoint, Outcome, canonical, endpoint, next_id};
 use crate::interface::Interface;
@@ -16,12 +18,15 @@ use core::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use core::sync::atomic::{AtomicUsize, Ordering};
 use platform::sync::Mutex;
 use smoltcp::iface::{SocketHandle, SocketSet};
+use smoltcp::socket::Socket as AnySocket;
 use smoltcp::socket::udp::{PacketBuffer, PacketMetadata, SendError, Socket, UdpMetadata};
 use smoltcp::wire::{IpAddress, IpListenEndpoint};
 
 /// Bytes and datagrams that a lane can hold, each way.
 const BUFFER: usize = 64 << 10;
 const DATAGRAMS: usize = 64;
+/// Sockets that a lane sends with where there are neighbours; they share that room.
+const SENDERS: usize = 4;
 /// What headers take of a packet at least: UDP and IPv4, UDP and IPv6.
 const HEADERS: (usize, usize) = (8 + 20, 8 + 40);
 
@@ -36,18 +41,93 @@ pub struct Received {
     pub from: SocketAddr,
 }
 
+/// One of the sockets that a lane sends with.
+struct Sender {
+    handle: SocketHandle,
+    /// For whom its last datagram was.
+    to: Option<IpAddress>,
+}
+
+/// The sockets that a lane sends with.
+struct Senders {
+    all: Vec<Sender>,
+    /// The one that was used last.
+    current: usize,
+}
+
+impl Senders {
+    fn handle(&self) -> SocketHandle {
+        self.all[self.current].handle
+    }
+
+    fn waits(&self, set: &SocketSet<'static>, n: usize) -> bool {
+        set.get::<Socket<'_>>(self.all[n].handle).send_queue() > 0
+    }
+
+    /// Chooses the socket for a datagram to `to`: one that keeps others for the same address, else one that keeps none. If there is none,
+    /// and the device has room (`stuck`: so that it is neighbours which are waited for), what one of them keeps is lost.
+    fn choose(
+        &mut self,
+        set: &mut SocketSet<'static>,
+        to: IpAddress,
+        stuck: impl Fn() -> bool,
+    ) -> SocketHandle {
+        let count = self.all.len();
+        let by_turns = || (0..count).map(|n| (self.current + n) % count);
+        let same = by_turns().find(|n| self.all[*n].to == Some(to) && self.waits(set, *n));
+        let chosen = same.or_else(|| by_turns().find(|n| !self.waits(set, *n)));
+        match chosen {
+            Some(n) => self.current = n,
+            None if count > 1 && stuck() => {
+                self.current = (self.current + 1) % count;
+                self.renew(set);
+            }
+            None => {}
+        }
+        self.all[self.current].to = Some(to);
+        self.handle()
+    }
+
+    /// Empties the current one. The set remembers for whom a socket waits: to it, this is another one.
+    fn renew(&mut self, set: &mut SocketSet<'static>) {
+        if let AnySocket::Udp(mut socket) = set.remove(self.handle()) {
+            let endpoint = socket.endpoint();
+            socket.close();
+            // It was bound to this before.
+            let _ = socket.bind(endpoint);
+            self.all[self.current].handle = set.add(socket);
+        }
+    }
+}
+
 pub(crate) struct Lane {
     common: Common,
+    /// The socket that receives.
     handle: SocketHandle,
+    /// A leaf, locked with the set.
+    senders: Mutex<Senders>,
     interface: Arc<Interface>,
     hook: Hook,
     queued: AtomicUsize,
 }
 
 impl Lane {
-    fn with<R>(self: &Arc<Self>, call: impl FnOnce(&mut Socket<'static>) -> R) -> R {
+    /// Sends a datagram.
+    fn send(self: &Arc<Self>, data: &[u8], meta: UdpMetadata) -> core::result::Result<(), SendError> {
         let as_endpoint: Arc<dyn Endpoint> = Arc::clone(self) as _;
-        self.interface.with(&as_endpoint, |_, set| call(set.get_mut::<Socket<'_>>(self.handle)))
+        self.interface.with(&as_endpoint, |_, set| {
+            let mut senders = self.senders.lock();
+            let stuck = || self.interface.can_send();
+            let chosen = senders.choose(set, meta.endpoint.addr, stuck);
+            match set.get_mut::<Socket<'_>>(chosen).send_slice(data, meta) {
+                // Nobody is to wait for a neighbour who may not be there.
+                Err(SendError::BufferFull) if senders.all.len() > 1 && stuck() => {
+                    senders.renew(set);
+                    set.get_mut::<Socket<'_>>(senders.handle()).send_slice(data, meta)
+                }
+                outcome => outcome,
+            }
+        })
     }
 }
 
@@ -62,9 +142,11 @@ impl Endpoint for Lane {
         let socket = set.get_mut::<Socket<'_>>(self.handle);
         let queued = socket.recv_queue();
         let grown = queued > self.queued.swap(queued, Ordering::Relaxed);
+        let senders = self.senders.lock();
+        let waits = (0..senders.all.len()).any(|n| senders.waits(set, n));
         Outcome {
             notify: grown || sent > 0 && cause != Cause::Call,
-            waits_for_neighbour: socket.send_queue() > 0,
+            waits_for_neighbour: waits,
             ..Outcome::default()
         }
     }
@@ -113,20 +195,33 @@ impl UdpShared {
             return Some(Arc::clone(lane));
         }
         let interface = self.shared.interface(index)?;
-        let buffer =
-            || PacketBuffer::new(alloc::vec![PacketMetadata::EMPTY; DATAGRAMS], alloc::vec![0; BUFFER]);
-        let mut socket = Socket::new(buffer(), buffer());
+        // A share of the lane's room; none: nothing can be held.
+        let buffer = |shares: usize| {
+            let share = |all: usize| all.checked_div(shares).unwrap_or(0);
+            PacketBuffer::new(
+                alloc::vec![PacketMetadata::EMPTY; share(DATAGRAMS)],
+                alloc::vec![0; share(BUFFER)],
+            )
+        };
+        let count = if interface.is_loopback() { 1 } else { SENDERS };
         let (address, port) = {
             let state = self.state.lock();
             (state.claim.address, state.port)
         };
         let address = (!address.is_unspecified()).then(|| IpAddress::from(address));
-        socket.bind(IpListenEndpoint { addr: address, port }).ok()?;
-        let mut set = SocketSet::new(Vec::with_capacity(1));
-        let handle = set.add(socket);
+        let mut set = SocketSet::new(Vec::with_capacity(1 + count));
+        let mut add = |mut socket: Socket<'static>| {
+            socket.bind(IpListenEndpoint { addr: address, port }).ok()?;
+            Some(set.add(socket))
+        };
+        // What arrives goes to the first.
+        let handle = add(Socket::new(buffer(1), buffer(0)))?;
+        let mut sender = || Some(Sender { handle: add(Socket::new(buffer(0), buffer(count)))?, to: None });
+        let all = (0..count).map(|_| sender()).collect::<Option<_>>()?;
         let lane = Lane {
             common: Common::new(set),
             handle,
+            senders: Mutex::new(Senders { all, current: 0 }),
             interface,
             hook: Arc::clone(&self.hook),
             queued: AtomicUsize::new(0),
@@ -229,11 +324,11 @@ impl UdpSocket {
         if own.is_unspecified() && interface.is_loopback() {
             meta.local_address = Some(to.ip().into());
         }
-        lane.with(|socket| match socket.send_slice(data, meta) {
+        match lane.send(data, meta) {
             Ok(()) => Ok(data.len()),
             Err(SendError::BufferFull) => Err(Error::WouldBlock),
             Err(SendError::Unaddressable) => Err(Error::Invalid),
-        })
+        }
     }
 
     /// Reads the next datagram into `out`; `peek`: it stays.
@@ -285,9 +380,8 @@ impl UdpSocket {
         let (mut readable, mut writable) = (bound.state.lock().shut.0, true);
         for lane in bound.lanes() {
             let set = lane.common.set.lock();
-            let socket = set.get::<Socket<'_>>(lane.handle);
-            readable |= socket.can_recv();
-            writable &= socket.can_send();
+            readable |= set.get::<Socket<'_>>(lane.handle).can_recv();
+            writable &= set.get::<Socket<'_>>(lane.senders.lock().handle()).can_send();
         }
         Ready::default().with(Ready::IN, readable).with(Ready::OUT, writable)
     }

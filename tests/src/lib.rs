@@ -6,14 +6,17 @@
 pub mod accounts;
 pub mod elf;
 pub mod fixtures;
+pub mod frames;
 pub mod fuzz;
 pub mod interop;
 pub mod keys;
 pub mod layout;
+pub mod link;
 pub mod manifest;
 pub mod model;
 pub mod properties;
 pub mod rig;
+pub mod server;
 pub mod sim;
 pub mod soak;
 pub mod tool;

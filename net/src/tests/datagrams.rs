@@ -60,7 +60,13 @@ fn what_does_not_fit_is_refused() {
     assert_eq!(client.send(&[0; 1473], Some(address("10.0.0.2:53"))), Err(Error::TooLong));
     assert_eq!(client.send(&[0; 1472], Some(address("10.0.0.2:53"))), Ok(1472));
     assert_eq!(client.send(&[0; 1453], Some(address("[fd00::2]:53"))), Err(Error::TooLong));
-    // Nobody answers for this address: the queue fills.
+    // Nobody answers for this address, and nobody waits for that.
+    for _ in 0..1000 {
+        assert_eq!(client.send(&[0; 1000], Some(address("10.0.0.77:53"))), Ok(1000));
+    }
+    assert!(client.ready().contains(Ready::OUT));
+    // A device without room is waited for.
+    pair.ends[1].inbox.lock().resize(4096, alloc::vec::Vec::new());
     let mut sent = 0;
     while client.send(&[0; 1000], Some(address("10.0.0.77:53"))).is_ok() {
         sent += 1;
@@ -82,5 +88,38 @@ fn over_the_loopback_interface() {
         let mut out = [0; 4000];
         let got = server.receive(&mut out, false).unwrap();
         assert_eq!((got.len, out[2999]), (3000, 5));
+    }
+}
+
+#[test]
+fn who_never_answers_keeps_nothing_back() {
+    let pair = Pair::new();
+    let server = pair.stacks[1].udp(quiet());
+    server.bind(address("0.0.0.0:53")).unwrap();
+    let client = pair.stacks[0].udp(quiet());
+    client.send(b"question", Some(address("10.0.0.2:53"))).unwrap();
+    pair.run();
+    let from = server.receive(&mut [0; 9], false).unwrap().from;
+    // Answers to addresses where nobody is, more than can wait.
+    for n in 0..200 {
+        let nobody = address(&alloc::format!("10.0.0.{}:1000", 100 + n % 20));
+        assert_eq!(server.send(&[7; 1400], Some(nobody)), Ok(1400));
+        assert_eq!(server.send(b"answer", Some(from)), Ok(6));
+        pair.run();
+        assert_eq!(client.receive(&mut [0; 9], false).unwrap().len, 6, "answer {n}");
+    }
+    // To one that is found later, all that was sent arrives.
+    let other = Pair::new();
+    let sender = other.stacks[0].udp(quiet());
+    let receiver = other.stacks[1].udp(quiet());
+    receiver.bind(address("10.0.0.2:53")).unwrap();
+    for n in 0..10u8 {
+        assert_eq!(sender.send(&[n], Some(address("10.0.0.2:53"))), Ok(1));
+    }
+    other.run();
+    for n in 0..10u8 {
+        let mut out = [0];
+        assert_eq!(receiver.receive(&mut out, false).unwrap().len, 1, "datagram {n}");
+        assert_eq!(out, [n]);
     }
 }

@@ -114,3 +114,42 @@ fn damaged_frames_change_nothing() {
         assert_eq!(server.receive(&mut out, false), Err(Error::WouldBlock));
     }
 }
+
+#[test]
+fn what_claims_to_come_from_the_machine_itself_is_not_heard() {
+    let pair = Pair::new();
+    let server = pair.stacks[1].udp(quiet());
+    server.bind(address("[::]:53")).unwrap();
+    let client = pair.stacks[0].udp(quiet());
+    for to in ["10.0.0.2:53", "[fd00::2]:53"] {
+        client.send(b"x", Some(address(to))).unwrap();
+    }
+    // The second neighbour is asked for a second later.
+    (0..3).for_each(|_| pair.pass(1000));
+    for _ in 0..2 {
+        server.receive(&mut [0; 4], false).unwrap();
+    }
+    for (to, v6) in [("10.0.0.2:53", false), ("[fd00::2]:53", true)] {
+        client.send(b"x", Some(address(to))).unwrap();
+        let Some(frame) = pair.ends[1].inbox.lock().pop_front() else { panic!("no frame to {to}") };
+        let (from, len) = if v6 { (22, 16) } else { (26, 4) };
+        let loopback: &[u8] =
+            if v6 { &[0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1] } else { &[127, 0, 0, 1] };
+        let own = frame[from + len..from + 2 * len].to_vec();
+        for (at, address) in [(from, &own[..]), (from, loopback), (from + len, loopback)] {
+            let mut frame = frame.clone();
+            frame[at..at + len].copy_from_slice(address);
+            assert!(crate::demux::is_martian(&frame, |_| false) || address == own);
+            // Its sums would be wrong: as if somebody had seen to them.
+            let own = |a: core::net::IpAddr| a == crate::tests::address(to).ip();
+            assert!(crate::demux::is_martian(&frame, own), "{to} {at}");
+            pair.ends[1].inbox.lock().push_back(frame);
+            pair.run();
+            assert_eq!(server.receive(&mut [0; 4], false), Err(Error::WouldBlock), "{to} {at}");
+        }
+        assert!(!crate::demux::is_martian(&frame, |_| false));
+        pair.ends[1].inbox.lock().push_back(frame);
+        pair.run();
+        assert_eq!(server.receive(&mut [0; 4], false).unwrap().len, 1);
+    }
+}

@@ -4,7 +4,7 @@ mod datagrams;
 mod hostile;
 mod streams;
 
-use crate::device::Device;
+use crate::device::{Device, Fill, Frame};
 use crate::interface::Addresses;
 use crate::{Config, Hook, Stack};
 use alloc::collections::VecDeque;
@@ -51,7 +51,7 @@ impl Device for End {
     fn can_send(&self) -> bool {
         self.outbox.lock().len() < 4096
     }
-    fn send(&self, len: usize, fill: &mut dyn FnMut(&mut [u8])) {
+    fn send(&self, len: usize, fill: &mut Fill<'_>) {
         let mut frame = alloc::vec![0; len];
         fill(&mut frame);
         self.sent.fetch_add(1, Ordering::Relaxed);
@@ -59,10 +59,10 @@ impl Device for End {
             self.outbox.lock().push_back(frame);
         }
     }
-    fn receive(&self, take: &mut dyn FnMut(&[u8])) -> bool {
+    fn receive(&self, take: &mut dyn FnMut(Frame<'_>)) -> bool {
         let frame = self.inbox.lock().pop_front();
         frame.is_some_and(|frame| {
-            take(&frame);
+            take(Frame { bytes: &frame, vouched: false });
             true
         })
     }

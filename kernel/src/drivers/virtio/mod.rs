@@ -1,7 +1,6 @@
 //! virtio: devices of virtual machines (OASIS virtio 1.2), over PCI and over memory-mapped registers.
 
 pub mod blk;
-mod crate_driver;
 mod mmio;
 pub mod net;
 mod pci;
@@ -29,7 +28,11 @@ mod status {
 
 /// Feature bits of all devices.
 mod feature {
+    /// Legacy devices: a chain may be split anywhere.
+    pub(super) const ANY_LAYOUT: u64 = 1 << 27;
     pub(super) const INDIRECT_DESC: u64 = 1 << 28;
+    /// Notifications are suppressed by indices.
+    pub(super) const EVENT_IDX: u64 = 1 << 29;
     pub(super) const VERSION_1: u64 = 1 << 32;
     pub(super) const ACCESS_PLATFORM: u64 = 1 << 33;
 }

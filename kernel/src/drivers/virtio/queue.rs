@@ -1,10 +1,14 @@
 //! A split virtqueue: descriptors, the ring of available chains, the ring of used ones.
 //!
 //! The memory is shared with the device, so it is only touched by volatile accesses; what the device writes there is
-//! checked before use.
+//! checked before use. Which descriptors are free and which chains the device has is kept here, out of its reach: a chain that it has not
+//! is not taken back.
+//!
+//! Notifications either way are suppressed by flags, or by indices if the device has agreed on that (virtio 1.2, 2.7.7 and 2.7.10).
 
 use super::QueueMemory;
 use crate::mm::{frame, phys};
+use alloc::boxed::Box;
 use core::sync::atomic::{Ordering, fence};
 
 const NEXT: u16 = 1;
@@ -41,10 +45,18 @@ pub struct Queue {
     size: u16,
     base: u64,
     used_offset: usize,
-    /// First free descriptor; free ones are linked by `next`.
+    /// Notifications by indices.
+    event_idx: bool,
+    /// By descriptor: the next one of its chain, or of the free ones.
+    next: Box<[u16]>,
+    /// By head: how many descriptors the chain has that is with the device; 0: none is.
+    chains: Box<[u16]>,
+    /// First free descriptor.
     free_head: u16,
     free: u16,
     next_available: u16,
+    /// `next_available` when the device was last told, or did not want to be.
+    announced: u16,
     last_used: u16,
 }
 
@@ -52,8 +64,8 @@ pub struct Queue {
 pub const DESCRIPTOR_SIZE: usize = size_of::<Descriptor>();
 
 impl Queue {
-    /// A queue of `size` (a power of two) descriptors; `None` without memory.
-    pub fn new(size: u16) -> Option<Queue> {
+    /// A queue of `size` (a power of two) descriptors; `None` without memory. `event_idx`: [`super::feature::EVENT_IDX`] is agreed on.
+    pub fn new(size: u16, event_idx: bool) -> Option<Queue> {
         let n = usize::from(size);
         let used_offset = (16 * n + 6 + 2 * n).next_multiple_of(LEGACY_ALIGN);
         let bytes = used_offset + 6 + 8 * n;
@@ -61,12 +73,23 @@ impl Queue {
         let base = frame::alloc_contiguous(pages, 1)?;
         // SAFETY: fresh frames of the direct map.
         unsafe { phys::to_virt(base).write_bytes(0, pages * 4096) };
-        let queue =
-            Queue { size, base, used_offset, free_head: 0, free: size, next_available: 0, last_used: 0 };
-        for i in 0..size {
-            queue.write_descriptor(i, Descriptor { address: 0, len: 0, flags: 0, next: i.wrapping_add(1) });
-        }
-        Some(queue)
+        let next = (1..=size).collect();
+        let chains = alloc::vec![0; n].into_boxed_slice();
+        let (free_head, free) = (0, size);
+        let (next_available, announced, last_used) = (0, 0, 0);
+        Some(Queue {
+            size,
+            base,
+            used_offset,
+            event_idx,
+            next,
+            chains,
+            free_head,
+            free,
+            next_available,
+            announced,
+            last_used,
+        })
     }
 
     /// Number of descriptors.
@@ -94,11 +117,6 @@ impl Queue {
         unsafe { self.at::<Descriptor>(usize::from(index) * 16).write_volatile(descriptor) }
     }
 
-    fn descriptor(&self, index: u16) -> Descriptor {
-        // SAFETY: index is below size.
-        unsafe { self.at::<Descriptor>(usize::from(index) * 16).read_volatile() }
-    }
-
     /// Makes a chain of `segments` available; the index of its head, or `None` if there are too few descriptors.
     pub fn push(&mut self, segments: &[Segment]) -> Option<u16> {
         if segments.is_empty() || segments.len() > usize::from(self.free) {
@@ -107,15 +125,21 @@ impl Queue {
         let head = self.free_head;
         let mut index = head;
         for (i, segment) in segments.iter().enumerate() {
-            let next = self.descriptor(index).next;
+            let next = self.next[usize::from(index)];
             let more = if i + 1 < segments.len() { NEXT } else { 0 };
             self.write_descriptor(index, encode(*segment, more, next));
-            self.free -= 1;
             index = next;
         }
-        self.free_head = index;
+        self.take_descriptors(head, segments.len() as u16, index);
         self.make_available(head);
         Some(head)
+    }
+
+    /// The first `count` free descriptors, from `head` on, become a chain; `rest` is the first that stays free.
+    fn take_descriptors(&mut self, head: u16, count: u16, rest: u16) {
+        self.chains[usize::from(head)] = count;
+        self.free_head = rest;
+        self.free -= count;
     }
 
     /// Makes a chain available that lies in an indirect table: `table` is memory for it, of [`DESCRIPTOR_SIZE`] bytes
@@ -140,11 +164,10 @@ impl Queue {
             }
         }
         let head = self.free_head;
-        let next = self.descriptor(head).next;
+        let next = self.next[usize::from(head)];
         let len = (segments.len() * DESCRIPTOR_SIZE) as u32;
         self.write_descriptor(head, Descriptor { address: table_address, len, flags: INDIRECT, next });
-        self.free_head = next;
-        self.free -= 1;
+        self.take_descriptors(head, 1, next);
         self.make_available(head);
         Some(head)
     }
@@ -161,61 +184,85 @@ impl Queue {
         unsafe { self.at::<u16>(ring + 2).write_volatile(self.next_available) };
     }
 
-    /// Whether the device wants to be told of what was pushed.
-    pub fn wants_notify(&self) -> bool {
+    /// Whether the device wants to be told of what was pushed since this was asked last.
+    pub fn wants_notify(&mut self) -> bool {
+        let since = core::mem::replace(&mut self.announced, self.next_available);
+        let new = self.next_available.wrapping_sub(since);
         // The index is written before the device's wish is read.
         fence(Ordering::SeqCst);
+        if self.event_idx {
+            let event = self.used_offset + 4 + 8 * usize::from(self.size);
+            // SAFETY: the used ring's last word, the index whose passing the device wants to be told of.
+            let event = unsafe { self.at::<u16>(event).read_volatile() };
+            return self.next_available.wrapping_sub(event).wrapping_sub(1) < new;
+        }
         // SAFETY: the used ring's flags.
-        unsafe { self.at::<u16>(self.used_offset).read_volatile() & NO_NOTIFY == 0 }
+        new != 0 && unsafe { self.at::<u16>(self.used_offset).read_volatile() & NO_NOTIFY == 0 }
     }
 
-    /// Asks the device for interrupts, or not. A hint to the device.
+    /// Asks the device for an interrupt with the next chain that it uses, or for none. A hint to the device.
     pub fn set_interrupts(&mut self, on: bool) {
-        // SAFETY: the available ring's flags.
-        unsafe {
-            self.at::<u16>(16 * usize::from(self.size)).write_volatile(if on { 0 } else { NO_INTERRUPT });
+        let ring = 16 * usize::from(self.size);
+        if self.event_idx {
+            // What has just been passed is passed again after 65,536 chains.
+            let event = if on { self.last_used } else { self.last_used.wrapping_sub(1) };
+            // SAFETY: the available ring's last word.
+            unsafe { self.at::<u16>(ring + 4 + 2 * usize::from(self.size)).write_volatile(event) };
+        } else {
+            // SAFETY: the available ring's flags.
+            unsafe { self.at::<u16>(ring).write_volatile(if on { 0 } else { NO_INTERRUPT }) };
         }
+        // The device sees the wish before we look whether it has used something.
         fence(Ordering::SeqCst);
+    }
+
+    /// Chains that the device says it has used; more than it can have is none.
+    fn pending(&self) -> u16 {
+        // SAFETY: the used ring's index.
+        let index = unsafe { self.at::<u16>(self.used_offset + 2).read_volatile() };
+        fence(Ordering::Acquire);
+        let pending = index.wrapping_sub(self.last_used);
+        if pending <= self.size { pending } else { 0 }
     }
 
     /// Whether [`Queue::pop`] has something.
     pub fn has_used(&self) -> bool {
-        // SAFETY: the used ring's index.
-        let index = unsafe { self.at::<u16>(self.used_offset + 2).read_volatile() };
-        fence(Ordering::Acquire);
-        index != self.last_used
+        self.pending() != 0
     }
 
     /// Takes the next used chain: its head and how many bytes the device says it has written.
     pub fn pop(&mut self) -> Option<(u16, u32)> {
-        if !self.has_used() {
-            return None;
+        for _ in 0..self.pending() {
+            let slot = usize::from(self.last_used & (self.size - 1));
+            let entry = self.used_offset + 4 + 8 * slot;
+            // SAFETY: inside the used ring.
+            let (head, len) =
+                unsafe { (self.at::<u32>(entry).read_volatile(), self.at::<u32>(entry + 4).read_volatile()) };
+            self.last_used = self.last_used.wrapping_add(1);
+            // A device that gives back what it has not is not listened to.
+            if let Ok(head) = u16::try_from(head)
+                && self.release(head)
+            {
+                return Some((head, len));
+            }
         }
-        let slot = usize::from(self.last_used & (self.size - 1));
-        let entry = self.used_offset + 4 + 8 * slot;
-        // SAFETY: inside the used ring.
-        let (head, len) =
-            unsafe { (self.at::<u32>(entry).read_volatile(), self.at::<u32>(entry + 4).read_volatile()) };
-        self.last_used = self.last_used.wrapping_add(1);
-        let head = u16::try_from(head).ok().filter(|head| *head < self.size)?;
-        self.release(head);
-        Some((head, len))
+        None
     }
 
-    fn release(&mut self, head: u16) {
+    /// Frees the chain at `head`; `false` if the device has none there.
+    fn release(&mut self, head: u16) -> bool {
+        let Some(count) = self.chains.get_mut(usize::from(head)).map(core::mem::take).filter(|n| *n > 0)
+        else {
+            return false;
+        };
         let mut last = head;
-        let mut count = 1;
-        let mut descriptor = self.descriptor(last);
-        while descriptor.flags & (NEXT | INDIRECT) == NEXT && count < self.size {
-            last = descriptor.next;
-            descriptor = self.descriptor(last);
-            count += 1;
+        for _ in 1..count {
+            last = self.next[usize::from(last)];
         }
-        descriptor.next = self.free_head;
-        descriptor.flags = 0;
-        self.write_descriptor(last, descriptor);
+        self.next[usize::from(last)] = self.free_head;
         self.free_head = head;
         self.free += count;
+        true
     }
 }
 

@@ -15,7 +15,7 @@ pub(super) fn seed(transport: &dyn Transport) {
         return;
     }
     let size = transport.queue_size(0).min(8);
-    let (true, Some(mut queue)) = (size > 0, Queue::new(size)) else { return };
+    let (true, Some(mut queue)) = (size > 0, Queue::new(size, false)) else { return };
     let Some(buffer) = frame::alloc_zeroed() else { return };
     transport.enable_queue(0, &queue.memory());
     start(transport);

@@ -242,10 +242,10 @@ fn pointers() -> Result<(), String> {
 
 static STOP: AtomicBool = AtomicBool::new(false);
 
-/// Echoes streams and datagrams on port 7000 until a connection says `quit`.
+/// Echoes streams and datagrams on port 7000 until a connection says `quit`. To `counters` it answers what the kernel holds.
 pub fn serve() -> Result<String, String> {
-    let listener = TcpListener::bind("0.0.0.0:7000").map_err(say("bind"))?;
-    let datagrams = UdpSocket::bind("0.0.0.0:7000").map_err(say("bind"))?;
+    let listener = TcpListener::bind("[::]:7000").map_err(say("bind"))?;
+    let datagrams = UdpSocket::bind("[::]:7000").map_err(say("bind"))?;
     std::thread::spawn(move || {
         let mut buf = [0; 2000];
         while let Ok((n, from)) = datagrams.recv_from(&mut buf) {
@@ -269,7 +269,8 @@ pub fn serve() -> Result<String, String> {
                     // Wakes the listener.
                     let _ = TcpStream::connect("127.0.0.1:7000");
                 }
-                if n == 0 || socket.write_all(&buf[..n]).is_err() {
+                let counters = if buf[..n] == *b"counters" { std::fs::read("/proc/tarn/counters").ok() } else { None };
+                if n == 0 || socket.write_all(counters.as_deref().unwrap_or(&buf[..n])).is_err() {
                     break;
                 }
             }

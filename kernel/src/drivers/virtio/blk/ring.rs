@@ -86,7 +86,7 @@ impl Ring {
         if size == 0 {
             return None;
         }
-        let queue = Queue::new(previous_power_of_two(size.min(256)))?;
+        let queue = Queue::new(previous_power_of_two(size.min(256)), false)?;
         let depth =
             if features.indirect { queue.size().min(DEPTH) } else { (queue.size() / 3).clamp(1, DEPTH) };
         let slot_bytes = usize::from(depth) * size_of::<Slot>();

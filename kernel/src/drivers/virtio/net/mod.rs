@@ -1,0 +1,208 @@
+//! virtio-net: network devices.
+//!
+//! # Features
+//! Checksums: the device completes those of what is sent, and says of what has arrived whether it was looked at or cannot have been
+//! damaged. Mergeable buffers: a frame that is longer than a buffer is spread over several. Addresses, the longest packet and the state of
+//! the link are read once. Segmentation is not left to the device.
+//!
+//! # Notifications
+//! The interface's thread is woken by an interrupt, keeps the device silent while it works, and sleeps only when it has let the device
+//! speak again and found nothing. No interrupt tells what has been sent: the next sender looks. The device is told of all frames of a batch
+//! at once, by [`Device::flush`], with nothing locked.
+//!
+//! # Lock order
+//! Receiving and sending have a lock each, and neither is taken with the other.
+
+mod header;
+mod receive;
+mod ring;
+mod send;
+
+use super::{Interrupts, Transport, config, feature, negotiate, start};
+use crate::arch::random;
+use crate::log;
+use crate::sched::Thread;
+use alloc::sync::Arc;
+use header::Layout;
+use net::device::{Checksums, Device, Fill, Frame};
+use platform::sync::Mutex;
+use receive::Receiver;
+use send::Sender;
+use spin::Once;
+
+const F_CSUM: u64 = 1 << 0;
+const F_GUEST_CSUM: u64 = 1 << 1;
+const F_MTU: u64 = 1 << 3;
+const F_MAC: u64 = 1 << 5;
+const F_MRG_RXBUF: u64 = 1 << 15;
+const F_STATUS: u64 = 1 << 16;
+
+/// Offsets in `struct virtio_net_config`.
+const CONFIG_MAC: u64 = 0;
+const CONFIG_STATUS: u64 = 6;
+const CONFIG_MTU: u64 = 10;
+
+/// In the status: there is a link.
+const S_LINK_UP: u16 = 1;
+
+const RECEIVE: u16 = 0;
+const SEND: u16 = 1;
+/// Descriptors of a queue at most, each with a buffer of its own.
+const DEPTH: u16 = 128;
+
+/// The longest packet of a device that does not say, and the bounds of what we take: the least that IPv4 needs (RFC 791), and what
+/// smoltcp is made for.
+const MTU: u16 = 1500;
+const MTU_BOUNDS: (u16, u16) = (576, 9216);
+/// What a frame has beside the packet: an Ethernet header.
+const ETHERNET: usize = 14;
+
+/// A network device.
+pub struct Nic {
+    mac: [u8; 6],
+    mtu: u16,
+    checksums: Checksums,
+    polled: bool,
+    thread: Arc<Once<Arc<Thread>>>,
+    transport: Arc<dyn Transport>,
+    receiver: Mutex<Receiver>,
+    sender: Mutex<Sender>,
+}
+
+impl Nic {
+    /// Starts the device; `None` if it cannot be used.
+    pub(super) fn open(transport: Arc<dyn Transport>) -> Option<Arc<Nic>> {
+        let wanted = F_CSUM | F_GUEST_CSUM | F_MTU | F_MAC | F_MRG_RXBUF | F_STATUS;
+        let agreed = negotiate(&*transport, wanted | feature::ANY_LAYOUT | feature::EVENT_IDX)?;
+        let has = |feature| agreed & feature != 0;
+        if !has(feature::VERSION_1) && !has(feature::ANY_LAYOUT) {
+            log!(Error, "virtio-net at {}: it wants headers in descriptors of their own", transport.name());
+            return None;
+        }
+        let mac = if has(F_MAC) { config(&*transport, CONFIG_MAC) } else { own_address() };
+        let mtu = if has(F_MTU) { u16::from_le_bytes(config(&*transport, CONFIG_MTU)) } else { MTU };
+        if mtu < MTU_BOUNDS.0 {
+            log!(Error, "virtio-net at {}: packets of {mtu} bytes are too short", transport.name());
+            return None;
+        }
+        let mtu = mtu.min(MTU_BOUNDS.1);
+        let down = has(F_STATUS) && u16::from_le_bytes(config(&*transport, CONFIG_STATUS)) & S_LINK_UP == 0;
+        let layout = Layout { merged: has(F_MRG_RXBUF), long: has(F_MRG_RXBUF) || has(feature::VERSION_1) };
+        let longest = usize::from(mtu) + ETHERNET;
+        let event_idx = has(feature::EVENT_IDX);
+        let size = |index| previous_power_of_two(transport.queue_size(index).min(DEPTH));
+        let receiver = Receiver::new(size(RECEIVE)?, event_idx, layout, longest)?;
+        let sender = Sender::new(size(SEND)?, event_idx, layout, longest)?;
+
+        let thread: Arc<Once<Arc<Thread>>> = Arc::new(Once::new());
+        let to_wake = Arc::clone(&thread);
+        let wake = move || {
+            if let Some(thread) = to_wake.get() {
+                thread.unpark();
+            }
+        };
+        let interrupts = transport.connect(RECEIVE, Arc::new(wake));
+        transport.enable_queue(RECEIVE, &receiver.memory());
+        transport.enable_queue(SEND, &sender.memory());
+        start(&*transport);
+        transport.notify(RECEIVE);
+
+        let [a, b, c, d, e, f] = mac;
+        log!(
+            Info,
+            "network device at {}: {a:02x}:{b:02x}:{c:02x}:{d:02x}:{e:02x}:{f:02x}, packets of {mtu} bytes{}{}{}{}{}",
+            transport.name(),
+            if has(F_CSUM) { ", completes checksums" } else { "" },
+            if has(F_GUEST_CSUM) { ", vouches for checksums" } else { "" },
+            if layout.merged { ", merges buffers" } else { "" },
+            if down { ", no link" } else { "" },
+            match interrupts {
+                Interrupts::Message => "",
+                Interrupts::Line => ", interrupts by a line",
+                Interrupts::None => ", polled",
+            },
+        );
+        Some(Arc::new(Nic {
+            mac,
+            mtu,
+            checksums: if has(F_CSUM) { Checksums::Completed } else { Checksums::Software },
+            polled: interrupts == Interrupts::None,
+            thread,
+            transport,
+            receiver: Mutex::new(receiver),
+            sender: Mutex::new(sender),
+        }))
+    }
+
+    /// Sets the thread that an arriving frame wakes. Once.
+    pub fn set_thread(&self, thread: &Arc<Thread>) {
+        self.thread.call_once(|| Arc::clone(thread));
+    }
+
+    /// Whether no interrupt tells of frames.
+    pub fn is_polled(&self) -> bool {
+        self.polled
+    }
+
+    /// Keeps the device silent, or lets it speak; whether a frame is there.
+    pub fn set_interrupts(&self, on: bool) -> bool {
+        self.receiver.lock().set_interrupts(on)
+    }
+}
+
+/// An address of a device that has none: local, and of one machine.
+fn own_address() -> [u8; 6] {
+    let mut address = [0; 6];
+    random::fill(&mut address);
+    address[0] = address[0] & 0xfc | 2;
+    address
+}
+
+/// `None` for 0.
+fn previous_power_of_two(n: u16) -> Option<u16> {
+    Some(1 << n.checked_ilog2()?)
+}
+
+impl Device for Nic {
+    fn mac(&self) -> Option<[u8; 6]> {
+        Some(self.mac)
+    }
+
+    fn mtu(&self) -> usize {
+        self.mtu.into()
+    }
+
+    fn can_send(&self) -> bool {
+        self.sender.lock().has_room()
+    }
+
+    fn send(&self, len: usize, fill: &mut Fill<'_>) {
+        let notify = self.sender.lock().send(len, fill);
+        if notify {
+            self.transport.notify(SEND);
+        }
+    }
+
+    fn flush(&self) {
+        let notify = self.sender.lock().wants_notify();
+        if notify {
+            self.transport.notify(SEND);
+        }
+    }
+
+    fn receive(&self, take: &mut dyn FnMut(Frame<'_>)) -> bool {
+        let arrival = self.receiver.lock().take();
+        let Some(arrival) = arrival else { return false };
+        // With nothing locked: what is looked at may be answered.
+        take(arrival.frame());
+        let notify = self.receiver.lock().give_back(arrival);
+        if notify {
+            self.transport.notify(RECEIVE);
+        }
+        true
+    }
+
+    fn checksums(&self) -> Checksums {
+        self.checksums
+    }
+}
