@@ -251,60 +251,65 @@ pub(super) fn allocate(file: &File, mode: u64, start: u64, len: u64) -> SysResul
     file.allocate(what, start, len).map(|()| 0)
 }
 
-/// Collects directory entries in `encode`'s form until the caller's buffer is full.
-fn entries(call: &Call<'_>, encode: fn(&DirEntry<'_>, &mut Vec<u8>)) -> SysResult {
+/// Most bytes of directory entries that one call gives.
+const ENTRIES_MAX: usize = 64 << 10;
+
+/// The forms of a directory's entry.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Dirent {
+    /// `struct linux_dirent`: the kind is the record's last byte.
+    Old,
+    /// `struct linux_dirent64`: the kind stands before the name.
+    Long,
+}
+
+impl Dirent {
+    /// Writes an entry at the start of `out`, which is zero; its length, or `None` if there is no room.
+    fn put(self, e: &DirEntry<'_>, out: &mut [u8]) -> Option<usize> {
+        let start = if self == Dirent::Old { 18 } else { 19 };
+        // A zero ends the name; the old form's kind comes behind it.
+        let len = (e.name.len() + 20).next_multiple_of(8);
+        let record = out.get_mut(..len)?;
+        record[..8].copy_from_slice(&e.ino.to_le_bytes());
+        record[8..16].copy_from_slice(&e.next.to_le_bytes());
+        record[16..18].copy_from_slice(&(len as u16).to_le_bytes());
+        record[start..start + e.name.len()].copy_from_slice(e.name);
+        record[if self == Dirent::Old { len - 1 } else { 18 }] = e.kind as u8;
+        Some(len)
+    }
+}
+
+/// Collects directory entries until the caller's buffer is full.
+fn entries(call: &Call<'_>, form: Dirent) -> SysResult {
     let file = file(call)?;
-    let limit = length(call.arg(2)).min(1 << 20);
+    let mut out = alloc::vec![0; length(call.arg(2)).min(ENTRIES_MAX)];
     let start = file.position();
-    let mut out = Vec::with_capacity(limit.min(32 << 10));
-    let mut too_small = false;
-    file.read_dir(&mut |entry| {
-        let before = out.len();
-        encode(entry, &mut out);
-        let fits = out.len() <= limit;
-        if !fits {
-            out.truncate(before);
-            too_small = before == 0;
+    let (mut end, mut too_small) = (0, false);
+    file.read_dir(&mut |entry| match form.put(entry, &mut out[end..]) {
+        Some(len) => {
+            end += len;
+            true
         }
-        fits
+        None => {
+            too_small = end == 0;
+            false
+        }
     })?;
     if too_small {
         return Err(Errno::EINVAL);
     }
-    if let Err(error) = user::write(call.arg(1), &out) {
+    if let Err(error) = user::write(call.arg(1), &out[..end]) {
         // Nothing was given: the next call begins where this one did.
         file.seek(start as i64, Whence::Set)?;
         return Err(error);
     }
-    Ok(out.len() as u64)
+    Ok(end as u64)
 }
 
-/// Appends `len` zeros and the entry's inode, cookie and record length, with which both forms begin; gives the record.
-fn dirent<'a>(e: &DirEntry<'_>, len: usize, out: &'a mut Vec<u8>) -> &'a mut [u8] {
-    let at = out.len();
-    out.resize(at + len, 0);
-    let record = &mut out[at..];
-    record[..8].copy_from_slice(&e.ino.to_le_bytes());
-    record[8..16].copy_from_slice(&e.next.to_le_bytes());
-    record[16..18].copy_from_slice(&(len as u16).to_le_bytes());
-    record
-}
-
-/// `struct linux_dirent64`: the kind stands before the name.
 pub(super) fn getdents64(call: &mut Call<'_>) -> SysResult {
-    entries(call, |e, out| {
-        let record = dirent(e, (19 + e.name.len() + 1).next_multiple_of(8), out);
-        record[18] = e.kind as u8;
-        record[19..19 + e.name.len()].copy_from_slice(e.name);
-    })
+    entries(call, Dirent::Long)
 }
 
-/// `struct linux_dirent`: the kind is the record's last byte.
 pub(super) fn getdents(call: &mut Call<'_>) -> SysResult {
-    entries(call, |e, out| {
-        let len = (18 + e.name.len() + 2).next_multiple_of(8);
-        let record = dirent(e, len, out);
-        record[18..18 + e.name.len()].copy_from_slice(e.name);
-        record[len - 1] = e.kind as u8;
-    })
+    entries(call, Dirent::Old)
 }

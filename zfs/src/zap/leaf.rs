@@ -143,21 +143,28 @@ impl<B: AsRef<[u8]>> Leaf<B> {
         HASH_AT + 2 * bucket as usize
     }
 
-    fn entry(&self, chunk: u16) -> Result<EntryHead, Broken> {
-        let at = self.chunk_at(chunk);
-        if chunk >= self.chunks || self.block.as_ref()[at] != ENTRY {
+    /// The chunk of that number, if it is of that type.
+    fn chunk(&self, chunk: u16, kind: u8) -> Result<&[u8; CHUNK], Broken> {
+        if chunk >= self.chunks {
             return Err(BAD_CHUNK);
         }
+        let bytes = self.block.as_ref().get(self.chunk_at(chunk)..).and_then(<[u8]>::first_chunk);
+        bytes.filter(|b| b[0] == kind).ok_or(BAD_CHUNK)
+    }
+
+    fn entry(&self, chunk: u16) -> Result<EntryHead, Broken> {
+        let b = self.chunk(chunk, ENTRY)?;
+        let half = |at: usize| u16::from_le_bytes([b[at], b[at + 1]]);
         Ok(EntryHead {
             chunk,
-            int_size: self.block.as_ref()[at + 1],
-            next: self.u16_at(at + 2),
-            name_chunk: self.u16_at(at + 4),
-            name_ints: self.u16_at(at + 6),
-            value_chunk: self.u16_at(at + 8),
-            value_ints: self.u16_at(at + 10),
-            cd: self.u64_at(at + 8).checked_shr(32).unwrap_or(0) as u32,
-            hash: self.u64_at(at + 16),
+            int_size: b[1],
+            next: half(2),
+            name_chunk: half(4),
+            name_ints: half(6),
+            value_chunk: half(8),
+            value_ints: half(10),
+            cd: u32::from_le_bytes([b[12], b[13], b[14], b[15]]),
+            hash: u64::from_le_bytes([b[16], b[17], b[18], b[19], b[20], b[21], b[22], b[23]]),
         })
     }
 
@@ -169,13 +176,9 @@ impl<B: AsRef<[u8]>> Leaf<B> {
         let end = out.len() + len;
         out.reserve(len);
         while out.len() < end {
-            let at = self.chunk_at(chunk);
-            if chunk >= self.chunks || self.block.as_ref()[at] != ARRAY {
-                return Err(BAD_CHUNK);
-            }
-            let take = (end - out.len()).min(ARRAY_BYTES);
-            out.extend_from_slice(&self.block.as_ref()[at + 1..at + 1 + take]);
-            chunk = self.u16_at(at + 22);
+            let (bytes, next) = self.array_chunk(chunk)?;
+            out.extend_from_slice(&bytes[..(end - out.len()).min(ARRAY_BYTES)]);
+            chunk = next;
         }
         Ok(())
     }
@@ -186,32 +189,25 @@ impl<B: AsRef<[u8]>> Leaf<B> {
         Ok(out)
     }
 
-    /// What one chunk of an array holds.
-    fn array_chunk(&self, chunk: u16) -> Result<&[u8; ARRAY_BYTES], Broken> {
-        let at = self.chunk_at(chunk);
-        let block = self.block.as_ref();
-        if chunk >= self.chunks || block[at] != ARRAY {
-            return Err(BAD_CHUNK);
-        }
-        block[at + 1..].first_chunk().ok_or(BAD_CHUNK)
+    /// What one chunk of an array holds, and the number of the next.
+    fn array_chunk(&self, chunk: u16) -> Result<(&[u8; ARRAY_BYTES], u16), Broken> {
+        let [_, bytes @ .., a, b] = self.chunk(chunk, ARRAY)?;
+        Ok((bytes, u16::from_le_bytes([*a, *b])))
     }
 
     /// The only integer of a value that has one, `size` bytes long: it lies in one chunk.
     fn only(&self, entry: &EntryHead, size: usize) -> Result<u64, Broken> {
-        Ok(word(&self.array_chunk(entry.value_chunk)?[..size]))
+        Ok(word(&self.array_chunk(entry.value_chunk)?.0[..size]))
     }
 
     /// Whether an array holds exactly `bytes`.
     fn array_is(&self, mut chunk: u16, bytes: &[u8]) -> Result<bool, Broken> {
         for part in bytes.chunks(ARRAY_BYTES) {
-            let at = self.chunk_at(chunk);
-            if chunk >= self.chunks || self.block.as_ref()[at] != ARRAY {
-                return Err(BAD_CHUNK);
-            }
-            if self.block.as_ref()[at + 1..at + 1 + part.len()] != *part {
+            let (bytes, next) = self.array_chunk(chunk)?;
+            if !bytes.starts_with(part) {
                 return Ok(false);
             }
-            chunk = self.u16_at(at + 22);
+            chunk = next;
         }
         Ok(true)
     }
@@ -242,7 +238,7 @@ impl<B: AsRef<[u8]>> Leaf<B> {
     ) -> Result<&'a [u8], Broken> {
         let len = usize::from(entry.name_ints);
         if int_size == 1 && (1..=ARRAY_BYTES).contains(&len) {
-            return match &self.array_chunk(entry.name_chunk)?[..len] {
+            return match &self.array_chunk(entry.name_chunk)?.0[..len] {
                 [name @ .., 0] => Ok(name),
                 _ => Err(NO_END),
             };
@@ -268,8 +264,8 @@ impl<B: AsRef<[u8]>> Leaf<B> {
     pub(crate) fn stored(&self, entry: &EntryHead) -> Result<Stored, Broken> {
         match (entry.int_size, entry.value_ints) {
             (8, 1) => {
-                let bytes = self.array_chunk(entry.value_chunk)?.first_chunk().ok_or(BAD_CHUNK)?;
-                Ok(Stored::Word(u64::from_be_bytes(*bytes)))
+                let [a, b, c, d, e, f, g, h, ..] = *self.array_chunk(entry.value_chunk)?.0;
+                Ok(Stored::Word(u64::from_be_bytes([a, b, c, d, e, f, g, h])))
             }
             _ => self.value(entry).map(Stored::Value),
         }
@@ -298,26 +294,26 @@ impl<B: AsRef<[u8]>> Leaf<B> {
             && self.array_is(entry.name_chunk, &query.stored)?)
     }
 
-    /// Whether `hash` belongs into this leaf.
-    fn covers(&self, hash: u64) -> bool {
-        hash.checked_shr(64 - self.prefix_len()).unwrap_or(0) == self.prefix()
-    }
-
     /// The entries from a position on, in order. The hash table is in the order of hashes already.
     pub(crate) fn entries_from(&self, from: Position) -> Result<Vec<EntryHead>, Broken> {
-        let first = if self.covers(from.0) { self.bucket_at(from.0) } else { HASH_AT };
-        let table_end = HASH_AT + 2 * (1 << self.hash_shift);
+        let (len, prefix) = (self.prefix_len(), self.prefix());
+        let slot = |hash: u64| {
+            let covered = hash.checked_shr(64 - len).unwrap_or(0) == prefix;
+            let shift = 64 - self.hash_shift - len;
+            covered.then_some(((hash >> shift) & ((1 << self.hash_shift) - 1)) as usize)
+        };
+        let first = slot(from.0).unwrap_or(0);
+        let table = &self.block.as_ref()[HASH_AT..HASH_AT + 2 * (1 << self.hash_shift)];
         let mut left = self.chunks;
         let mut found: Vec<EntryHead> = Vec::with_capacity(usize::from(self.chunks) / CHUNKS_PER_ENTRY);
-        for (bucket, link) in (first..).step_by(2).zip(self.block.as_ref()[first..table_end].chunks_exact(2))
-        {
+        for (bucket, link) in table.chunks_exact(2).enumerate().skip(first) {
             let start = found.len();
             let mut chunk = u16::from_le_bytes([link[0], link[1]]);
             while chunk != CHAIN_END {
                 left = left.checked_sub(1).ok_or(BAD_CHAIN)?;
                 let entry = self.entry(chunk)?;
                 // Out of order, iteration could run in circles.
-                if !self.covers(entry.hash) || self.bucket_at(entry.hash) != bucket {
+                if slot(entry.hash) != Some(bucket) {
                     return Err(STRAY);
                 }
                 chunk = entry.next;
