@@ -33,8 +33,8 @@ const MASKED: u32 = 1 << 16;
 
 static X2APIC: AtomicBool = AtomicBool::new(false);
 static BASE: AtomicU64 = AtomicU64::new(0);
-/// Timer ticks per second, after the division by 16.
-static TIMER_HZ: AtomicU64 = AtomicU64::new(0);
+/// Timer ticks per nanosecond, after the division by 16, in 2⁻³².
+static TICKS_PER_NS: AtomicU64 = AtomicU64::new(0);
 
 fn read(register: u32) -> u32 {
     if X2APIC.load(Ordering::Relaxed) {
@@ -131,7 +131,7 @@ pub fn send_icr(apic_id: u32, command: u32) {
 
 /// Sets the timer's frequency as found by calibration (before the division), in Hz.
 pub fn set_timer_frequency(hz: u64) {
-    TIMER_HZ.store((hz / 16).max(1), Ordering::Relaxed);
+    TICKS_PER_NS.store((((u128::from(hz) / 16) << 32) / 1_000_000_000) as u64, Ordering::Relaxed);
 }
 
 /// Starts the timer at its highest count; [`timer_elapsed`] tells how far it came. For calibration.
@@ -145,15 +145,14 @@ pub fn timer_elapsed() -> u64 {
     u64::from(u32::MAX - read(TIMER_CURRENT)) * 16
 }
 
-/// Raises [`TIMER_VECTOR`] once, `ns` nanoseconds from now.
+/// Raises [`TIMER_VECTOR`] once, `ns` nanoseconds from now. One write: an emulated processor leaves its translated code for each.
 pub fn set_timer(ns: u64) {
-    let hz = TIMER_HZ.load(Ordering::Relaxed);
-    let ticks = (u128::from(ns) * u128::from(hz)).div_ceil(1_000_000_000);
-    write(LVT_TIMER, u32::from(TIMER_VECTOR));
-    write(TIMER_INITIAL, ticks.clamp(1, u128::from(u32::MAX)) as u32);
+    let ticks = (u128::from(ns) * u128::from(TICKS_PER_NS.load(Ordering::Relaxed))) >> 32;
+    write(TIMER_INITIAL, (ticks + 1).min(u128::from(u32::MAX)) as u32);
 }
 
-/// Stops the timer.
+/// Ends the calibration that [`timer_start`] began.
 pub fn stop_timer() {
     write(TIMER_INITIAL, 0);
+    write(LVT_TIMER, u32::from(TIMER_VECTOR));
 }
