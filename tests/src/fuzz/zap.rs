@@ -1,6 +1,7 @@
 //! ZAPs made of any bytes, as the object's own blocks: they are iterated, asked, changed and counted.
 //!
-//! The input is the block size in units of 512 bytes (two bytes), then the blocks.
+//! The input is the block size in units of 512 bytes (two bytes), then the blocks. Of several blocks the size is a power of two, as of
+//! every object.
 
 use crate::layout::Layout;
 use anyhow::{Context, Result, ensure};
@@ -61,7 +62,10 @@ thread_local! {
 
 pub(super) fn run(input: &[u8]) -> Result<()> {
     let Some((head, content)) = input.split_first_chunk::<2>() else { return Ok(()) };
-    let block_size = (u32::from(u16::from_le_bytes(*head)) % 256 + 1) * 512;
+    let mut block_size = (u32::from(u16::from_le_bytes(*head)) % 256 + 1) * 512;
+    if content.len() > block_size as usize {
+        block_size = block_size.next_power_of_two();
+    }
     BENCH.with_borrow_mut(|bench| {
         let bench = match bench {
             Some(bench) => bench,
