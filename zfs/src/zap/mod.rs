@@ -26,6 +26,7 @@ use crate::dmu::{Allocate, Dnode, Objset, Tx};
 use crate::error::{Error, Result};
 use crate::ondisk::object_type::ObjectType;
 use crate::ondisk::read_u64;
+use alloc::collections::BTreeSet;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use fat::{Header, Put};
@@ -352,17 +353,25 @@ fn grow_micro(zap: &Arc<Dnode>, tx: &Tx, index: &mut Index) -> Result<bool> {
     Ok(true)
 }
 
-/// Turns a micro ZAP into a fat one.
+/// Turns a micro ZAP into a fat one. What is wrong with its entries is found before anything is changed.
 fn upgrade(zap: &Arc<Dnode>, tx: &Tx, rules: Rules) -> Result<Header> {
     let entries: Vec<_> = zap.with_block(0, |block| {
         let micro = Micro(block);
         micro.in_use().map(|i| micro.entry(i)).collect()
     })?;
+    let mut names = BTreeSet::new();
+    if !entries.iter().all(|(name, ..)| names.insert(name)) {
+        return Err(Error::corrupt("micro zap: two entries of one name", zap.bookmark(0, 0)));
+    }
+    let query = |(name, value, cd): &(Vec<u8>, u64, u32)| {
+        let query = Query::new(&rules, Key::Name(name), Match::Exact)?;
+        Ok((query, Value::words(&[*value]), *cd))
+    };
+    let queries = entries.iter().map(query).collect::<Result<Vec<_>>>()?;
     zap.set_block_size(tx, 1 << fat::BLOCK_SHIFT)?;
     let mut header = fat::init(zap, tx, rules)?;
-    for (name, value, cd) in entries {
-        let query = Query::new(&rules, Key::Name(&name), Match::Exact)?;
-        fat::put(zap, tx, &mut header, &query, Put::WithCd(cd), &Value::words(&[value]))?;
+    for (query, value, cd) in queries {
+        fat::put(zap, tx, &mut header, &query, Put::WithCd(cd), &value)?;
     }
     Ok(header)
 }

@@ -361,6 +361,24 @@ fn a_header_that_points_beyond_the_object_is_refused() {
     }
 }
 
+/// It can be read, but not become a fat one: nothing of it is lost, and nothing of what it was is remembered.
+#[test]
+fn a_micro_zap_with_a_name_twice_stays_as_it_is() {
+    let (pool, os) = pool();
+    let tx = pool.txgs.begin(0).unwrap();
+    let zap = create(&os, &tx, DIR, &CreateOptions::default()).unwrap();
+    for i in 0..500u64 {
+        add_u64(&zap, &tx, format!("name {i}").as_str(), i).unwrap();
+    }
+    zap.modify_block(&tx, 0, |b| b.copy_within(64..128, 128)).unwrap();
+    zap.zap.write().form = None;
+    let before = (zap.block_size(), zap.read_block(0).unwrap());
+    assert!(matches!(add_u64(&zap, &tx, long_name(1).as_str(), 1), Err(Error::Corrupt { .. })));
+    assert_eq!((zap.block_size(), zap.read_block(0).unwrap()), before);
+    assert_eq!(lookup_u64(&zap, "name 499"), Ok(499));
+    assert_eq!(entries(&zap).unwrap().len(), 499);
+}
+
 /// A leaf that claims the hashes of others must not take their pointers when it is split.
 #[test]
 fn a_leaf_with_a_wrong_prefix_is_not_split() {
