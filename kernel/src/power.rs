@@ -21,7 +21,6 @@ pub fn stop_other_cpus() {
 
 /// Prints the last line, `tarn: exit status N`, and ends the virtual machine with it.
 pub fn exit(status: u8) -> ! {
-    arch::interrupts_off();
     if EXITING.swap(true, Ordering::SeqCst) {
         arch::halt();
     }

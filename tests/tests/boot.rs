@@ -2,7 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-use std::io::{BufRead, BufReader, Read};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
@@ -105,6 +105,32 @@ fn every_machine_type_boots() {
         assert_eq!(text.trim(), format!("hello from {machine}"));
     }
     guest.zdb();
+}
+
+/// What is typed, more output than a buffer holds at once, the exit status.
+#[test]
+fn a_virtio_console_carries_both_directions() {
+    let guest = Guest::new(|_| {});
+    for machine in ["q35", "microvm"] {
+        let run =
+            ["run", &guest.image(), "--memory", "256M", "--machine", machine, "--console", "virtio", "--"];
+        let commands = [
+            &[BUSYBOX, "sh", "-c", "read a; echo got $a", ";", BUSYBOX, "seq", "1", "20000", ";"][..],
+            &[BUSYBOX, "sh", "-c", "exit 7"],
+        ];
+        let mut boot = tarn();
+        boot.args(run).args(commands.concat()).stdin(Stdio::piped()).stdout(Stdio::piped());
+        let mut boot = boot.spawn().unwrap();
+        boot.stdin.take().unwrap().write_all(b"a line\n").unwrap();
+        let output = boot.wait_with_output().unwrap();
+        let text = String::from_utf8(output.stdout).unwrap();
+        let numbers: String = (1..=20000).map(|n| format!("{n}\n")).collect();
+        let (head, tail) = text.split_once("got a line\n").unwrap_or_else(|| panic!("{text:.500}"));
+        // The terminal shows what is typed.
+        assert_eq!(head.trim_end(), "a line", "{machine}");
+        assert!(tail == numbers, "{machine}: {} bytes", tail.len());
+        assert_eq!(output.status.code(), Some(7), "{machine}");
+    }
 }
 
 #[test]

@@ -7,6 +7,7 @@ mod pci;
 pub mod power_button;
 pub mod virtio;
 
+use crate::{console, log};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use platform::block::BlockDevice;
@@ -44,4 +45,7 @@ fn add_network_device(nic: Arc<Nic>) {
 /// Looks for devices and starts their drivers. In a thread, with interrupts on.
 pub fn start() {
     virtio::probe();
+    if console::wants_virtio() && !console::is_attached() {
+        log!(Error, "there is no virtio console: the serial port stays the console");
+    }
 }

@@ -176,6 +176,15 @@ pub enum Machine {
     Microvm,
 }
 
+/// What carries the guest's standard input and output.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum ConsoleKind {
+    /// COM1, from the kernel's first word on
+    Serial,
+    /// virtio-console: much output at once; what the kernel says before its drivers have started is not seen
+    Virtio,
+}
+
 /// `tarn run`.
 #[derive(Debug, Args)]
 #[command(
@@ -221,6 +230,9 @@ pub struct Run {
     /// Machine type
     #[arg(long, value_enum, default_value_t = Machine::Q35)]
     pub machine: Machine,
+    /// Console
+    #[arg(long, value_enum, default_value_t = ConsoleKind::Serial)]
+    pub console: ConsoleKind,
     /// Root dataset, instead of the pool's bootfs
     #[arg(long, value_name = "DATASET")]
     pub root: Option<String>,

@@ -1,7 +1,7 @@
 //! QEMU's command line.
 
 use super::forward::{Forward, check_address};
-use crate::cli::{Accel, Machine, Run};
+use crate::cli::{Accel, ConsoleKind, Machine, Run};
 use anyhow::{Result, bail, ensure};
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -41,10 +41,17 @@ pub fn arguments(options: &Run, kernel: &str, disks: &[PathBuf], accel: Accel) -
     ensure!(megabytes >= 16, "--memory {megabytes}M is too little for a machine");
     add(&["-m", &format!("{megabytes}M"), "-smp", &options.cpus.to_string()]);
     add(&["-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"]);
-    add(&["-serial", "stdio"]);
+    let pci = options.machine != Machine::Microvm;
+    match options.console {
+        ConsoleKind::Serial => add(&["-serial", "stdio"]),
+        ConsoleKind::Virtio => {
+            let bus = if pci { "virtio-serial-pci,disable-legacy=on" } else { "virtio-serial-device" };
+            add(&["-serial", "null", "-chardev", "stdio,id=console", "-device", bus]);
+            add(&["-device", "virtconsole,chardev=console"]);
+        }
+    }
     add(&["-device", "isa-debug-exit,iobase=0xf4,iosize=0x04"]);
     add(&["-kernel", kernel, "-append", &command_line(options)?]);
-    let pci = options.machine != Machine::Microvm;
     for (n, disk) in disks.iter().enumerate() {
         let snapshot = if options.snapshot { ",snapshot=on" } else { "" };
         let mut drive = OsString::from(format!(
@@ -113,6 +120,9 @@ fn command_line(options: &Run) -> Result<String> {
     }
     if options.verbose {
         line.push("tarn.log=info".into());
+    }
+    if options.console == ConsoleKind::Virtio {
+        line.push("tarn.console=virtio".into());
     }
     line.extend(options.arc_max.map(|bytes| format!("tarn.arc_max={bytes}")));
     line.extend(options.stats.map(|seconds| format!("tarn.stats={seconds}")));
@@ -217,6 +227,12 @@ mod tests {
             "{micro}"
         );
         assert!(micro.contains("-m 64M") && micro.contains("snapshot=on"), "{micro}");
+        assert!(q35.contains("-serial stdio") && !q35.contains("virtconsole"), "{q35}");
+        for (machine, bus) in [("pc", "virtio-serial-pci"), ("microvm", "virtio-serial-device")] {
+            let words = line(&["--machine", machine, "--console", "virtio"]);
+            let wanted = [bus, "-device virtconsole,chardev=console", "tarn.console=virtio", "-serial null"];
+            assert!(wanted.iter().all(|w| words.contains(w)), "{words}");
+        }
     }
 
     #[test]

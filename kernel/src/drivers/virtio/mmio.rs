@@ -117,6 +117,12 @@ impl Transport for Mmio {
         if CONFIG + offset < self.registers.len() { self.registers.read(CONFIG + offset) } else { 0 }
     }
 
+    fn set_config_u32(&self, offset: u64, value: u32) {
+        if CONFIG + offset + 4 <= self.registers.len() {
+            self.registers.write(CONFIG + offset, value);
+        }
+    }
+
     fn connect(&self, _index: u16, handler: Arc<dyn Fn() + Send + Sync>) -> Interrupts {
         let registers = self.registers;
         Interrupts::line(irq::connect_gsi(self.place.gsi, Trigger::LevelHigh, move || {

@@ -1,6 +1,8 @@
 //! virtio: devices of virtual machines (OASIS virtio 1.2), over PCI and over memory-mapped registers.
 
 pub mod blk;
+mod console;
+mod crate_driver;
 mod mmio;
 pub mod net;
 mod pci;
@@ -15,6 +17,7 @@ use alloc::sync::Arc;
 /// Device ids.
 const NETWORK: u32 = 1;
 const BLOCK: u32 = 2;
+const CONSOLE: u32 = 3;
 const ENTROPY: u32 = 4;
 
 /// Bits of the device status register.
@@ -90,6 +93,8 @@ pub trait Transport: Send + Sync {
     fn notify(&self, index: u16);
     /// A byte of the device's configuration.
     fn config_u8(&self, offset: u64) -> u8;
+    /// Sets a little-endian word of the device's configuration.
+    fn set_config_u32(&self, offset: u64, value: u32);
     /// Calls `handler` (in interrupt context) when queue `index` has completions.
     fn connect(&self, index: u16, handler: Arc<dyn Fn() + Send + Sync>) -> Interrupts;
     /// Whether the device is of the kind before virtio 1.0.
@@ -176,6 +181,10 @@ fn attach(transport: Arc<dyn Transport>) {
         NETWORK => match net::Nic::open(transport) {
             Some(nic) => super::add_network_device(nic),
             None => log!(Error, "virtio-net at {name} does not start"),
+        },
+        CONSOLE if crate::console::wants_virtio() => match console::Port::open(transport) {
+            Some(port) => crate::console::attach(port),
+            None => log!(Error, "virtio-console at {name} does not start"),
         },
         ENTROPY => rng::seed(&*transport),
         id => log!(Debug, "virtio device of type {id} at {name} has no driver"),

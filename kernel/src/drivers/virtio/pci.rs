@@ -213,6 +213,14 @@ impl Transport for Pci {
         }
     }
 
+    fn set_config_u32(&self, offset: u64, value: u32) {
+        if let Some(device) = self.device
+            && offset + 4 <= device.len()
+        {
+            device.write(offset, value);
+        }
+    }
+
     fn connect(&self, index: u16, handler: Arc<dyn Fn() + Send + Sync>) -> Interrupts {
         match &self.msix {
             Some(msix) => match self.connect_message(msix, index, handler) {
