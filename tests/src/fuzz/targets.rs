@@ -61,10 +61,10 @@ pub(super) fn objset(bytes: &[u8]) -> Result<()> {
 pub(super) fn nvlist(bytes: &[u8]) -> Result<()> {
     if let Ok(list) = NvList::unpack(bytes) {
         show(&list);
-        ensure!(
-            NvList::unpack(&list.pack_xdr()).as_ref() == Ok(&list),
-            "an nvlist does not read as it was written"
-        );
+        // By their bytes: a `double` that is no number is not equal to itself.
+        let packed = list.pack_xdr();
+        let again = NvList::unpack(&packed).map(|list| list.pack_xdr());
+        ensure!(again.as_ref() == Ok(&packed), "an nvlist does not read as it was written");
         std::hint::black_box(list.pack_native());
     }
     Ok(())
