@@ -19,6 +19,7 @@ pub mod rig;
 pub mod server;
 pub mod sim;
 pub mod soak;
+pub mod tap;
 pub mod tool;
 pub mod tree;
 pub mod world;

@@ -1,12 +1,12 @@
 //! The other end of a guest's network: QEMU's socket back end, whose frames this process sends and receives.
 //!
-//! [`Link`] is the wire. [`Honest`] is an ordinary machine on it, with a stack of its own; whoever sends anything else puts frames on
+//! [`Link`] is the wire. [`Honest`] is an ordinary machine on it (or on another), with a stack of its own; whoever sends anything else puts frames on
 //! the wire itself. Frames for neither the honest machine nor the prober are nobody's and forgotten.
 
 use anyhow::{Context, Result, ensure};
 use net::device::{Device, Fill, Frame};
 use net::interface::Addresses;
-use net::{Config, Stack, TcpSocket};
+use net::{Config, Stack, TcpSocket, UdpSocket};
 use platform::sync::Mutex;
 use std::collections::{HashMap, VecDeque};
 use std::io::{Read, Write};
@@ -25,7 +25,7 @@ pub const PROBER_MAC: [u8; 6] = [2, 0, 0, 0, 0, 2];
 /// Whatever hangs has failed.
 const PATIENCE: Duration = Duration::from_secs(60);
 /// So long does somebody who waits for the guest sleep.
-const NAP: Duration = Duration::from_micros(200);
+pub(crate) const NAP: Duration = Duration::from_micros(200);
 /// A probe that is not answered is repeated after this.
 const PROBE_AGAIN: Duration = Duration::from_millis(200);
 
@@ -104,22 +104,11 @@ impl Link {
         self.ended.load(Ordering::SeqCst) && self.inbox.lock().is_empty()
     }
 
-    /// Waits until `done` holds; an error if the guest ends before, or `what` takes too long.
-    pub fn wait(&self, what: &str, mut done: impl FnMut() -> bool) -> Result<()> {
-        let start = Instant::now();
-        while !done() {
-            ensure!(!self.has_ended(), "the guest ended before: {what}");
-            ensure!(start.elapsed() < PATIENCE, "the guest does not answer: {what}");
-            std::thread::sleep(NAP);
-        }
-        Ok(())
-    }
-
     /// Waits until the guest has taken all that was put on the wire: it answers the prober, who asks for its address `guest`.
     pub fn drained(&self, guest: [u8; 4]) -> Result<()> {
         let before = self.answers.load(Ordering::SeqCst);
         let mut asked: Option<Instant> = None;
-        self.wait("who has its address", || {
+        wait("who has its address", &|| self.has_ended(), || {
             if asked.is_none_or(|at| at.elapsed() > PROBE_AGAIN) {
                 self.put(&[crate::frames::who_has(PROBER_MAC, [10, 7, 255, 2], guest)]);
                 asked = Some(Instant::now());
@@ -127,6 +116,17 @@ impl Link {
             self.answers.load(Ordering::SeqCst) > before
         })
     }
+}
+
+/// Waits until `done` holds; an error if the guest has `ended` before, or `what` takes too long.
+fn wait(what: &str, ended: &dyn Fn() -> bool, mut done: impl FnMut() -> bool) -> Result<()> {
+    let start = Instant::now();
+    while !done() {
+        ensure!(!ended(), "the guest ended before: {what}");
+        ensure!(start.elapsed() < PATIENCE, "the guest does not answer: {what}");
+        std::thread::sleep(NAP);
+    }
+    Ok(())
 }
 
 /// The destination port of a segment over IPv4, what it acknowledges, and what follows on it.
@@ -167,22 +167,28 @@ impl Device for Link {
 
 /// An ordinary machine on the wire.
 pub struct Honest {
-    link: Arc<Link>,
+    /// Whether there is nobody any more whom it could wait for.
+    ended: Box<dyn Fn() -> bool + Send + Sync>,
     /// Its stack; interface 1 is on the wire.
     pub stack: Stack,
     stop: Arc<AtomicBool>,
 }
 
 impl Honest {
-    /// A machine with these addresses. A thread does its interface's work until this is dropped.
-    pub fn new(link: &Arc<Link>, addresses: &[(IpAddr, u8)]) -> Result<Self> {
+    /// A machine with these addresses and routers on a wire, which has no other end any more when `ended` says so. A thread does its
+    /// interface's work until this is dropped.
+    pub fn new(
+        device: Arc<dyn Device>,
+        addresses: &[(IpAddr, u8)],
+        gateways: &[IpAddr],
+        ended: impl Fn() -> bool + Send + Sync + 'static,
+    ) -> Result<Self> {
         let env = platform::Env {
             clock: Arc::new(platform::host::SystemClock),
             random: Arc::new(platform::host::OsRandom::open()?),
         };
         let addresses =
-            Addresses::Static { addresses: addresses.to_vec(), gateways: Vec::new(), dns: Vec::new() };
-        let device = Arc::clone(link) as Arc<dyn Device>;
+            Addresses::Static { addresses: addresses.to_vec(), gateways: gateways.to_vec(), dns: Vec::new() };
         let stack = Stack::new(env, Config::default(), vec![(device, addresses)]);
         let stop = Arc::new(AtomicBool::new(false));
         let (interface, over) = (Arc::clone(&stack.interfaces()[1]), Arc::clone(&stop));
@@ -193,7 +199,7 @@ impl Honest {
                 }
             }
         });
-        Ok(Honest { link: Arc::clone(link), stack, stop })
+        Ok(Honest { ended: Box::new(ended), stack, stop })
     }
 
     /// A connection.
@@ -202,7 +208,7 @@ impl Honest {
         // In progress.
         let _ = client.connect(to);
         let mut outcome = client.connected();
-        self.link.wait("a connection", || {
+        wait("a connection", &self.ended, || {
             outcome = client.connected();
             !matches!(outcome, Err(net::Error::WouldBlock | net::Error::InProgress | net::Error::Already))
         })?;
@@ -215,7 +221,7 @@ impl Honest {
         ensure!(client.send(text)? == text.len(), "a small request does not fit");
         let mut got = Vec::new();
         let mut end = None;
-        self.link.wait("an answer", || {
+        wait("an answer", &self.ended, || {
             let mut buf = [0; 4096];
             match client.receive(&mut buf, false) {
                 Ok(0) => end = Some("the connection ended".to_owned()),
@@ -237,10 +243,14 @@ impl Honest {
 
     /// Sends a datagram, of which the guest sends a copy back. It may be lost, and is repeated then.
     pub fn datagram(&self, to: SocketAddr, text: &[u8]) -> Result<()> {
-        let socket = self.stack.udp(Arc::new(|| ()));
+        self.datagram_by(&self.stack.udp(Arc::new(|| ())), to, text)
+    }
+
+    /// The same by this socket.
+    pub fn datagram_by(&self, socket: &UdpSocket, to: SocketAddr, text: &[u8]) -> Result<()> {
         let mut sent: Option<Instant> = None;
         let mut wrong = false;
-        self.link.wait("a datagram", || {
+        wait("a datagram", &self.ended, || {
             if sent.is_none_or(|at| at.elapsed() > PROBE_AGAIN) {
                 // No room: later.
                 let _ = socket.send(text, Some(to));

@@ -34,6 +34,8 @@ pub fn path(folder: &TempDir) -> String {
 /// A running guest.
 pub struct Server {
     child: Child,
+    /// What it printed until it served.
+    pub boot: String,
     /// Shows what the guest prints, and gives it at the guest's end.
     console: JoinHandle<String>,
 }
@@ -41,14 +43,15 @@ pub struct Server {
 impl Server {
     /// Boots the image with further options of `tarn run`, until it serves.
     pub fn boot(folder: &TempDir, options: &[&str]) -> Result<Self> {
-        let mut boot = tarn();
-        boot.args(["run", &path(folder), "--memory", "128M", "--timeout", "120"])
+        let mut run = tarn();
+        run.args(["run", &path(folder), "--memory", "128M", "--timeout", "120"])
             .args(options)
             .args(["--", CHECKS, "serve"]);
-        let mut child = boot.stdin(Stdio::null()).stdout(Stdio::piped()).spawn()?;
+        let mut child = run.stdin(Stdio::null()).stdout(Stdio::piped()).spawn()?;
         let mut console = BufReader::new(child.stdout.take().context("no console")?);
-        let mut line = String::new();
+        let (mut line, mut boot) = (String::new(), String::new());
         while line.trim() != "serving" {
+            boot.push_str(&line);
             line.clear();
             if console.read_line(&mut line)? == 0 {
                 anyhow::bail!("the guest ended: {}", child.wait()?);
@@ -64,7 +67,7 @@ impl Server {
             }
             all
         });
-        Ok(Server { child, console })
+        Ok(Server { child, boot, console })
     }
 
     /// Waits for the end, which must be a good one; what the guest has printed since it served.

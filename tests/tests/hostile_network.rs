@@ -90,7 +90,9 @@ fn a_hostile_link_stops_nobody() {
     let address = format!("{GUEST_V4}/16,{GUEST_V6}/64");
     let server = Server::boot(&folder, &["--net", &net, "--address", &address]).unwrap();
     let link = Link::new(listener.accept().unwrap().0).unwrap();
-    let honest = Honest::new(&link, &[(HONEST_V4.into(), 16), (HONEST_V6.into(), 64)]).unwrap();
+    let wire = link.clone();
+    let addresses = [(HONEST_V4.into(), 16), (HONEST_V6.into(), 64)];
+    let honest = Honest::new(link.clone(), &addresses, &[], move || wire.has_ended()).unwrap();
     let seed = std::time::UNIX_EPOCH.elapsed().unwrap().as_nanos() as u64;
     println!("seed {seed}");
 

@@ -13,11 +13,12 @@ struct Program {
     optional: bool,
 }
 
-const PROGRAMS: [Program; 4] = [
+const PROGRAMS: [Program; 5] = [
     Program { name: "qemu-system-x86_64", package: "qemu-system-x86", optional: false },
     Program { name: "zdb", package: "zfsutils-linux", optional: true },
     Program { name: "sqlite3", package: "sqlite3", optional: true },
     Program { name: "busybox", package: "busybox-static", optional: true },
+    Program { name: "ip", package: "iproute2", optional: true },
 ];
 
 /// What is only measured beside us.
