@@ -11,6 +11,8 @@ use std::time::Duration;
 /// Rounds until caches are full and tables have their size.
 const SETTLING: usize = 20;
 const ROUNDS: usize = 25;
+/// So often may something grow before it is held to be left behind.
+const TIMES: usize = 3;
 /// Things of each kind in a round.
 const EACH: usize = 8;
 const MAPPED: usize = 2 << 20;
@@ -217,28 +219,39 @@ fn held(counters: &Counters) -> u64 {
     parts.saturating_sub(counters["cache"])
 }
 
-/// The check.
-pub fn run() -> Result<String, String> {
-    rounds(SETTLING)?;
-    let before = at_rest()?;
-    rounds(ROUNDS)?;
-    let after = at_rest()?;
+/// What has grown from `before` to `after` by more than it may.
+fn growth(before: &Counters, after: &Counters) -> Option<String> {
     let compare = || format!("before {before:?}, after {after:?}");
     for name in
         ["other", "shared", "processes", "threads", "descriptors", "futex_waiters", "timers", "sockets"]
     {
         let slack = if name == "timers" { SLEEPERS } else { 0 };
         if after[name] > before[name] + slack {
-            return Err(format!("{name} grew: {}", compare()));
+            return Some(format!("{name} grew: {}", compare()));
         }
     }
     // The heap of this program may have got a page more.
-    if held(&after) > held(&before) + TOLERANCE || after["anonymous"] > before["anonymous"] + 64 {
-        return Err(format!(
-            "memory grew by {} KiB: {}",
-            held(&after) as i64 - held(&before) as i64,
-            compare()
-        ));
+    if held(after) > held(before) + TOLERANCE || after["anonymous"] > before["anonymous"] + 64 {
+        let by = held(after) as i64 - held(before) as i64;
+        return Some(format!("memory grew by {by} KiB: {}", compare()));
     }
-    Ok(format!("{} KiB, then {} KiB", held(&before), held(&after)))
+    None
+}
+
+/// The check. A table that gets its largest size only now, as more is under way at once than ever before, grows once; what is left behind
+/// grows each time.
+pub fn run() -> Result<String, String> {
+    rounds(SETTLING)?;
+    let mut before = at_rest()?;
+    let mut grown = String::new();
+    for _ in 0..TIMES {
+        rounds(ROUNDS)?;
+        let after = at_rest()?;
+        match growth(&before, &after) {
+            None => return Ok(format!("{} KiB, then {} KiB", held(&before), held(&after))),
+            Some(what) => grown = what,
+        }
+        before = after;
+    }
+    Err(grown)
 }
