@@ -75,7 +75,7 @@ fn flow(frame: &[u8], ethernet: bool) -> Option<Flow> {
 
 fn ipv4(packet: &[u8]) -> Option<Flow> {
     let packet = Ipv4Packet::new_checked(packet).ok()?;
-    // Pieces are put together nowhere: smoltcp drops them.
+    // Pieces are put together nowhere: those that come over Ethernet are refused before.
     if packet.more_frags() || packet.frag_offset() != 0 {
         return None;
     }
