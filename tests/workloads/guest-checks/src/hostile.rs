@@ -180,6 +180,7 @@ impl Random {
 /// Where the fuzzer keeps standard output.
 const OUTPUT: i32 = 200;
 const ARENA: usize = 16 << 20;
+const ARENA_PAGES: u64 = ARENA as u64 / 4096;
 
 /// Ends, replaces or stops the program or its threads, or takes the console away.
 const FORBIDDEN: [i64; 21] = [
@@ -228,7 +229,7 @@ fn argument(random: &mut Random, arena: u64) -> u64 {
         6 => random.of(&WILD),
         // Memory that is there, with whatever lies in it, and its borders.
         7 => arena + random.below(ARENA as u64),
-        8 => arena + random.below(ARENA as u64 / 4096) * 4096,
+        8 => arena + random.below(ARENA_PAGES) * 4096,
         _ => arena + ARENA as u64 - random.below(64),
     }
 }
@@ -257,8 +258,10 @@ fn thread(index: usize, seed: u64, until: Instant, arena: u64) -> u64 {
             // What changes mappings stays in the arena, or the program would only shoot itself.
             libc::SYS_mmap | libc::SYS_munmap | libc::SYS_mprotect | libc::SYS_madvise | libc::SYS_mremap => {
                 // Behind the arena lie the vDSO and its clock, which the fuzzer itself needs.
-                args[0] = arena + random.below(ARENA as u64 / 4096 - 64) * 4096;
-                args[1] = random.below(64) * 4096;
+                // Now and then whole large pages, and whatever fits.
+                let most = if random.below(8) == 0 { ARENA_PAGES / 2 } else { 64 };
+                args[0] = arena + random.below(ARENA_PAGES - most) * 4096;
+                args[1] = random.below(most) * 4096;
                 if number == libc::SYS_mprotect {
                     args[2] = 3;
                 }
@@ -281,6 +284,10 @@ fn thread(index: usize, seed: u64, until: Instant, arena: u64) -> u64 {
         // A mask of signals that is taken for true may block the one that ends the waiting.
         if let Some((_, at)) = MASKS.iter().find(|(call, _)| *call == number) {
             args[*at] = random.of(&[0, WILD[0], WILD[2], WILD[6]]);
+        }
+        // With SHM_REMAP a segment of any size would lie over all that is behind the arena.
+        if number == libc::SYS_shmat {
+            args[2] &= !(libc::SHM_REMAP as u64);
         }
         if matches!(number, libc::SYS_brk | libc::SYS_shmdt | libc::SYS_prlimit64 | libc::SYS_setrlimit) {
             args[0] = random.below(4096);
@@ -325,7 +332,9 @@ pub fn fuzz() -> Result<String, String> {
             std::ptr::null_mut(),
         );
         let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
-        libc::mmap(std::ptr::null_mut(), ARENA, libc::PROT_READ | libc::PROT_WRITE, flags, -1, 0) as u64
+        let arena = libc::mmap(std::ptr::null_mut(), ARENA, libc::PROT_READ | libc::PROT_WRITE, flags, -1, 0);
+        libc::madvise(arena, ARENA, libc::MADV_HUGEPAGE);
+        arena as u64
     };
     let until = Instant::now() + Duration::from_millis(ms);
     let threads: Vec<_> = (0..THREADS)
