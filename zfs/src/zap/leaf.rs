@@ -138,9 +138,13 @@ impl<B: AsRef<[u8]>> Leaf<B> {
 
     /// The place of the hash table's entry for `hash`.
     fn bucket_at(&self, hash: u64) -> usize {
-        let shift = 64 - self.hash_shift - self.prefix_len();
-        let bucket = (hash >> shift) & ((1 << self.hash_shift) - 1);
-        HASH_AT + 2 * bucket as usize
+        HASH_AT + 2 * self.bucket(hash, self.prefix_len())
+    }
+
+    /// Which entry of the hash table that is, in a leaf whose prefix is `len` bits long.
+    fn bucket(&self, hash: u64, len: u32) -> usize {
+        let shift = 64 - self.hash_shift - len;
+        ((hash >> shift) & ((1 << self.hash_shift) - 1)) as usize
     }
 
     /// The chunk of that number, if it is of that type.
@@ -299,8 +303,7 @@ impl<B: AsRef<[u8]>> Leaf<B> {
         let (len, prefix) = (self.prefix_len(), self.prefix());
         let slot = |hash: u64| {
             let covered = hash.checked_shr(64 - len).unwrap_or(0) == prefix;
-            let shift = 64 - self.hash_shift - len;
-            covered.then_some(((hash >> shift) & ((1 << self.hash_shift) - 1)) as usize)
+            covered.then(|| self.bucket(hash, len))
         };
         let first = slot(from.0).unwrap_or(0);
         let table = &self.block.as_ref()[HASH_AT..HASH_AT + 2 * (1 << self.hash_shift)];
