@@ -8,10 +8,10 @@ use std::path::Path;
 use std::process::{Command, Output, Stdio};
 use testkit::rootfs;
 use tests::elf::{SAYS, STATUS, Verdict, write_corpus};
+use tests::server::CHECKS;
 use tests::tool::{Zdb, tarn, tarn_ok, zdb_check};
 
 const BUSYBOX: &str = "/bin/busybox";
-const CHECKS: &str = "/usr/bin/guest-checks";
 
 /// Adds the program of [`Guest::checks`] to a root folder.
 fn add_checks(root: &Path) {
