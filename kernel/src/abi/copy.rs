@@ -1,8 +1,7 @@
 //! Copying and sharing between descriptors: `sendfile`, `copy_file_range`, `FICLONE`.
 
 use super::io::{buffer, length};
-use super::{Call, SysResult, user};
-use crate::process::signals::{self, SigInfo};
+use super::{Call, SysResult, signal, user};
 use alloc::sync::Arc;
 use vfs::Errno;
 use vfs::file::{File, Whence};
@@ -73,12 +72,7 @@ fn copy(
         let written = match written {
             Ok(written) => written,
             Err(_) if done > 0 => break,
-            Err(error) => {
-                if error == Errno::EPIPE {
-                    call.task.signal(SigInfo::kernel(signals::SIGPIPE));
-                }
-                return Err(error);
-            }
+            Err(error) => return Err(signal::broken_pipe(call.task, error)),
         };
         done += written as u64;
         at = at.map(|offset| offset + written as u64);

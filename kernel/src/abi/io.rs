@@ -1,7 +1,6 @@
 //! Reading, writing, and making durable.
 
-use super::{Call, SysResult, user};
-use crate::process::signals::{self, SigInfo};
+use super::{Call, SysResult, signal, user};
 use crate::process::{self, Task};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
@@ -91,12 +90,7 @@ pub(super) fn write_from(task: &Task, file: &File, at: At, buffers: &[(u64, usiz
                 Ok(whole)
             }
             Err(_) if *done > 0 => Ok(false),
-            Err(error) => {
-                if error == Errno::EPIPE {
-                    task.signal(SigInfo::kernel(signals::SIGPIPE));
-                }
-                Err(error)
-            }
+            Err(error) => Err(signal::broken_pipe(task, error)),
         }
     };
     for &(address, len) in buffers {

@@ -9,6 +9,14 @@ use core::sync::atomic::Ordering;
 use vfs::Errno;
 use vfs::wait::{Waiters, wait_on};
 
+/// Tells the caller of a broken pipe by its signal, too: what an error of writing comes to.
+pub(super) fn broken_pipe(task: &Task, error: Errno) -> Errno {
+    if error == Errno::EPIPE {
+        task.signal(SigInfo::kernel(signals::SIGPIPE));
+    }
+    error
+}
+
 fn valid(signal: u64) -> Result<u8, Errno> {
     u8::try_from(signal).ok().filter(|s| *s <= signals::LAST).ok_or(Errno::EINVAL)
 }

@@ -3,9 +3,8 @@
 
 use super::socket::{AF_INET, AF_INET6, AF_UNIX, Kind, Socket, SocketInode, errno, timed};
 use super::socket_message::{self as message, Address};
-use super::{Call, SysResult, user};
+use super::{Call, SysResult, signal, user};
 use crate::process;
-use crate::process::signals::{self, SigInfo};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::any::Any;
@@ -243,10 +242,11 @@ pub(super) fn shutdown(call: &mut Call<'_>) -> SysResult {
 
 /// Tells the caller of a broken pipe by its signal, too.
 fn broken(call: &Call<'_>, flags: u64, result: SysResult) -> SysResult {
-    if result == Err(Errno::EPIPE) && flags & MSG_NOSIGNAL == 0 {
-        call.task.signal(SigInfo::kernel(signals::SIGPIPE));
-    }
-    result
+    result.map_err(
+        |error| {
+            if flags & MSG_NOSIGNAL == 0 { signal::broken_pipe(call.task, error) } else { error }
+        },
+    )
 }
 
 /// What `sendto` and `sendmsg` have in common.

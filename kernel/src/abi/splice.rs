@@ -5,9 +5,7 @@
 //! the other side waits or not as it was opened.
 
 use super::io::length;
-use super::{Call, SysResult, user};
-use crate::process::Task;
-use crate::process::signals::{self, SigInfo};
+use super::{Call, SysResult, signal, user};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::any::Any;
@@ -115,14 +113,6 @@ fn between(from: &Pipe<'_>, to: &Pipe<'_>, len: usize) -> SysResult {
     Ok(bytes.len() as u64)
 }
 
-/// What comes of writing to a pipe that nobody reads: SIGPIPE, too.
-fn told(task: &Task, result: SysResult) -> SysResult {
-    if result == Err(Errno::EPIPE) {
-        task.signal(SigInfo::kernel(signals::SIGPIPE));
-    }
-    result
-}
-
 /// The descriptors that a call reads from and writes to.
 fn pair(call: &Call<'_>, to: usize) -> Result<(Arc<File>, Arc<File>), Errno> {
     let fds = &call.process().fds;
@@ -156,7 +146,7 @@ pub(super) fn splice(call: &mut Call<'_>) -> SysResult {
         (None, Some(pipe)) => to_pipe(&from, from_at, pipe, len),
         (None, None) => Err(Errno::EINVAL),
     };
-    let n = told(call.task, moved)?;
+    let n = moved.map_err(|error| signal::broken_pipe(call.task, error))?;
     for (pointer, at) in [(call.arg(1), from_at), (call.arg(3), to_at)] {
         if let Some(at) = at {
             user::write_u64(pointer, at + n)?;
@@ -186,7 +176,7 @@ pub(super) fn tee(call: &mut Call<'_>) -> SysResult {
         output.end.add(&bytes[..n])?;
         Ok(n as u64)
     });
-    told(call.task, copied)
+    copied.map_err(|error| signal::broken_pipe(call.task, error))
 }
 
 /// Out of the caller's memory into a pipe: as much as there is room for.
@@ -235,7 +225,9 @@ pub(super) fn vmsplice(call: &mut Call<'_>) -> SysResult {
     let total: usize = buffers.iter().map(|b| b.1).sum();
     match total {
         0 => Ok(0),
-        _ if file.flags().writable() => told(call.task, gather(&pipe, &buffers, total)),
+        _ if file.flags().writable() => {
+            gather(&pipe, &buffers, total).map_err(|error| signal::broken_pipe(call.task, error))
+        }
         _ => scatter(&pipe, &buffers, total),
     }
 }
