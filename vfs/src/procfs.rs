@@ -4,6 +4,7 @@
 
 use crate::errno::{Errno, Result};
 use crate::inode::{FileSystem, Inode};
+use crate::sysfs::names_below;
 use crate::types::{DirEntry, FileType, Stat, StatFs, Sync, Timespec};
 use alloc::format;
 use alloc::string::String;
@@ -201,14 +202,7 @@ impl Node {
                 names.extend(own(SYSTEM_FILES));
                 names
             }
-            Kind::Sys(path) => {
-                let below = format!("{path}/");
-                let rest = SYS_FILES.iter().filter_map(|f| f.strip_prefix(below.as_str()));
-                let mut names: Vec<String> =
-                    rest.map(|r| r.split('/').next().unwrap_or_default().into()).collect();
-                names.dedup();
-                names
-            }
+            Kind::Sys(path) => own(&names_below(SYS_FILES.iter().copied(), &format!("{path}/"))),
             Kind::Process | Kind::Task(_) => {
                 let mut names = own(PROCESS_FILES);
                 names.extend(own(PROCESS_LINKS));

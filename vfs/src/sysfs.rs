@@ -74,20 +74,23 @@ impl Node {
         Node { shared: Arc::clone(&self.shared), path }
     }
 
-    /// What of the paths lies below this folder, without its own.
-    fn below(&self) -> impl Iterator<Item = &'static str> + '_ {
-        self.shared.source.files().iter().filter_map(|(path, _)| match self.path.as_str() {
-            "" => Some(*path),
-            folder => path.strip_prefix(folder)?.strip_prefix('/'),
-        })
-    }
-
     fn names(&self) -> Vec<&'static str> {
-        let mut names: Vec<_> = self.below().filter_map(|rest| rest.split('/').next()).collect();
-        names.sort_unstable();
-        names.dedup();
-        names
+        let below = match self.path.as_str() {
+            "" => String::new(),
+            folder => alloc::format!("{folder}/"),
+        };
+        names_below(self.shared.source.files().iter().map(|(path, _)| *path), &below)
     }
+}
+
+/// What the files at `paths` and the folders that these imply are called directly below `folder`, which is empty or ends in a slash;
+/// in order, each once.
+pub(crate) fn names_below<'a>(paths: impl Iterator<Item = &'a str>, folder: &str) -> Vec<&'a str> {
+    let rest = paths.filter_map(|path| path.strip_prefix(folder));
+    let mut names: Vec<_> = rest.filter_map(|rest| rest.split('/').next()).collect();
+    names.sort_unstable();
+    names.dedup();
+    names
 }
 
 impl Inode for Node {
