@@ -5,108 +5,48 @@
 //! smoltcp looks at none, and this module at those that are left. IPv4's own sum and ICMP's stay with smoltcp.
 
 use crate::device::Partial;
+use crate::packet::{Content, Packet};
 use core::net::IpAddr;
-use smoltcp::wire::{
-    EthernetFrame, EthernetProtocol, IpProtocol, Ipv4Packet, Ipv6ExtHeader, Ipv6Packet, TcpPacket, UdpPacket,
-};
+use smoltcp::wire::{IpProtocol, TcpPacket, UdpPacket};
 
-/// Bytes of an Ethernet header.
-const ETHERNET: usize = 14;
 /// Where the sum is in a segment, and in a datagram.
 const TCP_SUM: usize = 16;
 const UDP_SUM: usize = 6;
 
-/// A segment or datagram in a frame.
-struct Transport<'a> {
-    protocol: IpProtocol,
-    from: IpAddr,
-    to: IpAddr,
-    /// Where in the frame it begins.
-    start: usize,
-    bytes: &'a [u8],
-}
-
-/// What an Ethernet frame carries.
-enum Content<'a> {
-    Transport(Transport<'a>),
-    /// A piece of an IPv4 packet.
-    Fragment,
-    /// Anything else, and what smoltcp refuses.
-    Other,
-}
-
-fn content(frame: &[u8]) -> Content<'_> {
-    parse(frame).unwrap_or(Content::Other)
-}
-
-fn parse(frame: &[u8]) -> Option<Content<'_>> {
-    let header = EthernetFrame::new_checked(frame).ok()?;
-    let (protocol, from, to, start, bytes) = match header.ethertype() {
-        EthernetProtocol::Ipv4 => {
-            let packet = Ipv4Packet::new_checked(header.payload()).ok()?;
-            if packet.more_frags() || packet.frag_offset() != 0 {
-                return Some(Content::Fragment);
-            }
-            let start = ETHERNET + usize::from(packet.header_len());
-            let addresses: (IpAddr, IpAddr) = (packet.src_addr().into(), packet.dst_addr().into());
-            (packet.next_header(), addresses.0, addresses.1, start, packet.payload())
-        }
-        EthernetProtocol::Ipv6 => {
-            let packet = Ipv6Packet::new_checked(header.payload()).ok()?;
-            let addresses: (IpAddr, IpAddr) = (packet.src_addr().into(), packet.dst_addr().into());
-            let (mut protocol, mut bytes) = (packet.next_header(), packet.payload());
-            let mut start = ETHERNET + packet.header_len();
-            // smoltcp passes over this header, and no other.
-            if protocol == IpProtocol::HopByHop {
-                let options = Ipv6ExtHeader::new_checked(bytes).ok()?;
-                let len = 8 + 8 * usize::from(options.header_len());
-                (protocol, bytes, start) = (options.next_header(), bytes.get(len..)?, start + len);
-            }
-            (protocol, addresses.0, addresses.1, start, bytes)
-        }
-        _ => return None,
-    };
-    Some(Content::Transport(Transport { protocol, from, to, start, bytes }))
-}
-
-/// Whether a frame may be looked into: its sum is right or has been `vouched` for, or it has none. Pieces of packets are put together
-/// nowhere, and smoltcp would take each for a whole one.
-pub(crate) fn is_right(frame: &[u8], vouched: bool) -> bool {
-    let transport = match content(frame) {
+/// Whether a frame may be looked into: its sum is right, or it has none. Pieces of packets are put together nowhere, and smoltcp would
+/// take each for a whole one. `vouched`: somebody has looked at the sum.
+pub(crate) fn is_right(frame: &[u8], packet: &Packet, vouched: bool) -> bool {
+    let (protocol, bytes) = match &packet.content {
         Content::Fragment => return false,
-        Content::Other => return true,
-        Content::Transport(transport) => transport,
+        Content::Broken => return true,
+        Content::Whole(protocol, place) => (*protocol, frame.get(place.clone()).unwrap_or_default()),
     };
-    let (from, to) = (transport.from.into(), transport.to.into());
+    let (from, to) = (packet.from.into(), packet.to.into());
     vouched
-        || match transport.protocol {
-            IpProtocol::Tcp => {
-                TcpPacket::new_checked(transport.bytes).is_ok_and(|s| s.verify_checksum(&from, &to))
-            }
+        || match protocol {
+            IpProtocol::Tcp => TcpPacket::new_checked(bytes).is_ok_and(|s| s.verify_checksum(&from, &to)),
             // A datagram over IPv4 need not have one.
-            IpProtocol::Udp => UdpPacket::new_checked(transport.bytes).is_ok_and(|d| {
-                (d.checksum() != 0 || transport.to.is_ipv4()) && d.verify_checksum(&from, &to)
-            }),
+            IpProtocol::Udp => UdpPacket::new_checked(bytes)
+                .is_ok_and(|d| (d.checksum() != 0 || packet.to.is_ipv4()) && d.verify_checksum(&from, &to)),
             _ => true,
         }
 }
 
 /// Puts the part of the sum that the device cannot know, that of the addresses, into a frame which is to be sent. Where the device goes on.
-pub(crate) fn begin(frame: &mut [u8]) -> Option<Partial> {
-    let Content::Transport(transport) = content(frame) else { return None };
-    let at = match transport.protocol {
+pub(crate) fn begin(frame: &mut [u8], packet: &Packet) -> Option<Partial> {
+    let Content::Whole(protocol, place) = &packet.content else { return None };
+    let at = match protocol {
         IpProtocol::Tcp => TCP_SUM,
         IpProtocol::Udp => UDP_SUM,
         _ => return None,
     };
-    let (start, len) = (transport.start, transport.bytes.len());
-    let protocol = u8::from(transport.protocol);
-    let addresses = match (transport.from, transport.to) {
+    let (start, len) = (place.start, place.len());
+    let addresses = match (packet.from, packet.to) {
         (IpAddr::V4(from), IpAddr::V4(to)) => words(&from.octets()) + words(&to.octets()),
         (IpAddr::V6(from), IpAddr::V6(to)) => words(&from.octets()) + words(&to.octets()),
         _ => return None,
     };
-    let sum = fold(addresses + u32::from(protocol) + len as u32);
+    let sum = fold(addresses + u32::from(u8::from(*protocol)) + len as u32);
     frame.get_mut(start + at..start + at + 2)?.copy_from_slice(&sum.to_be_bytes());
     Some(Partial { start: u16::try_from(start).ok()?, offset: at as u16 })
 }
@@ -139,8 +79,19 @@ pub(crate) fn complete(frame: &mut [u8], Partial { start, offset }: Partial) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::packet::ETHERNET;
     use smoltcp::phy::ChecksumCapabilities;
-    use smoltcp::wire::{IpAddress, Ipv4Repr, Ipv6Repr, TcpControl, TcpRepr, TcpSeqNumber, UdpRepr};
+    use smoltcp::wire::{IpAddress, Ipv4Packet, Ipv4Repr, Ipv6Packet, Ipv6Repr};
+    use smoltcp::wire::{TcpControl, TcpRepr, TcpSeqNumber, UdpRepr};
+
+    fn is_right(frame: &[u8], vouched: bool) -> bool {
+        Packet::of(frame, true).is_none_or(|packet| super::is_right(frame, &packet, vouched))
+    }
+
+    fn begin(frame: &mut [u8]) -> Option<Partial> {
+        let packet = Packet::of(frame, true)?;
+        super::begin(frame, &packet)
+    }
 
     const PAYLOAD: &[u8] = b"an odd number";
 

@@ -11,6 +11,7 @@ use crate::demux::{self, Flow};
 use crate::device::{Checksums, Device, Fill, Frame, Port};
 use crate::endpoint::{Cause, Endpoint, NEVER};
 use crate::listener::Admitted;
+use crate::packet::Packet;
 use crate::stack::Tables;
 use alloc::collections::{BTreeMap, VecDeque};
 use alloc::string::String;
@@ -141,10 +142,11 @@ impl Device for Counting<'_> {
         let completed = self.checksums() == Checksums::Completed;
         self.interface.device.send(len, &mut |frame| {
             let partial = fill(frame);
-            if demux::classify(frame, ethernet) != Flow::Other {
+            let packet = Packet::of(frame, ethernet);
+            if demux::classify(frame, packet.as_ref()) != Flow::Other {
                 self.packets.fetch_add(1, Ordering::Relaxed);
             }
-            if completed { checksum::begin(frame) } else { partial }
+            if completed { packet.and_then(|packet| checksum::begin(frame, &packet)) } else { partial }
         });
     }
     fn receive(&self, _take: &mut dyn FnMut(Frame<'_>)) -> bool {
@@ -394,11 +396,14 @@ impl Interface {
         self.received.fetch_add(1, Ordering::Relaxed);
         self.received_bytes.fetch_add(frame.len() as u64, Ordering::Relaxed);
         let ethernet = self.device.mac().is_some();
+        let packet = Packet::of(frame, ethernet);
         let own = |address: IpAddr| core.smol.has_ip_addr(address);
-        if ethernet && (demux::is_martian(frame, own) || !checksum::is_right(frame, vouched)) {
+        if let Some(packet) = packet.as_ref().filter(|_| ethernet)
+            && (packet.is_martian(own) || !checksum::is_right(frame, packet, vouched))
+        {
             return;
         }
-        let flow = demux::classify(frame, ethernet);
+        let flow = demux::classify(frame, packet.as_ref());
         let endpoint: Option<Arc<dyn Endpoint>> = match flow {
             Flow::Tcp { to, from, opens } => {
                 let found = self.tables.lock().tcp.get(&(to, from)).cloned();

@@ -21,12 +21,13 @@
 extern crate alloc;
 
 mod checksum;
-pub mod demux;
+mod demux;
 pub mod device;
 mod endpoint;
 mod error;
 pub mod interface;
 mod listener;
+mod packet;
 mod ports;
 pub mod ready;
 mod stack;
