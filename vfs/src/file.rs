@@ -288,7 +288,7 @@ impl File {
 
     /// Reads directory entries from the position on, `.` and `..` first, until `sink` answers false; the position
     /// moves behind the last accepted one.
-    pub fn read_dir(&self, sink: &mut dyn FnMut(&DirEntry<'_>) -> bool) -> Result<()> {
+    pub fn read_dir(&self, mut sink: impl FnMut(&DirEntry<'_>) -> bool) -> Result<()> {
         self.readable()?;
         if self.inode().file_type() != FileType::Directory {
             return Err(Errno::ENOTDIR);

@@ -94,7 +94,7 @@ fn dots_come_first() {
     let mut names = Vec::new();
     for _ in 0..5 {
         let mut one = 0;
-        d.read_dir(&mut |e| {
+        d.read_dir(|e| {
             one += 1;
             if one == 1 {
                 names.push(e.name.to_vec());
@@ -113,7 +113,7 @@ fn dots_have_the_numbers_of_what_they_name() {
     let numbers = |place: &Arc<Place>| {
         let mut numbers = Vec::new();
         let d = File::new(Arc::clone(place), OpenFlags::empty(), None).unwrap();
-        d.read_dir(&mut |e| {
+        d.read_dir(|e| {
             numbers.push(e.ino);
             numbers.len() < 2
         })

@@ -279,7 +279,7 @@ fn entries(call: &Call<'_>, form: Dirent) -> SysResult {
     let mut out = alloc::vec![0; length(call.arg(2)).min(ENTRIES_MAX)];
     let start = file.position();
     let (mut end, mut too_small) = (0, false);
-    file.read_dir(&mut |entry| match form.put(entry, &mut out[end..]) {
+    let read = file.read_dir(|entry| match form.put(entry, &mut out[end..]) {
         Some(len) => {
             end += len;
             true
@@ -288,7 +288,11 @@ fn entries(call: &Call<'_>, form: Dirent) -> SysResult {
             too_small = end == 0;
             false
         }
-    })?;
+    });
+    if end == 0 {
+        // What was read before an error is given; the next call meets it again.
+        read?;
+    }
     if too_small {
         return Err(Errno::EINVAL);
     }

@@ -286,7 +286,7 @@ impl Inode for ZfsInode {
         if cookie >= END {
             return Ok(());
         }
-        Ok(self.fs().visit_entries(self.object, cookie, &mut |entry| {
+        Ok(self.fs().visit_entries(self.object, cookie, |entry| {
             let kind = match entry.kind {
                 Some(kind) => kind_of(kind),
                 // A very old directory does not say.

@@ -11,6 +11,7 @@ use crate::zap::{COOKIE_END, COOKIE_START, Entry, Form, Value, fat, with_form};
 use alloc::collections::VecDeque;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
+use bytes::Bytes;
 
 /// How much of a ZAP is read ahead when iteration starts, in bytes.
 const READ_AHEAD: u64 = 4 << 20;
@@ -41,6 +42,37 @@ enum At {
     End,
 }
 
+/// Entries that are given at once, without a lock: the block that they are in as it was.
+struct Batch {
+    block: Bytes,
+    /// Where the entries are whose turn it is.
+    places: Places,
+}
+
+enum Places {
+    /// A leaf's from `from` on; names are of integers of `int_size` bytes.
+    Leaf { from: Position, int_size: u8 },
+    /// These of a micro ZAP, and the position of the next.
+    Micro { entries: Vec<(Position, u16)>, next: Option<Position> },
+}
+
+impl Batch {
+    /// Gives the entries to `sink` until it answers false; where the next batch begins, if there is one and it is wanted.
+    fn visit(self, zap: &Dnode, sink: &mut impl FnMut(Seen<'_>) -> bool) -> Result<Option<Position>> {
+        match self.places {
+            Places::Leaf { from, int_size } => fat::visit_from(zap, &self.block, int_size, from, sink),
+            Places::Micro { entries, next } => {
+                let micro = Micro(&self.block);
+                let all = entries.into_iter().all(|(at, i)| {
+                    let i = usize::from(i);
+                    sink(Seen { name: micro.name(i), value: Stored::Word(micro.value(i)), at })
+                });
+                Ok(next.filter(|_| all))
+            }
+        }
+    }
+}
+
 /// Goes through a ZAP, a leaf at a time. Entries added or removed meanwhile may or may not be seen; others are seen once.
 struct Cursor {
     zap: Arc<Dnode>,
@@ -56,65 +88,61 @@ impl Cursor {
         Cursor { zap: Arc::clone(zap), at }
     }
 
-    /// Gives the next entries, with the cookie behind each, to `sink`, which must not touch the ZAP. There may be none, and still more
-    /// to come. False at the end, and after an error.
-    fn step(&mut self, sink: &mut dyn FnMut(Seen<'_>, u64)) -> Result<bool> {
+    /// Gives the next entries, with the cookie behind each, to `sink` until it answers false. There may be none, and still more to
+    /// come. False at the end, after an error, and if `sink` wanted no more.
+    fn step(&mut self, sink: &mut impl FnMut(Seen<'_>, u64) -> bool) -> Result<bool> {
         let at = core::mem::replace(&mut self.at, At::End);
         let zap = &self.zap;
-        let next = with_form(zap, |form| {
+        let batch = with_form(zap, |form| {
             let bits = hash_bits(form.rules().flags);
             let from = match at {
                 At::Cookie(cookie) => (cookie << (64 - bits), (cookie >> bits) as u32),
                 At::Position(position) => position,
                 At::End => return Ok(None),
             };
-            // The position behind an entry: the same hash, the next cd.
-            let cookie = |(hash, cd): Position| hash >> (64 - bits) | (u64::from(cd) + 1) << bits;
-            let mut sink = |seen: Seen<'_>| {
-                let cookie = cookie(seen.at);
-                sink(seen, cookie);
-            };
-            match form {
+            let (block, places) = match form {
                 Form::Micro(index) => {
-                    zap.with_block(0, |block| index.visit_from(&Micro(block), from, BATCH, &mut sink))
+                    let (entries, next) = index.some_from(from, BATCH);
+                    (zap.read_block(0)?, Places::Micro { entries, next })
                 }
-                Form::Fat(header) => fat::visit_from(zap, header, from, &mut sink),
-            }
+                Form::Fat(header) => {
+                    let int_size = header.name_int_size();
+                    (fat::leaf_as_it_is(zap, header, from.0)?, Places::Leaf { from, int_size })
+                }
+            };
+            Ok(Some((bits, Batch { block, places })))
+        })?;
+        let Some((bits, batch)) = batch else { return Ok(false) };
+        // The position behind an entry: the same hash, the next cd.
+        let cookie = |(hash, cd): Position| hash >> (64 - bits) | (u64::from(cd) + 1) << bits;
+        let next = batch.visit(zap, &mut |seen| {
+            let cookie = cookie(seen.at);
+            sink(seen, cookie)
         })?;
         self.at = next.map_or(At::End, At::Position);
-        Ok(!matches!(self.at, At::End))
+        Ok(next.is_some())
     }
 }
 
-/// What [`visit`] gives an entry's name, the first integer of its value and the cookie behind it to. It answers whether it wants more.
-pub type Visitor<'a> = dyn FnMut(&[u8], u64, u64) -> Result<bool> + 'a;
-
-/// Gives the entries from `cookie` on to `sink`. As [`Iter`], but without an allocation for each entry: for directories.
-pub fn visit(zap: &Arc<Dnode>, cookie: u64, sink: &mut Visitor<'_>) -> Result<()> {
+/// Gives the entries from `cookie` on to `sink`: the name, the first integer of the value and the cookie behind it, until it answers
+/// that it wants no more. As [`Iter`], but without an allocation for each entry: for directories.
+pub fn visit(
+    zap: &Arc<Dnode>,
+    cookie: u64,
+    mut sink: impl FnMut(&[u8], u64, u64) -> Result<bool>,
+) -> Result<()> {
     let mut cursor = Cursor::new(zap, cookie);
-    // What was taken of a block that is locked meanwhile: all names in one piece, and where each ends.
-    let (mut names, mut entries) = (Vec::new(), Vec::new());
-    let mut more = true;
-    while more {
-        names.clear();
-        entries.clear();
-        more = cursor.step(&mut |seen, cookie| {
-            names.extend_from_slice(seen.name);
-            let value = match seen.value {
-                Stored::Word(word) => word,
-                Stored::Value(value) => value.first(),
-            };
-            entries.push((names.len(), value, cookie));
-        })?;
-        let mut start = 0;
-        for &(end, value, cookie) in &entries {
-            if !sink(&names[start..end], value, cookie)? {
-                return Ok(());
-            }
-            start = end;
-        }
-    }
-    Ok(())
+    let mut answer = Ok(true);
+    let mut step = |seen: Seen<'_>, cookie| {
+        let value = match seen.value {
+            Stored::Word(word) => word,
+            Stored::Value(value) => value.first(),
+        };
+        answer = sink(seen.name, value, cookie);
+        matches!(answer, Ok(true))
+    };
+    while cursor.step(&mut step)? {}
+    answer.map(drop)
 }
 
 /// Entries in the order of hashes. Entries added or removed meanwhile may or may not be seen; others are seen once.
@@ -145,6 +173,7 @@ impl Iterator for Iter {
                     Stored::Value(value) => value,
                 };
                 ready.push_back(Entry { name: seen.name.to_vec(), value, cookie });
+                true
             });
             match step {
                 Ok(more) => self.more = more,

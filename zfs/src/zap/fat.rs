@@ -115,7 +115,7 @@ impl Header {
         }
     }
 
-    fn name_int_size(&self) -> u8 {
+    pub(crate) fn name_int_size(&self) -> u8 {
         if self.rules.flags & FLAG_UINT64_KEY != 0 { 8 } else { 1 }
     }
 
@@ -380,21 +380,25 @@ pub(crate) fn init(zap: &Arc<Dnode>, tx: &Tx, rules: Rules) -> Result<Header> {
     Ok(header)
 }
 
-/// Gives the entries of the leaf of a position from there on to `sink`, in order; where the next leaf begins, if there is one.
+/// The leaf that an entry of that hash is in, as it is now.
+pub(crate) fn leaf_as_it_is(zap: &Dnode, header: &Header, hash: u64) -> Result<Bytes> {
+    zap.read_block(leaf_of(zap, header, hash)?)
+}
+
+/// Gives the entries of such a leaf from a position on to `sink`, in order, until it answers false; where the next leaf begins, if
+/// there is one and more is wanted.
 pub(crate) fn visit_from(
     zap: &Dnode,
-    header: &Header,
+    leaf: &[u8],
+    int_size: u8,
     from: Position,
-    sink: &mut dyn FnMut(Seen<'_>),
+    sink: &mut impl FnMut(Seen<'_>) -> bool,
 ) -> Result<Option<Position>> {
-    let block = leaf_of(zap, header, from.0)?;
-    in_leaf(zap, block, |leaf| {
-        let mut copy = Vec::new();
-        for head in leaf.entries_from(from)? {
-            let name = leaf.name_or_copy(&head, header.name_int_size(), &mut copy)?;
-            sink(Seen { name, value: leaf.stored(&head)?, at: (head.hash, head.cd) });
-        }
+    let visit = |leaf: Leaf<&[u8]>| {
+        let all = leaf.visit_from(from, int_size, sink)?;
         // A leaf that leads back would let iteration run in circles.
-        Ok(leaf.end_of_range().filter(|&next| next > from.0).map(|next| (next, 0)))
-    })
+        let next = leaf.end_of_range().filter(|&next| all && next > from.0);
+        Ok(next.map(|next| (next, 0)))
+    };
+    Leaf::new(leaf).and_then(visit).map_err(|rule| broken(zap, rule))
 }

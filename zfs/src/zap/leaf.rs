@@ -9,7 +9,7 @@
 //! Every index from the block is checked, and every chain is followed at most as many steps as there are chunks.
 
 use crate::zap::Value;
-use crate::zap::cursor::{Position, Stored};
+use crate::zap::cursor::{Position, Seen, Stored};
 use crate::zap::key::Query;
 use alloc::vec;
 use alloc::vec::Vec;
@@ -18,8 +18,6 @@ pub(crate) const BLOCK_TYPE_LEAF: u64 = 1 << 63;
 const MAGIC: u32 = 0x02AB_1EAF;
 const CHUNK: usize = 24;
 const ARRAY_BYTES: usize = 21;
-/// What an entry with a short name and one integer takes: its head and two arrays.
-const CHUNKS_PER_ENTRY: usize = 3;
 const HASH_AT: usize = 48;
 const CHAIN_END: u16 = 0xffff;
 const ENTRY: u8 = 252;
@@ -62,6 +60,13 @@ pub(crate) struct EntryHead {
     pub(crate) hash: u64,
 }
 
+impl EntryHead {
+    /// Its place in the order of entries.
+    fn position(&self) -> Position {
+        (self.hash, self.cd)
+    }
+}
+
 /// Why a change of a leaf did not happen.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Refused {
@@ -100,7 +105,8 @@ impl<B: AsRef<[u8]>> Leaf<B> {
         if leaf.u64_at(0) != BLOCK_TYPE_LEAF || leaf.u64_at(24) as u32 != MAGIC {
             return Err("zap leaf: wrong type or magic");
         }
-        if leaf.prefix_len() > 64 - hash_shift {
+        let len = leaf.prefix_len();
+        if len > 64 - hash_shift || leaf.prefix() >> len != 0 {
             return Err("zap leaf: prefix too long");
         }
         Ok(leaf)
@@ -234,7 +240,7 @@ impl<B: AsRef<[u8]>> Leaf<B> {
     }
 
     /// As [`Leaf::name_into`], but a name that lies in one chunk is given where it lies.
-    pub(crate) fn name_or_copy<'a>(
+    fn name_or_copy<'a>(
         &'a self,
         entry: &EntryHead,
         int_size: u8,
@@ -265,7 +271,7 @@ impl<B: AsRef<[u8]>> Leaf<B> {
     }
 
     /// The value, without an allocation if it is what a directory's entry has.
-    pub(crate) fn stored(&self, entry: &EntryHead) -> Result<Stored, Broken> {
+    fn stored(&self, entry: &EntryHead) -> Result<Stored, Broken> {
         match (entry.int_size, entry.value_ints) {
             (8, 1) => {
                 let [a, b, c, d, e, f, g, h, ..] = *self.array_chunk(entry.value_chunk)?.0;
@@ -298,37 +304,48 @@ impl<B: AsRef<[u8]>> Leaf<B> {
             && self.array_is(entry.name_chunk, &query.stored)?)
     }
 
-    /// The entries from a position on, in order. The hash table is in the order of hashes already.
-    pub(crate) fn entries_from(&self, from: Position) -> Result<Vec<EntryHead>, Broken> {
-        let (len, prefix) = (self.prefix_len(), self.prefix());
-        let slot = |hash: u64| {
-            let covered = hash.checked_shr(64 - len).unwrap_or(0) == prefix;
-            covered.then(|| self.bucket(hash, len))
-        };
-        let first = slot(from.0).unwrap_or(0);
+    /// Gives the entries from a position on to `sink`, in order, until it answers false; whether it never did. Names are of integers
+    /// of `int_size` bytes. No list of them is made: the hash table is in the order of hashes already.
+    pub(crate) fn visit_from(
+        &self,
+        from: Position,
+        int_size: u8,
+        sink: &mut impl FnMut(Seen<'_>) -> bool,
+    ) -> Result<bool, Broken> {
+        let shift = 64 - self.hash_shift - self.prefix_len();
+        // What the hashes of the first chain begin with. Those of the next begin with the next number, and so on.
+        let base = self.prefix() << self.hash_shift;
+        let first = (from.0 >> shift).saturating_sub(base);
         let table = &self.block.as_ref()[HASH_AT..HASH_AT + 2 * (1 << self.hash_shift)];
-        let mut left = self.chunks;
-        let mut found: Vec<EntryHead> = Vec::with_capacity(usize::from(self.chunks) / CHUNKS_PER_ENTRY);
-        for (bucket, link) in table.chunks_exact(2).enumerate().skip(first) {
-            let start = found.len();
-            let mut chunk = u16::from_le_bytes([link[0], link[1]]);
-            while chunk != CHAIN_END {
-                left = left.checked_sub(1).ok_or(BAD_CHAIN)?;
-                let entry = self.entry(chunk)?;
+        let (mut chain, mut copy): (Vec<EntryHead>, _) = (Vec::new(), Vec::new());
+        for (i, link) in table.as_chunks::<2>().0.iter().enumerate().skip(first as usize) {
+            let mut next = u16::from_le_bytes(*link);
+            while next != CHAIN_END {
+                let entry = self.entry(next)?;
                 // Out of order, iteration could run in circles.
-                if slot(entry.hash) != Some(bucket) {
+                if entry.hash >> shift != base | i as u64 {
                     return Err(STRAY);
                 }
-                chunk = entry.next;
-                if (entry.hash, entry.cd) >= from {
-                    found.push(entry);
+                if chain.len() == usize::from(self.chunks) {
+                    return Err(BAD_CHAIN);
+                }
+                chain.push(entry);
+                next = entry.next;
+            }
+            if chain.len() > 1 {
+                chain.sort_unstable_by_key(EntryHead::position);
+            }
+            for entry in chain.drain(..) {
+                let at = entry.position();
+                if at >= from {
+                    let name = self.name_or_copy(&entry, int_size, &mut copy)?;
+                    if !sink(Seen { name, value: self.stored(&entry)?, at }) {
+                        return Ok(false);
+                    }
                 }
             }
-            if found.len() - start > 1 {
-                found[start..].sort_unstable_by_key(|e| (e.hash, e.cd));
-            }
         }
-        Ok(found)
+        Ok(true)
     }
 
     /// All entries, in the order of their chunks.

@@ -6,7 +6,7 @@
 
 use crate::ondisk::read_u64;
 use crate::zap::Value;
-use crate::zap::cursor::{Position, Seen, Stored};
+use crate::zap::cursor::Position;
 use crate::zap::key::{Query, Rules};
 use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
@@ -96,21 +96,18 @@ impl Index {
             .map(|(&(_, cd), &i)| (cd, i))
     }
 
-    /// Gives up to `max` entries from a position on to `sink`, in the order of hash and cd; the position behind them, unless
-    /// there is nothing more.
-    pub(crate) fn visit_from(
+    /// Up to `max` entries from a position on, in the order of hash and cd; the position behind them, unless there is nothing more.
+    pub(crate) fn some_from(
         &self,
-        micro: &Micro<'_>,
         (hash, cd): Position,
         max: usize,
-        sink: &mut dyn FnMut(Seen<'_>),
-    ) -> Option<Position> {
-        let mut entries = self.tree.range(((hash >> 32) as u32, cd)..);
-        for (&(hash, cd), &i) in entries.by_ref().take(max) {
-            let (name, value) = (micro.name(usize::from(i)), Stored::Word(micro.value(usize::from(i))));
-            sink(Seen { name, value, at: (u64::from(hash) << 32, cd) });
-        }
-        entries.next().map(|(&(hash, cd), _)| (u64::from(hash) << 32, cd))
+    ) -> (Vec<(Position, u16)>, Option<Position>) {
+        let mut entries = self
+            .tree
+            .range(((hash >> 32) as u32, cd)..)
+            .map(|(&(hash, cd), &i)| ((u64::from(hash) << 32, cd), i));
+        let some = entries.by_ref().take(max).collect();
+        (some, entries.next().map(|(next, _)| next))
     }
 
     pub(crate) fn is_full(&self) -> bool {

@@ -15,7 +15,7 @@ mod micro;
 mod tests;
 mod textprep;
 
-pub use cursor::{Iter, Visitor, visit};
+pub use cursor::{Iter, visit};
 pub use key::Match;
 pub use textprep::{
     NORMALIZE_COMPOSE, NORMALIZE_DECOMPOSE, NORMALIZE_DECOMPOSE_COMPATIBLE, NORMALIZE_TO_LOWER,

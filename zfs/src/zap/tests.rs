@@ -406,6 +406,20 @@ fn leaf_with(entries: u64) -> Vec<u8> {
     block
 }
 
+/// An entry as iteration gives it: its position and its name.
+type Named = ((u64, u32), Vec<u8>);
+
+/// What iteration gives from a position on.
+fn seen_from(leaf: &Leaf<&[u8]>, from: (u64, u32)) -> std::result::Result<Vec<Named>, &'static str> {
+    let mut seen = Vec::new();
+    let all = leaf.visit_from(from, 1, &mut |entry| {
+        seen.push((entry.at, entry.name.to_vec()));
+        true
+    })?;
+    assert!(all);
+    Ok(seen)
+}
+
 /// As iteration takes them: from each position on, in order, with their names.
 #[test]
 fn a_leaf_gives_its_entries_in_order() {
@@ -414,18 +428,19 @@ fn a_leaf_gives_its_entries_in_order() {
     let key = |e: &EntryHead| (e.hash, e.cd);
     let mut all: Vec<_> = leaf.entries();
     all.sort_unstable_by_key(key);
-    let mut names = BTreeSet::new();
+    let named: Vec<_> = all.iter().map(|e| (key(e), leaf.name(e, 1).unwrap())).collect();
     for (i, head) in all.iter().enumerate() {
-        let from = leaf.entries_from(key(head)).unwrap();
-        assert!(from.iter().map(key).eq(all[i..].iter().map(key)));
-        let behind = leaf.entries_from((head.hash, head.cd + 1)).unwrap();
-        assert_eq!(behind.len(), all.len() - i - 1);
-        let mut copy = Vec::new();
-        let name = leaf.name_or_copy(head, 1, &mut copy).unwrap().to_vec();
-        assert_eq!(name, leaf.name(head, 1).unwrap());
-        names.insert(name);
+        assert_eq!(seen_from(&leaf, key(head)).unwrap(), named[i..]);
+        assert_eq!(seen_from(&leaf, (head.hash, head.cd + 1)).unwrap(), named[i + 1..]);
     }
+    let names: BTreeSet<_> = named.iter().map(|(_, name)| name).collect();
     assert_eq!((all.len(), names.len()), (150, 150));
+    let mut left = 7;
+    let more = leaf.visit_from((0, 0), 1, &mut |_| {
+        left -= 1;
+        left > 0
+    });
+    assert_eq!((more, left), (Ok(false), 0));
 }
 
 /// Else a cookie could lead back, and a program that reads the directory would never end.
@@ -436,7 +451,7 @@ fn an_entry_in_the_chain_of_another_hash_is_refused() {
     let last = heads.iter().max_by_key(|e| e.hash).unwrap();
     let at = 48 + 2 * (16_384 / 32) + usize::from(last.chunk) * 24;
     block[at + 16..at + 24].copy_from_slice(&heads.iter().map(|e| e.hash).min().unwrap().to_le_bytes());
-    assert!(Leaf::new(&block[..]).unwrap().entries_from((0, 0)).is_err());
+    assert!(seen_from(&Leaf::new(&block[..]).unwrap(), (0, 0)).is_err());
 }
 
 #[test]

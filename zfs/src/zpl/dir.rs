@@ -99,14 +99,14 @@ impl Filesystem {
         &self,
         dir: u64,
         cookie: u64,
-        sink: &mut dyn FnMut(DirEntry<&[u8]>) -> Result<bool>,
+        mut sink: impl FnMut(DirEntry<&[u8]>) -> Result<bool>,
     ) -> Result<()> {
         let dir = self.directory(dir)?;
         let _entries = dir.entries.read();
         if cookie == zap::COOKIE_END {
             return Ok(());
         }
-        zap::visit(&dir.dnode, cookie, &mut |name, value, cookie| {
+        zap::visit(&dir.dnode, cookie, |name, value, cookie| {
             let dirent = Dirent::from_raw(value);
             let kind = FileKind::from_dirent_type(dirent.kind);
             sink(DirEntry { name, object: dirent.object, kind, cookie })
@@ -117,7 +117,7 @@ impl Filesystem {
     pub fn readdir(&self, dir: u64, cookie: u64, max: usize) -> Result<Vec<DirEntry>> {
         let mut found = Vec::new();
         if max > 0 {
-            self.visit_entries(dir, cookie, &mut |DirEntry { name, object, kind, cookie }| {
+            self.visit_entries(dir, cookie, |DirEntry { name, object, kind, cookie }| {
                 found.push(DirEntry { name: name.to_vec(), object, kind, cookie });
                 Ok(found.len() < max)
             })?;
