@@ -38,12 +38,22 @@ pub fn names() -> Result<Vec<String>> {
 
 /// Disk `n` of a fixture, decompressed and compared with its recorded SHA-256.
 pub fn image(name: &str, n: usize) -> Result<Vec<u8>> {
-    let whole = folder(name).join(format!("disk{n}.img.zst"));
-    let data = if n == 0 || whole.exists() {
-        decompress(&whole, &[])?
+    let first = if n > 0 && difference(name, n).exists() { image(name, 0)? } else { Vec::new() };
+    image_beside(name, n, &first)
+}
+
+/// What is not on a disk, the other side of a mirror, as it is on the first.
+fn difference(name: &str, n: usize) -> PathBuf {
+    folder(name).join(format!("disk{n}.from-disk0.zst"))
+}
+
+/// As [`image`], with the content of the first disk.
+fn image_beside(name: &str, n: usize, first: &[u8]) -> Result<Vec<u8>> {
+    let difference = difference(name, n);
+    let data = if difference.exists() {
+        decompress(&difference, first)?
     } else {
-        // The other side of a mirror: what is not as on the first.
-        decompress(&folder(name).join(format!("disk{n}.from-disk0.zst")), &image(name, 0)?)?
+        decompress(&folder(name).join(format!("disk{n}.img.zst")), &[])?
     };
     let sums = std::fs::read_to_string(folder(name).join("images.sha256"))?;
     let want = sums.lines().find(|l| l.contains(&format!("disk{n}.img"))).context("no recorded checksum")?;
@@ -72,7 +82,10 @@ pub fn disk(name: &str, n: usize) -> Result<Arc<MemDisk>> {
 /// All disks of a fixture, in memory.
 pub fn disks(name: &str) -> Result<Vec<Arc<MemDisk>>> {
     let sums = std::fs::read_to_string(folder(name).join("images.sha256"))?;
-    (0..sums.lines().count()).map(|n| disk(name, n)).collect()
+    let first = image(name, 0)?;
+    let others =
+        (1..sums.lines().count()).map(|n| image_beside(name, n, &first)).collect::<Result<Vec<_>>>()?;
+    Ok(std::iter::once(first).chain(others).map(MemDisk::from_vec).map(Arc::new).collect())
 }
 
 /// Writes disk `n` of a fixture to a file.

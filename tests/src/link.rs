@@ -29,10 +29,29 @@ pub(crate) const NAP: Duration = Duration::from_micros(200);
 /// A probe that is not answered is repeated after this.
 const PROBE_AGAIN: Duration = Duration::from_millis(200);
 
+/// Frames that have come and that nobody has taken yet.
+#[derive(Default)]
+pub(crate) struct Inbox(Mutex<VecDeque<Vec<u8>>>);
+
+impl Inbox {
+    pub(crate) fn put(&self, frame: Vec<u8>) {
+        self.0.lock().push_back(frame);
+    }
+
+    /// Gives the next frame to `take`, without a lock; whether there was one. As a [`Device`] does.
+    pub(crate) fn next(&self, take: &mut dyn FnMut(Frame<'_>)) -> bool {
+        let frame = self.0.lock().pop_front();
+        frame.is_some_and(|frame| {
+            take(Frame { bytes: &frame, vouched: false });
+            true
+        })
+    }
+}
+
 /// The wire: frames over a stream, each after its length, as `-netdev socket` has them.
 pub struct Link {
     stream: std::sync::Mutex<TcpStream>,
-    inbox: Mutex<VecDeque<Vec<u8>>>,
+    inbox: Inbox,
     /// By port of the honest machine: what the guest expects next of that connection, and what it will send next.
     numbers: Mutex<HashMap<u16, (u32, u32)>>,
     /// Frames that came for the prober.
@@ -47,7 +66,7 @@ impl Link {
         let mut from = stream.try_clone()?;
         let link = Arc::new(Link {
             stream: stream.into(),
-            inbox: Mutex::new(VecDeque::new()),
+            inbox: Inbox::default(),
             numbers: Mutex::new(HashMap::new()),
             answers: AtomicU64::new(0),
             ended: AtomicBool::new(false),
@@ -75,7 +94,7 @@ impl Link {
             if let Some((port, numbers)) = numbers(&frame) {
                 self.numbers.lock().insert(port, numbers);
             }
-            self.inbox.lock().push_back(frame);
+            self.inbox.put(frame);
         }
     }
 
@@ -101,7 +120,7 @@ impl Link {
     /// Whether the guest has ended, and all that it sent has been seen.
     #[must_use]
     pub fn has_ended(&self) -> bool {
-        self.ended.load(Ordering::SeqCst) && self.inbox.lock().is_empty()
+        self.ended.load(Ordering::SeqCst) && self.inbox.0.lock().is_empty()
     }
 
     /// Waits until the guest has taken all that was put on the wire: it answers the prober, who asks for its address `guest`.
@@ -157,11 +176,7 @@ impl Device for Link {
         self.put(&[frame]);
     }
     fn receive(&self, take: &mut dyn FnMut(Frame<'_>)) -> bool {
-        let frame = self.inbox.lock().pop_front();
-        frame.is_some_and(|frame| {
-            take(Frame { bytes: &frame, vouched: false });
-            true
-        })
+        self.inbox.next(take)
     }
 }
 

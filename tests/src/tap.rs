@@ -1,12 +1,11 @@
 //! A tap device whose other end is this process: an interface of this machine's network at one end, frames at the other.
 
-use crate::link::{HONEST_MAC, NAP};
+use crate::link::{HONEST_MAC, Inbox, NAP};
 use anyhow::{Context, Result};
 use net::device::{Device, Fill, Frame};
 use platform::sync::Mutex;
 use smoltcp::phy::{Device as _, Medium, RxToken, TunTapInterface, TxToken};
 use smoltcp::time::Instant;
-use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
@@ -16,7 +15,7 @@ const UDP: u8 = 17;
 
 /// The device.
 pub struct Tap {
-    inbox: Arc<Mutex<VecDeque<Vec<u8>>>>,
+    inbox: Arc<Inbox>,
     outbox: Mutex<Sender<Vec<u8>>>,
     spoils: AtomicBool,
 }
@@ -24,7 +23,7 @@ pub struct Tap {
 impl Tap {
     /// Attaches to the tap device `name`, which is up.
     pub fn open(name: &str) -> Result<Arc<Self>> {
-        let inbox = Arc::new(Mutex::new(VecDeque::new()));
+        let inbox = Arc::new(Inbox::default());
         let (outbox, frames) = channel();
         let (done, opened) = channel();
         let (name, arrived) = (name.to_owned(), Arc::clone(&inbox));
@@ -47,11 +46,11 @@ impl Tap {
 }
 
 /// Moves frames until nobody sends any more.
-fn carry(mut device: TunTapInterface, inbox: &Mutex<VecDeque<Vec<u8>>>, frames: &Receiver<Vec<u8>>) {
+fn carry(mut device: TunTapInterface, inbox: &Inbox, frames: &Receiver<Vec<u8>>) {
     loop {
         let mut idle = true;
         while let Some((arrived, _)) = device.receive(Instant::ZERO) {
-            inbox.lock().push_back(arrived.consume(<[u8]>::to_vec));
+            inbox.put(arrived.consume(<[u8]>::to_vec));
             idle = false;
         }
         loop {
@@ -93,10 +92,6 @@ impl Device for Tap {
         let _ = self.outbox.lock().send(frame);
     }
     fn receive(&self, take: &mut dyn FnMut(Frame<'_>)) -> bool {
-        let frame = self.inbox.lock().pop_front();
-        frame.is_some_and(|frame| {
-            take(Frame { bytes: &frame, vouched: false });
-            true
-        })
+        self.inbox.next(take)
     }
 }
