@@ -222,6 +222,7 @@ impl File {
                 _ => return Err(Errno::EINVAL),
             }
         }
+        self.inode().may_clone_from(&**source.inode())?;
         // What was stored through mappings is part of the source.
         if let Some(mapped) = Mapped::find(&**source.inode()) {
             mapped.write_back(from, from.saturating_add(len))?;

@@ -128,8 +128,14 @@ pub trait Inode: Any + Send + core::marker::Sync {
         let _ = (data, sync);
         Err(Errno::EINVAL)
     }
-    /// Makes `len` bytes at `offset` the same as those of `source`, another file or this one, from `from` on, without copying them; how
-    /// many bytes: fewer where the source ends. [`Errno::EOPNOTSUPP`], [`Errno::EXDEV`], [`Errno::EINVAL`]: these must be copied.
+    /// Whether blocks of `source`, another file or this one, could be this file's, too. [`Errno::EOPNOTSUPP`], [`Errno::EXDEV`]: its
+    /// bytes must be copied.
+    fn may_clone_from(&self, source: &dyn Inode) -> Result<()> {
+        let _ = source;
+        Err(Errno::EOPNOTSUPP)
+    }
+    /// Makes `len` bytes at `offset` the same as those of `source` from `from` on, without copying them; how many bytes: fewer where the
+    /// source ends. As [`Inode::may_clone_from`], and [`Errno::EINVAL`]: these must be copied.
     fn clone_blocks(&self, offset: u64, source: &dyn Inode, from: u64, len: u64, sync: Sync) -> Result<u64> {
         let _ = (offset, source, from, len, sync);
         Err(Errno::EOPNOTSUPP)

@@ -122,8 +122,13 @@ impl ZfsInode {
     }
 
     fn of<'a>(&self, other: &'a Arc<dyn Inode>) -> Result<&'a ZfsInode> {
-        let any: &dyn Any = &**other;
-        any.downcast_ref::<ZfsInode>().filter(|o| Arc::ptr_eq(&o.mounted, &self.mounted)).ok_or(Errno::EXDEV)
+        Some(Self::any(&**other)?).filter(|o| Arc::ptr_eq(&o.mounted, &self.mounted)).ok_or(Errno::EXDEV)
+    }
+
+    /// An inode of whatever ZFS file system.
+    fn any(other: &dyn Inode) -> Result<&ZfsInode> {
+        let any: &dyn Any = other;
+        any.downcast_ref().ok_or(Errno::EXDEV)
     }
 
     /// The control directory is nobody's to make, replace or remove.
@@ -323,9 +328,12 @@ impl Inode for ZfsInode {
         Ok(self.fs().append(self.object, data, durability(sync))?)
     }
 
+    fn may_clone_from(&self, source: &dyn Inode) -> Result<()> {
+        Ok(self.fs().may_clone_from(Self::any(source)?.fs())?)
+    }
+
     fn clone_blocks(&self, offset: u64, source: &dyn Inode, from: u64, len: u64, sync: Sync) -> Result<u64> {
-        let any: &dyn Any = source;
-        let source = any.downcast_ref::<ZfsInode>().ok_or(Errno::EXDEV)?;
+        let source = Self::any(source)?;
         let (to, from) = ((self.object, offset), (source.object, from));
         Ok(self.fs().clone_range(to, source.fs(), from, len, durability(sync))?)
     }

@@ -75,8 +75,8 @@ impl Filesystem {
         Ok(done)
     }
 
-    /// Whether blocks of `source` may be in files of this file system.
-    fn may_clone_from(&self, source: &Filesystem) -> Result<()> {
+    /// Whether blocks of `source` may be in files of this file system. [`Error::CrossDataset`], [`Error::Unsupported`]: they may not.
+    pub fn may_clone_from(&self, source: &Filesystem) -> Result<()> {
         if !Arc::ptr_eq(&self.pool, &source.pool) {
             return Err(Error::CrossDataset);
         }
