@@ -8,7 +8,7 @@
 //! side, and `zdb`, must find nothing wrong and read the same (`tests::interop`).
 
 use crate::build;
-use crate::machine::{cargo, copy_image, install_all, is_root, output, root, run, target};
+use crate::machine::{bring_up_to_date, cargo, copy_image, install_all, is_root, output, root, run, target};
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -260,14 +260,13 @@ fn cached_guest() -> Option<PathBuf> {
 pub(crate) struct Oracle(PathBuf);
 
 impl Oracle {
-    /// Builds it, unless it is built already.
+    /// Builds it, unless it is built already. What is as it should be is left alone: another run may be using it.
     pub(crate) fn prepare() -> Result<Self> {
         let home = target().join("oracle");
+        bring_up_to_date(&root().join("tests/oracle"), &home)?;
         std::fs::create_dir_all(home.join("cache"))?;
-        run(Command::new("cp").arg("-r").arg(root().join("tests/oracle/.")).arg(&home))?;
         if let Some(cache) = cached_guest() {
-            std::fs::copy(&cache, home.join("cache").join(GUEST))
-                .with_context(|| cache.display().to_string())?;
+            bring_up_to_date(&cache, &home.join("cache").join(GUEST))?;
         }
         println!("== preparing OpenZFS's guest (about 10 minutes the first time)");
         run(Command::new("timeout").arg(BUILD_LIMIT).arg(home.join("build-oracle")))?;

@@ -94,6 +94,26 @@ pub(crate) fn copy_image(from: &Path, to: &Path) -> Result<()> {
     run(Command::new("cp").args(["--sparse=always", "--reflink=auto"]).arg(from).arg(to))
 }
 
+/// Makes `to` a copy of a file, or of all files of a folder, and touches nothing that is one already. What changes is replaced in one step:
+/// a script that is running goes on as it was.
+pub(crate) fn bring_up_to_date(from: &Path, to: &Path) -> Result<()> {
+    if from.is_dir() {
+        std::fs::create_dir_all(to)?;
+        for entry in std::fs::read_dir(from)? {
+            let entry = entry?;
+            bring_up_to_date(&entry.path(), &to.join(entry.file_name()))?;
+        }
+        return Ok(());
+    }
+    let content = |path: &Path| std::fs::read(path).with_context(|| path.display().to_string());
+    if content(to).ok() != Some(content(from)?) {
+        let new = to.with_added_extension("new");
+        std::fs::copy(from, &new)?;
+        std::fs::rename(&new, to)?;
+    }
+    Ok(())
+}
+
 pub(crate) fn is_root() -> bool {
     output(Command::new("id").arg("-u")).is_ok_and(|id| id.trim() == "0")
 }
