@@ -27,7 +27,7 @@ use zfs::spa::{ImportOptions, Pool};
 const TURN_MAX: &str = "900";
 const TIMED_OUT: i32 = 124;
 /// Size of each disk, in bytes.
-const DISK: u64 = 160 << 20;
+const DISK: u64 = 320 << 20;
 /// Random operations of one round.
 const OPERATIONS: usize = 150;
 /// The pool's name.

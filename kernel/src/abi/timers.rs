@@ -81,8 +81,8 @@ pub(super) fn timer_create(call: &mut Call<'_>) -> SysResult {
     Ok(0)
 }
 
-/// Has timer `id` ring when it is due.
-fn arm(process: &Arc<Process>, id: u32, setting: u64, due: u64) {
+/// Has timer `id` ring when it is due. [`Errno::EAGAIN`]: there is no memory for the thread that watches the process's timers.
+fn arm(process: &Arc<Process>, id: u32, setting: u64, due: u64) -> Result<(), Errno> {
     let owner = Arc::downgrade(process);
     let done = move |outcome| {
         if let (Outcome::TimedOut, Some(process)) = (outcome, owner.upgrade()) {
@@ -92,7 +92,7 @@ fn arm(process: &Arc<Process>, id: u32, setting: u64, due: u64) {
     let name = u64::from(id);
     let watch =
         Watch { owner: OWNER, name, stream: None, events: 0, deadline: Some(due), done: Box::new(done) };
-    process.workers.watch(process, watch);
+    process.workers.watch(process, watch).map_err(|_| Errno::EAGAIN)
 }
 
 fn ring(process: &Arc<Process>, id: u32, setting: u64) {
@@ -126,7 +126,8 @@ fn ring(process: &Arc<Process>, id: u32, setting: u64) {
         None => {}
     }
     if next != 0 {
-        arm(process, id, setting, next);
+        // By the watching thread itself, which is there.
+        let _ = arm(process, id, setting, next);
     }
 }
 
@@ -163,8 +164,13 @@ pub(super) fn timer_settime(call: &mut Call<'_>) -> SysResult {
         (old, timer.setting, timer.due)
     };
     call.process().workers.cancel(OWNER, Some(u64::from(id)));
-    if due != 0 {
-        arm(&call.task.process, id, setting, due);
+    if due != 0
+        && let Err(error) = arm(&call.task.process, id, setting, due)
+    {
+        if let Some(timer) = call.process().timers.lock().get_mut(&id).filter(|t| t.setting == setting) {
+            timer.due = 0;
+        }
+        return Err(error);
     }
     if call.arg(3) != 0 {
         write_setting(call.arg(3), old.0, old.1)?;

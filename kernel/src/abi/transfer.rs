@@ -103,6 +103,8 @@ impl Transfer {
             _ => done(Err(Errno::ECANCELED)),
         };
         let watch = Watch { owner, name, stream, events, deadline: None, done: Box::new(then) };
-        who.process.workers.watch(who.process, watch);
+        if let Err(watch) = who.process.workers.watch(who.process, watch) {
+            (watch.done)(Outcome::Cancelled);
+        }
     }
 }

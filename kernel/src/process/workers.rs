@@ -1,29 +1,38 @@
 //! What runs beside a process's own threads: requests of `io_uring` and of Linux AIO.
 //!
 //! The engine's file calls wait for the disk by sleeping, so a request that may sleep needs a thread to do it. A process
-//! that submits requests gets a pool of at most [`THREADS`] of them, started as the queue needs them and kept until the
-//! process ends or runs another program. What would sleep for as long as somebody else likes (a pipe without data)
-//! never occupies one of them: one further thread watches all such streams, see [`Workers::watch`].
+//! that submits requests gets a pool of at most [`threads_max`] of them, started as the queue needs them; one without work for
+//! [`IDLE_NS`] leaves, the last to have worked is called first. What would sleep for as long as somebody else likes (a pipe
+//! without data) never occupies one of them: one further thread watches all such streams, see [`Workers::watch`].
 //!
 //! A worker runs in the process's address space and as a task of it that has no number in `/proc`, so that a request reaches
 //! the program's memory as a system call does.
 //!
-//! Lock order: `state` and `watches` are leaves; no job is run or dropped with one of them held.
+//! A job is not forgotten: who puts it into the queue calls an idle thread under the same lock as such a thread looks into the
+//! queue and lies down; without one, a thread is started, or all are at work and look again.
+//!
+//! Lock order: `starting`, `state`; `watches`. The last two are leaves; no job is run or dropped with one of them held.
 
 use super::{Process, Task};
-use crate::sched;
+use crate::mm::{frame, stack};
+use crate::sched::{self, Thread};
 use alloc::boxed::Box;
 use alloc::collections::VecDeque;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
-use core::sync::atomic::Ordering;
+use core::sync::atomic::{AtomicBool, Ordering};
 use platform::sync::Mutex;
 use vfs::inode::{Ready, Stream};
 use vfs::poll::{wait_ready, with_watched};
-use vfs::wait::{Waiters, wait_on};
+use vfs::wait::Waiters;
 
-/// Most threads of a process's pool. As many requests of one process are with the engine at once.
-const THREADS: usize = 16;
+/// Most threads of a process's pool, and most of them where memory is short. As many requests of one process are with the engine
+/// at once: the deeper a disk's queue, the more it does.
+const THREADS: (usize, usize) = (64, 16);
+/// Which part of all memory the stacks of more than the few may take.
+const STACKS_SHARE: u64 = 32;
+/// So long does a thread wait for more to do.
+const IDLE_NS: u64 = 5_000_000_000;
 /// How long the end of a process sleeps between two looks whether its workers have left.
 const LEAVING_NS: u64 = 100_000;
 
@@ -67,12 +76,36 @@ impl Watch {
     }
 }
 
+/// Most threads of a process's pool on this machine.
+fn threads_max() -> usize {
+    let (most, few) = THREADS;
+    let affordable = frame::total() / STACKS_SHARE / stack::PAGES as u64;
+    (affordable as usize).clamp(few, most)
+}
+
+/// A thread of the pool that may be without work.
+struct Idle {
+    thread: Arc<Thread>,
+    /// Somebody has work for it. Set when it is taken from the list.
+    called: AtomicBool,
+}
+
+impl Idle {
+    fn call(&self) {
+        self.called.store(true, Ordering::SeqCst);
+        self.thread.unpark();
+    }
+}
+
 #[derive(Default)]
 struct State {
     queue: VecDeque<Job>,
+    /// Threads that use the process's memory, or will once they have been started.
+    present: usize,
     tasks: Vec<Arc<Task>>,
+    /// Threads of the pool that work or can be called.
     threads: usize,
-    idle: usize,
+    idle: Vec<Arc<Idle>>,
     watching: bool,
     stopping: bool,
 }
@@ -81,7 +114,8 @@ struct State {
 #[derive(Default)]
 pub struct Workers {
     state: Mutex<State>,
-    work: Waiters,
+    /// Held while the watching thread is started: others rely on it only when it is there.
+    starting: Mutex<()>,
     watches: Mutex<Vec<Watch>>,
     watches_changed: Changed,
 }
@@ -97,9 +131,9 @@ impl Stream for Changed {
 }
 
 impl Workers {
-    /// Has a job done soon by one of the pool's threads.
+    /// Has a job done soon by one of the pool's threads. Where there is none and no memory for one, it is done by the caller.
     pub fn submit(&self, process: &Arc<Process>, job: Job) {
-        let more = {
+        let called = {
             let mut state = self.state.lock();
             if state.stopping {
                 drop(state);
@@ -107,14 +141,27 @@ impl Workers {
                 return;
             }
             state.queue.push_back(job);
-            let more = state.queue.len() > state.idle && state.threads < THREADS;
-            state.threads += usize::from(more);
-            more
+            let called = state.idle.pop();
+            if called.is_none() {
+                if state.threads >= threads_max() {
+                    return;
+                }
+                state.threads += 1;
+                state.present += 1;
+            }
+            called
         };
-        if more {
-            self.start(process, "worker", |process| process.workers.work_on());
+        match called {
+            Some(idle) => idle.call(),
+            None => {
+                if !self.start(process, "worker", |process| process.workers.work_on()) {
+                    self.state.lock().threads -= 1;
+                    if let Some(job) = self.take() {
+                        job();
+                    }
+                }
+            }
         }
-        self.work.wake();
     }
 
     /// A job that no thread has begun with: for a caller who would only wait for it.
@@ -122,59 +169,98 @@ impl Workers {
         self.state.lock().queue.pop_front()
     }
 
-    fn start(&self, process: &Arc<Process>, name: &str, main: fn(&Arc<Process>)) {
+    /// Starts a thread, which counts as present already; false if there is no memory for it.
+    fn start(&self, process: &Arc<Process>, name: &str, main: fn(&Arc<Process>)) -> bool {
         let task = Task::outside(process, super::next_pid());
         self.state.lock().tasks.push(Arc::clone(&task));
-        let process = Arc::clone(process);
-        sched::spawn(
+        let (owner, own, app) = (Arc::clone(process), Arc::clone(&task), Arc::clone(&task));
+        let thread = sched::try_spawn(
             name,
             Box::new(move || {
                 let thread = sched::current();
-                task.thread.call_once(|| Arc::downgrade(&thread));
-                thread.set_cr3(process.space().root());
-                thread.set_app(task);
-                main(&process);
+                own.thread.call_once(|| Arc::downgrade(&thread));
+                thread.set_cr3(owner.space().root());
+                thread.set_app(app);
+                main(&owner);
                 thread.set_cr3(0);
-                process.workers.state.lock().threads -= 1;
+                owner.workers.left(&own);
             }),
         );
+        if thread.is_none() {
+            self.left(&task);
+        }
+        thread.is_some()
+    }
+
+    /// A thread no longer uses the process's memory.
+    fn left(&self, task: &Arc<Task>) {
+        let mut state = self.state.lock();
+        state.tasks.retain(|other| !Arc::ptr_eq(other, task));
+        state.present -= 1;
     }
 
     fn work_on(&self) {
+        let idle = Arc::new(Idle { thread: sched::current(), called: AtomicBool::new(false) });
         loop {
-            let next = || {
+            let job = {
                 let mut state = self.state.lock();
-                if state.stopping { Some(None) } else { state.queue.pop_front().map(Some) }
-            };
-            let job = next().unwrap_or_else(|| {
-                self.state.lock().idle += 1;
-                let job = wait_on(&[&self.work], None, next).unwrap_or(None);
-                self.state.lock().idle -= 1;
+                if state.stopping {
+                    return;
+                }
+                let job = state.queue.pop_front();
+                if job.is_none() {
+                    idle.called.store(false, Ordering::SeqCst);
+                    state.idle.push(Arc::clone(&idle));
+                }
                 job
-            });
+            };
             match job {
                 Some(job) => job(),
+                None if self.is_called(&idle) => {}
                 None => return,
             }
         }
     }
 
-    /// Waits for a stream or a time without a thread of the pool.
-    pub fn watch(&self, process: &Arc<Process>, watch: Watch) {
+    /// Waits until an idle thread is called; false if nobody does so for long, and it is one of the pool no longer.
+    fn is_called(&self, idle: &Arc<Idle>) -> bool {
+        let deadline = crate::time::monotonic_ns().saturating_add(IDLE_NS);
+        while !idle.called.load(Ordering::SeqCst) {
+            let now = crate::time::monotonic_ns();
+            if now < deadline {
+                sched::park_timeout(deadline - now);
+                continue;
+            }
+            let mut state = self.state.lock();
+            let before = state.idle.len();
+            state.idle.retain(|other| !Arc::ptr_eq(other, idle));
+            if state.idle.len() < before {
+                state.threads -= 1;
+                return false;
+            }
+        }
+        true
+    }
+
+    /// Waits for a stream or a time without a thread of the pool. Gives the watch back if there is no memory for the thread that watches.
+    pub fn watch(&self, process: &Arc<Process>, watch: Watch) -> Result<(), Watch> {
+        let starting = self.starting.lock();
         let start = {
             let mut state = self.state.lock();
             if state.stopping {
-                return;
+                return Ok(());
             }
-            let start = !core::mem::replace(&mut state.watching, true);
-            state.threads += usize::from(start);
-            start
+            state.present += usize::from(!state.watching);
+            !core::mem::replace(&mut state.watching, true)
         };
-        self.watches.lock().push(watch);
-        if start {
-            self.start(process, "watcher", |process| process.workers.watch_all());
+        if start && !self.start(process, "watcher", |process| process.workers.watch_all()) {
+            self.state.lock().watching = false;
+            return Err(watch);
         }
+        drop(starting);
+        self.watches.lock().push(watch);
         self.watches_changed.0.wake();
+        Ok(())
     }
 
     fn watch_all(&self) {
@@ -223,20 +309,27 @@ impl Workers {
 
     /// Forgets what was not begun, and waits until all threads have left: they use the process's memory.
     pub fn stop(&self) {
-        let (queue, tasks) = {
+        let (queue, idle) = {
             let mut state = self.state.lock();
-            if state.threads == 0 {
+            if state.present == 0 {
                 return;
             }
             state.stopping = true;
-            (core::mem::take(&mut state.queue), core::mem::take(&mut state.tasks))
+            (core::mem::take(&mut state.queue), core::mem::take(&mut state.idle))
         };
-        for task in &tasks {
-            task.leaving.store(true, Ordering::SeqCst);
-        }
-        while self.state.lock().threads > 0 {
-            tasks.iter().for_each(|task| task.notify());
-            self.work.wake();
+        idle.iter().for_each(|idle| idle.call());
+        loop {
+            let tasks = {
+                let state = self.state.lock();
+                if state.present == 0 {
+                    break;
+                }
+                state.tasks.clone()
+            };
+            for task in &tasks {
+                task.leaving.store(true, Ordering::SeqCst);
+                task.notify();
+            }
             sched::sleep(LEAVING_NS);
         }
         drop(queue);

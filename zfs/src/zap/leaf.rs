@@ -317,31 +317,44 @@ impl<B: AsRef<[u8]>> Leaf<B> {
         let base = self.prefix() << self.hash_shift;
         let first = (from.0 >> shift).saturating_sub(base);
         let table = &self.block.as_ref()[HASH_AT..HASH_AT + 2 * (1 << self.hash_shift)];
-        let (mut chain, mut copy): (Vec<EntryHead>, _) = (Vec::new(), Vec::new());
+        let (mut chain, mut copy) = (Vec::new(), Vec::new());
         for (i, link) in table.as_chunks::<2>().0.iter().enumerate().skip(first as usize) {
-            let mut next = u16::from_le_bytes(*link);
-            while next != CHAIN_END {
-                let entry = self.entry(next)?;
-                // Out of order, iteration could run in circles.
-                if entry.hash >> shift != base | i as u64 {
-                    return Err(STRAY);
-                }
+            let head = u16::from_le_bytes(*link);
+            if head == CHAIN_END {
+                continue;
+            }
+            // Out of order, iteration could run in circles.
+            let own = |entry: EntryHead| {
+                if entry.hash >> shift == base | i as u64 { Ok(entry) } else { Err(STRAY) }
+            };
+            let mut entry = own(self.entry(head)?)?;
+            // Most chains have one entry.
+            while entry.next != CHAIN_END {
                 if chain.len() == usize::from(self.chunks) {
                     return Err(BAD_CHAIN);
                 }
                 chain.push(entry);
-                next = entry.next;
+                entry = own(self.entry(entry.next)?)?;
             }
-            if chain.len() > 1 {
-                chain.sort_unstable_by_key(EntryHead::position);
-            }
-            for entry in chain.drain(..) {
+            let mut give = |entry: &EntryHead| {
                 let at = entry.position();
-                if at >= from {
-                    let name = self.name_or_copy(&entry, int_size, &mut copy)?;
-                    if !sink(Seen { name, value: self.stored(&entry)?, at }) {
-                        return Ok(false);
-                    }
+                if at < from {
+                    return Ok(true);
+                }
+                let name = self.name_or_copy(entry, int_size, &mut copy)?;
+                Ok(sink(Seen { name, value: self.stored(entry)?, at }))
+            };
+            if chain.is_empty() {
+                if !give(&entry)? {
+                    return Ok(false);
+                }
+                continue;
+            }
+            chain.push(entry);
+            chain.sort_unstable_by_key(EntryHead::position);
+            for entry in chain.drain(..) {
+                if !give(&entry)? {
+                    return Ok(false);
                 }
             }
         }

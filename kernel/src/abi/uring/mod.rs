@@ -1,7 +1,7 @@
 //! `io_uring`: the three calls.
 //!
 //! The engine's file calls sleep, so requests for files are carried out by the process's workers
-//! ([`crate::process::workers`]), at most 16 at a time, and those for streams wait in the workers' watch. A thread that
+//! ([`crate::process::workers`]), and those for streams wait in the workers' watch. A thread that
 //! submits one request and waits for it, or waits while requests are queued, does the work itself. Offered: the operations
 //! in [`ops::SUPPORTED`]; every flag that is not known is refused with `EINVAL`, as Linux does for those that it does not know.
 

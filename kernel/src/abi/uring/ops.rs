@@ -189,8 +189,7 @@ fn poll(ring: &Arc<Ring>, sqe: &Sqe, task: &Task) -> Result<(), Errno> {
         deadline: None,
         done: Box::new(done),
     };
-    task.process.workers.watch(&task.process, watch);
-    Ok(())
+    task.process.workers.watch(&task.process, watch).map_err(|_| Errno::EAGAIN)
 }
 
 fn timeout(ring: &Arc<Ring>, sqe: &Sqe, task: &Task) -> Result<(), Errno> {
@@ -218,6 +217,5 @@ fn timeout(ring: &Arc<Ring>, sqe: &Sqe, task: &Task) -> Result<(), Errno> {
         deadline: Some(deadline),
         done: Box::new(done),
     };
-    task.process.workers.watch(&task.process, watch);
-    Ok(())
+    task.process.workers.watch(&task.process, watch).map_err(|_| Errno::EAGAIN)
 }

@@ -125,7 +125,7 @@ fn random(folder: &Path, seconds: f64) -> io::Result<()> {
     fs::remove_file(path)
 }
 
-fn files(folder: &Path) -> io::Result<()> {
+fn files(folder: &Path, seconds: f64) -> io::Result<()> {
     let folder = folder.join("files");
     fs::create_dir(&folder)?;
     let name = |i: usize| folder.join(format!("file-{i:06}"));
@@ -136,7 +136,11 @@ fn files(folder: &Path) -> io::Result<()> {
     (0..FILES).try_for_each(|i| fs::metadata(name(i)).map(drop))?;
     rate("stat", FILES, start);
     let start = Instant::now();
-    let seen = fs::read_dir(&folder)?.count();
+    let mut seen = 0;
+    // One pass takes some 20 ms, too short to be measured.
+    while seen == 0 || start.elapsed().as_secs_f64() < seconds / 4.0 {
+        seen += fs::read_dir(&folder)?.count();
+    }
     rate("readdir", seen, start);
     let start = Instant::now();
     (0..FILES).try_for_each(|i| fs::remove_file(name(i)))?;
@@ -194,7 +198,7 @@ fn main() -> io::Result<()> {
         match name {
             "sequential" => sequential(folder)?,
             "random" => random(folder, seconds)?,
-            "files" => files(folder)?,
+            "files" => files(folder, seconds)?,
             "snapshots" => snapshots(folder, count.parse().map_err(io::Error::other)?)?,
             "leave" => leave(folder)?,
             "cold" => cold(folder)?,

@@ -68,26 +68,31 @@ fn all_jobs() -> Vec<Job> {
         jobs.push(Job { name, what, file: file.to_owned(), options });
     };
     let one = "ioengine=psync\n".to_owned();
-    add("read-1".into(), "fio: random reads, psync, 1 thread".into(), "psync", format!("{one}rw=randread\n"));
+    add(
+        "read-1".into(),
+        "fio: random reads, 8 KiB, psync, 1 thread".into(),
+        "psync",
+        format!("{one}rw=randread\n"),
+    );
     add(
         "write-1".into(),
-        "fio: random writes, psync, 1 thread".into(),
+        "fio: random writes, 8 KiB, psync, 1 thread".into(),
         "psync",
         format!("{one}rw=randwrite\n"),
     );
     add(
         "durable-1".into(),
-        "fio: random O_SYNC writes, psync, 1 thread".into(),
+        "fio: random O_SYNC writes, 8 KiB, psync, 1 thread".into(),
         "psync",
         format!("{one}rw=randwrite\nsync=1\nio_size={DURABLE}\n"),
     );
     for depth in DEPTHS {
         let file = format!("depth-{depth}");
         let many = format!(
-            "ioengine=io_uring\niodepth={depth}\nnumjobs={JOBS}\ngroup_reporting\nsize={size}\noffset_increment={size}\n",
+            "ioengine=io_uring\nbs=4k\niodepth={depth}\nnumjobs={JOBS}\ngroup_reporting\nsize={size}\noffset_increment={size}\n",
             size = FILE / JOBS
         );
-        let what = format!("io_uring, {JOBS} threads, depth {depth}");
+        let what = format!("4 KiB, io_uring, {JOBS} threads, depth {depth}");
         add(
             format!("read-{JOBS}x{depth}"),
             format!("fio: random reads, {what}"),
