@@ -1,6 +1,6 @@
 //! Building: the kernel, then the tool that carries it.
 
-use crate::machine::{cargo, root, run, target};
+use crate::machine::{bring_up_to_date, cargo, root, run, target};
 use anyhow::{Context, Result};
 use std::path::{Path, PathBuf};
 
@@ -20,10 +20,7 @@ pub(crate) fn kernel() -> Result<PathBuf> {
     let built = folder.join("x86_64-unknown-linux-gnu/release/kernel");
     let elf = folder.join("tarn.elf");
     // Left as it is if nothing changed: a newer file would have the tool built again.
-    let kernel = std::fs::read(&built).with_context(|| built.display().to_string())?;
-    if std::fs::read(&elf).ok().as_ref() != Some(&kernel) {
-        std::fs::write(&elf, kernel)?;
-    }
+    bring_up_to_date(&built, &elf)?;
     Ok(elf)
 }
 
