@@ -222,9 +222,9 @@ impl File {
                 _ => return Err(Errno::EINVAL),
             }
         }
-        self.inode().may_clone_from(&**source.inode())?;
-        // What was stored through mappings is part of the source.
+        // What was stored through mappings is part of the source; it is not written back for a clone that cannot be.
         if let Some(mapped) = Mapped::find(&**source.inode()) {
+            self.inode().may_clone_from(&**source.inode())?;
             mapped.write_back(from, from.saturating_add(len))?;
         }
         let done = self.inode().clone_blocks(at, &**source.inode(), from, len, durability(flags))?;
