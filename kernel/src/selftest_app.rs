@@ -94,7 +94,13 @@ fn on_return(frame: &mut TrapFrame) {
 
 /// Runs application code on twice as many threads as there are processors.
 pub fn run() {
-    trap::set_hooks(Hooks { exception: on_exception, return_to_app: on_return, wants_return: || true });
+    trap::set_hooks(Hooks {
+        exception: on_exception,
+        return_to_app: on_return,
+        wants_return: || true,
+        holds: || false,
+        let_go: || (),
+    });
     let len = &raw const selftest_app_end as usize - &raw const selftest_app_code as usize;
     let code = frame::alloc_zeroed().expect("a frame");
     // SAFETY: one frame of ours; the code is shorter.

@@ -40,6 +40,8 @@ pub(crate) struct Common {
     pub(crate) set: Mutex<SocketSet<'static>>,
     /// When the interface will look at it, in microseconds. Written under the interface's core lock.
     pub(crate) due: AtomicI64,
+    /// It is among those that the interface has to serve.
+    pub(crate) wants: AtomicBool,
     /// It is among those that wait for a neighbour's address. Written under the same lock.
     pub(crate) waits: AtomicBool,
 }
@@ -57,6 +59,7 @@ impl Common {
             id: next_id(),
             set: Mutex::new(set),
             due: AtomicI64::new(NEVER),
+            wants: AtomicBool::new(false),
             waits: AtomicBool::new(false),
         }
     }

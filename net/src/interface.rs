@@ -4,6 +4,11 @@
 //! - `Core` is locked for one step at a time: one frame with all that it causes, one call, one due timer.
 //! - A timer entry may be earlier than needed (it is then set anew), never later: `Common::due` is the entry's time.
 //! - No endpoint's set is locked while another's is.
+//!
+//! # Nobody waits for the core to send
+//! Who has put data into an endpoint's buffer enters the endpoint into `wanting`, then tries for the core. Who has the core looks there
+//! after he has left it, too, and takes it again if there is somebody. So each endpoint is served by one of the two, and threads that send
+//! at the same time do not wait for each other.
 
 use crate::Hook;
 use crate::checksum;
@@ -18,7 +23,7 @@ use alloc::string::String;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
-use core::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use core::sync::atomic::{AtomicI64, AtomicU64, AtomicUsize, Ordering, fence};
 use platform::Env;
 use platform::sync::{Mutex, MutexGuard};
 use smoltcp::iface::{Config, Interface as Smol, PollResult, SocketHandle, SocketSet};
@@ -32,6 +37,11 @@ const BURST: usize = 64;
 const BUDGET: usize = 256;
 /// Frames that a sender takes from the loopback queue.
 const LOOPBACK_BUDGET: usize = 4096;
+/// So often does a sender serve those who came while he did; then the interface's thread goes on.
+const ROUNDS: usize = 8;
+/// Times that smoltcp gives are rounded up to a multiple of so many microseconds, so that those of many connections ring together. (Linux
+/// counts them in its ticks, of 4 ms on most machines.)
+const TICK_US: i64 = 4000;
 /// A device without room is tried again after so many microseconds.
 const RETRY_US: i64 = 1000;
 /// Connections in TIME-WAIT that are kept; the oldest go first. What comes for a forgotten one is answered by a reset.
@@ -106,6 +116,10 @@ pub struct Interface {
     env: Env,
     tables: Arc<Mutex<Tables>>,
     core: Mutex<Core>,
+    /// Endpoints that have something to send, for whoever has the core next.
+    wanting: Mutex<Vec<Arc<dyn Endpoint>>>,
+    /// How many those are.
+    wanted: AtomicUsize,
     facts: Mutex<Facts>,
     /// Until when its thread sleeps, in microseconds; 0: it does not.
     sleeps_until: AtomicI64,
@@ -122,7 +136,7 @@ pub struct Interface {
 /// A device that counts what it sends, and knows address resolution from other frames.
 struct Counting<'a> {
     interface: &'a Interface,
-    packets: core::sync::atomic::AtomicUsize,
+    packets: AtomicUsize,
 }
 
 impl Device for Counting<'_> {
@@ -203,6 +217,8 @@ impl Interface {
             env: env.clone(),
             tables: Arc::clone(tables),
             core: Mutex::new(core),
+            wanting: Mutex::new(Vec::new()),
+            wanted: AtomicUsize::new(0),
             facts: Mutex::new(Facts::default()),
             sleeps_until: AtomicI64::new(0),
             alarm: spin::Once::new(),
@@ -306,14 +322,15 @@ impl Interface {
 
     /// Lets the loopback interface answer for another interface's address.
     pub(crate) fn also_answer_for(&self, addresses: &[(IpAddr, u8)]) {
-        let mut core = self.core.lock();
-        core.smol.update_ip_addrs(|list| {
-            for (address, _) in addresses {
-                let cidr = IpCidr::new((*address).into(), if address.is_ipv4() { 32 } else { 128 });
-                if !list.contains(&cidr) {
-                    let _ = list.push(cidr);
+        self.with_core(|core| {
+            core.smol.update_ip_addrs(|list| {
+                for (address, _) in addresses {
+                    let cidr = IpCidr::new((*address).into(), if address.is_ipv4() { 32 } else { 128 });
+                    if !list.contains(&cidr) {
+                        let _ = list.push(cidr);
+                    }
                 }
-            }
+            });
         });
     }
 
@@ -324,7 +341,7 @@ impl Interface {
 
     /// The address that packets to `remote` get as their source.
     pub(crate) fn source_for(&self, remote: IpAddr) -> Option<IpAddr> {
-        self.core.lock().smol.get_source_address(&remote.into()).map(IpAddr::from)
+        self.with_core(|core| core.smol.get_source_address(&remote.into()).map(IpAddr::from))
     }
 
     /// Runs `call` on an endpoint's set, then sends what that brought about. Frames to the loopback interface are received
@@ -334,15 +351,75 @@ impl Interface {
         endpoint: &Arc<dyn Endpoint>,
         call: impl FnOnce(&mut Smol, &mut SocketSet<'static>) -> R,
     ) -> R {
-        let mut core = self.core.lock();
-        let result = call(&mut core.smol, &mut endpoint.common().set.lock());
-        self.serve(&mut core, endpoint, Cause::Call);
-        if self.is_loopback() {
-            self.take_frames(&mut core, LOOPBACK_BUDGET);
+        self.with_core(|core| {
+            let result = call(&mut core.smol, &mut endpoint.common().set.lock());
+            self.serve(core, endpoint, Cause::Call);
+            result
+        })
+    }
+
+    /// Enters an endpoint that has something to send. To be followed by [`Interface::serve_wanting`].
+    pub(crate) fn want(&self, endpoint: Arc<dyn Endpoint>) {
+        if !endpoint.common().wants.swap(true, Ordering::SeqCst) {
+            let mut wanting = self.wanting.lock();
+            wanting.push(endpoint);
+            self.wanted.store(wanting.len(), Ordering::SeqCst);
         }
-        self.wake_for_timers(core);
-        self.device.flush();
+    }
+
+    /// Sees to it that those who were entered are served: here, or by who has the core. Frames to the loopback interface are received
+    /// there, too.
+    pub(crate) fn serve_wanting(&self) {
+        if self.is_wanted()
+            && let Some(core) = self.core.try_lock()
+        {
+            self.leave(core);
+        }
+    }
+
+    /// Whether somebody was entered before the core was tried, or left.
+    fn is_wanted(&self) -> bool {
+        fence(Ordering::SeqCst);
+        self.wanted.load(Ordering::SeqCst) != 0
+    }
+
+    fn with_core<R>(&self, step: impl FnOnce(&mut Core) -> R) -> R {
+        let mut core = self.core.lock();
+        let result = step(&mut core);
+        self.leave(core);
         result
+    }
+
+    /// Gives the core back when there is nobody whom its holder must serve, and lets the frames go.
+    fn leave<'a>(&'a self, mut core: MutexGuard<'a, Core>) {
+        for round in 1.. {
+            let wanting = {
+                let mut wanting = self.wanting.lock();
+                self.wanted.store(0, Ordering::SeqCst);
+                core::mem::take(&mut *wanting)
+            };
+            for endpoint in wanting {
+                // What is put into its buffer from now on, it is entered for again.
+                endpoint.common().wants.store(false, Ordering::SeqCst);
+                self.serve(&mut core, &endpoint, Cause::Call);
+            }
+            if self.is_loopback() {
+                self.take_frames(&mut core, LOOPBACK_BUDGET);
+            }
+            self.wake_for_timers(core);
+            if !self.is_wanted() {
+                break;
+            }
+            if round >= ROUNDS
+                && let Some(alarm) = self.alarm.get()
+            {
+                alarm();
+                break;
+            }
+            let Some(again) = self.core.try_lock() else { break };
+            core = again;
+        }
+        self.device.flush();
     }
 
     /// Sends what an endpoint has to send, and finds out when it wants to be looked at again.
@@ -365,7 +442,8 @@ impl Interface {
             core.cancel(endpoint);
         } else {
             // Due at once after all that: the burst was over, or the device is full.
-            core.schedule(endpoint, if due <= now { now + RETRY_US } else { due });
+            let tick = |due: i64| due.checked_add(TICK_US - 1).map_or(NEVER, |due| due - due % TICK_US);
+            core.schedule(endpoint, if due <= now { now + RETRY_US } else { tick(due) });
         }
         if outcome.waits_for_neighbour && !endpoint.common().waits.swap(true, Ordering::Relaxed) {
             core.waiting.push(Arc::clone(endpoint));
@@ -547,8 +625,7 @@ impl Interface {
         // Timers first: what they send over the loopback interface has nobody else to receive it.
         self.ring(&mut core);
         let more = self.take_frames(&mut core, BUDGET) == BUDGET;
-        drop(core);
-        self.device.flush();
+        self.leave(core);
         more
     }
 
@@ -559,13 +636,14 @@ impl Interface {
         let due = core.next_due();
         let now = self.now();
         self.sleeps_until.store(due, Ordering::SeqCst);
+        self.leave(core);
         if due == NEVER { u64::MAX } else { (due - now).max(0) as u64 * 1000 }
     }
 
     /// How many endpoints its timers keep.
     #[cfg(test)]
     pub(crate) fn timers(&self) -> usize {
-        self.core.lock().timers.len()
+        self.with_core(|core| core.timers.len())
     }
 
     fn wake_for_timers(&self, core: MutexGuard<'_, Core>) {

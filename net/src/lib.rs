@@ -27,6 +27,7 @@ mod endpoint;
 mod error;
 pub mod interface;
 mod listener;
+mod outbox;
 mod packet;
 mod ports;
 pub mod ready;
@@ -38,6 +39,7 @@ mod udp;
 mod tests;
 
 pub use error::{Error, Result};
+pub use outbox::Outbox;
 pub use stack::{Config, Stack};
 pub use tcp::{Info, Linger, TcpSocket};
 pub use udp::{Received, UdpSocket};

@@ -6,6 +6,7 @@
 use crate::endpoint::{Cause, Common, Endpoint, Outcome, canonical, endpoint, next_id};
 use crate::interface::Interface;
 use crate::listener::Listener;
+use crate::outbox::Outbox;
 use crate::ports::{Claim, Protocol};
 use crate::ready::Ready;
 use crate::stack::Shared;
@@ -219,6 +220,21 @@ impl Conn {
         }
     }
 
+    pub(crate) fn interface(&self) -> &Interface {
+        &self.interface
+    }
+
+    /// Enters it among those who have something to send.
+    pub(crate) fn want(self: &Arc<Self>) {
+        self.interface.want(Arc::clone(self) as _);
+    }
+
+    /// Sends.
+    pub(crate) fn push(self: &Arc<Self>) {
+        self.want();
+        self.interface.serve_wanting();
+    }
+
     /// Takes it out of the tables without a word to the other side.
     pub(crate) fn forget(&self) {
         self.retired.store(true, Ordering::SeqCst);
@@ -314,21 +330,35 @@ impl Conn {
         let opened = self.capacity - before < half && self.capacity - after >= half;
         drop(set);
         if opened {
-            self.with(|_| ());
+            self.push();
         }
         answer
     }
 
-    fn send(self: &Arc<Self>, data: &[u8]) -> Result<usize> {
-        if !Ready(self.ready.load(Ordering::SeqCst)).contains(Ready::OUT) {
-            // Without the interface's lock: a full buffer is asked for often.
-            let set = self.common.set.lock();
-            let socket = set.get::<Socket<'_>>(self.handle);
-            if socket.may_send() && socket.send_queue() == socket.send_capacity() {
-                return Err(Error::WouldBlock);
+    fn send(self: &Arc<Self>, data: &[u8], outbox: Option<&Outbox>) -> Result<usize> {
+        let result = self.queue(data);
+        let result = match outbox {
+            // What fills the buffer may be what was put off.
+            Some(outbox) if result == Err(Error::WouldBlock) && outbox.holds() => {
+                outbox.flush();
+                self.queue(data)
+            }
+            _ => result,
+        };
+        if let Ok(n) = result {
+            match outbox {
+                Some(outbox) => outbox.take(self, n),
+                None => self.push(),
             }
         }
-        self.with(|socket| match socket.send_slice(data) {
+        result
+    }
+
+    /// Puts data into the buffer, from which it is still to be sent.
+    fn queue(&self, data: &[u8]) -> Result<usize> {
+        let mut set = self.common.set.lock();
+        let socket = set.get_mut::<Socket<'_>>(self.handle);
+        let result = match socket.send_slice(data) {
             Ok(0) if !data.is_empty() => Err(Error::WouldBlock),
             Ok(n) => Ok(n),
             Err(_) => Err(match (self.take_error(), socket.state()) {
@@ -336,7 +366,10 @@ impl Conn {
                 (None, State::SynSent | State::SynReceived) => Error::WouldBlock,
                 (None, _) => Error::Closed,
             }),
-        })
+        };
+        // As in `receive`: without room from here on, so that room to come is news.
+        self.ready.fetch_and(self.look(socket).0, Ordering::SeqCst);
+        result
     }
 }
 
@@ -614,10 +647,10 @@ impl TcpSocket {
         self.connection()?.receive(out, peek)
     }
 
-    /// Sends what there is room for.
-    pub fn send(&self, data: &[u8]) -> Result<usize> {
+    /// Sends what there is room for; by way of `outbox`, where there is one: see there.
+    pub fn send(&self, data: &[u8], outbox: Option<&Outbox>) -> Result<usize> {
         match self.conn.get() {
-            Some(conn) => conn.send(data),
+            Some(conn) => conn.send(data, outbox),
             None => Err(Error::NotConnected),
         }
     }

@@ -18,6 +18,7 @@ mod inotify;
 mod io;
 mod memory;
 mod names;
+mod outgoing;
 mod path;
 mod poll;
 mod proc;
@@ -158,6 +159,7 @@ extern "C" fn dispatch(frame: &mut TrapFrame, sse: &mut SavedSse) {
         sse.with_whole_state(|| signal_frame::sigreturn(&mut call))
     } else {
         fpu::enter_call();
+        outgoing::before(&call, number);
         serve(&mut call, number)
     };
     if !call.registers_set {

@@ -1,5 +1,6 @@
 //! Sockets as open files: what a descriptor of one holds, waiting, and the network crate's errors as numbers.
 
+use super::outgoing::with_outbox;
 use alloc::string::String;
 use alloc::sync::Arc;
 use core::net::SocketAddr;
@@ -188,7 +189,8 @@ impl Socket {
             Kind::Tcp(socket) => {
                 let mut done = 0;
                 loop {
-                    match self.wait(nonblock, &self.send_timeout, || socket.send(&data[done..])) {
+                    let attempt = || with_outbox(|outbox| socket.send(&data[done..], outbox));
+                    match self.wait(nonblock, &self.send_timeout, attempt) {
                         Ok(n) => done += n,
                         Err(_) if done > 0 => return Ok(done),
                         // POSIX: what was never connected is a broken pipe to writers.

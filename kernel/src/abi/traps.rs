@@ -1,6 +1,6 @@
 //! Exceptions in programs and in the kernel's copies, and the moment before a program goes on.
 
-use super::signal_frame;
+use super::{outgoing, signal_frame};
 use crate::arch::trap::{self, Hooks, TrapFrame};
 use crate::arch::{interrupts_off, interrupts_on};
 use crate::mm::address_space::{Access, FaultError};
@@ -14,11 +14,17 @@ const PAGE_FAULT: u64 = 14;
 
 /// Installs the hooks.
 pub fn install() {
-    trap::set_hooks(Hooks { exception, return_to_app: back, wants_return });
+    trap::set_hooks(Hooks { exception, return_to_app: back, wants_return, holds: outgoing::holds, let_go });
 }
 
 fn wants_return() -> bool {
     process::try_current().is_some_and(|task| task.attention.load(Ordering::SeqCst))
+}
+
+fn let_go() {
+    interrupts_on();
+    outgoing::push();
+    interrupts_off();
 }
 
 fn back(frame: &mut TrapFrame) {

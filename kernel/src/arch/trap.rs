@@ -184,6 +184,10 @@ pub struct Hooks {
     pub return_to_app: fn(&mut TrapFrame),
     /// Whether `return_to_app` has something to do for the running thread. Called with interrupts off; cheap.
     pub wants_return: fn() -> bool,
+    /// Whether the running thread has put off something that must not wait for its next turn. Called with interrupts off; cheap.
+    pub holds: fn() -> bool,
+    /// Lets that go. Called when the timer has interrupted the application, with its whole FPU state saved.
+    pub let_go: fn(),
 }
 
 static HOOKS: Once<Hooks> = Once::new();
@@ -344,6 +348,13 @@ extern "C" fn dispatch(frame: &mut TrapFrame, sse: &mut SavedSse) {
         irq::dispatch(vector);
         if vector != apic::SPURIOUS_VECTOR {
             apic::end_of_interrupt();
+        }
+        if vector == apic::TIMER_VECTOR
+            && frame.from_app()
+            && let Some(hooks) = HOOKS.get()
+            && (hooks.holds)()
+        {
+            sse.with_whole_state(hooks.let_go);
         }
         crate::sched::after_interrupt(frame);
     } else if vector == 2 {

@@ -180,6 +180,10 @@ pub struct Task {
     pub fs_base: AtomicU64,
     /// It is a worker that shall end.
     pub leaving: AtomicBool,
+    /// What it has put off sending.
+    pub outbox: net::Outbox,
+    /// The system call that it makes, or has made last, may put something off.
+    pub sending: AtomicBool,
 }
 
 /// The calling task. `None` in kernel threads.
@@ -368,6 +372,8 @@ impl Task {
             robust_list: AtomicU64::new(0),
             fs_base: AtomicU64::new(0),
             leaving: AtomicBool::new(false),
+            outbox: net::Outbox::default(),
+            sending: AtomicBool::new(false),
         })
     }
 

@@ -133,6 +133,12 @@ pub fn park_timeout(ns: u64) {
     timers::cancel(alarm);
 }
 
+/// Sees to it that the timer interrupts this processor in `ns` nanoseconds or before.
+pub fn interrupt_within(ns: u64) {
+    let _irq = IrqGuard::new();
+    run_queue::arm_timer(time::monotonic_ns().saturating_add(ns));
+}
+
 /// Sleeps `ns` nanoseconds.
 pub fn sleep(ns: u64) {
     let deadline = time::monotonic_ns().saturating_add(ns);

@@ -20,6 +20,8 @@ struct RunQueue {
     previous: AtomicPtr<Thread>,
     /// When the APIC timer will fire; `u64::MAX` if it is stopped.
     armed: AtomicU64,
+    /// When the running thread has had its time.
+    slice_end: AtomicU64,
 }
 
 static QUEUES: [RunQueue; cpu::MAX_CPUS] = [const {
@@ -29,6 +31,7 @@ static QUEUES: [RunQueue; cpu::MAX_CPUS] = [const {
         idle: AtomicPtr::new(core::ptr::null_mut()),
         previous: AtomicPtr::new(core::ptr::null_mut()),
         armed: AtomicU64::new(u64::MAX),
+        slice_end: AtomicU64::new(u64::MAX),
     }
 }; cpu::MAX_CPUS];
 
@@ -187,6 +190,7 @@ fn switch_to(current: &'static Thread, next: &'static Thread) {
     cpu.kernel_stack.store(next.kernel_stack_top(), Ordering::Relaxed);
     next.load_context();
     if !next.is_idle() {
+        queue.slice_end.store(now + SLICE_NS, Ordering::Relaxed);
         arm_timer(now + SLICE_NS);
     }
     // SAFETY: interrupts are off; `next` is not running anywhere (it came out of a queue and was not on_cpu, or is
@@ -244,10 +248,14 @@ pub fn timer_interrupt() {
     let waiting = queue.len.load(Ordering::SeqCst);
     let mut deadline = next.unwrap_or(u64::MAX);
     if !super::current_thread().is_idle() {
-        if waiting > 0 {
-            cpu::this().need_resched.store(true, Ordering::Relaxed);
+        let now = time::monotonic_ns();
+        if now >= queue.slice_end.load(Ordering::Relaxed) {
+            queue.slice_end.store(now + SLICE_NS, Ordering::Relaxed);
+            if waiting > 0 {
+                cpu::this().need_resched.store(true, Ordering::Relaxed);
+            }
         }
-        deadline = deadline.min(time::monotonic_ns() + SLICE_NS);
+        deadline = deadline.min(queue.slice_end.load(Ordering::Relaxed));
     }
     if deadline != u64::MAX {
         arm_timer(deadline);

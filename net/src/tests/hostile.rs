@@ -70,7 +70,7 @@ fn a_flood_of_half_open_connections_keeps_nobody_out() {
     pair.run();
     assert_eq!(client.connected(), Ok(()));
     let server = listener.accept(quiet()).unwrap();
-    client.send(b"hello").unwrap();
+    client.send(b"hello", None).unwrap();
     pair.run();
     assert_eq!(server.receive(&mut [0; 9], false), Ok(5));
     for _ in 0..60 {
@@ -92,7 +92,7 @@ fn damaged_frames_change_nothing() {
         let _ = client.connect(address("10.0.0.2:80"));
         pair.run();
         let server = listener.accept(quiet()).unwrap();
-        client.send(b"hello").unwrap();
+        client.send(b"hello", None).unwrap();
         // Copies of what is on its way, damaged, overtake it.
         let frames: Vec<Vec<u8>> = pair.ends[1].inbox.lock().iter().cloned().chain([syn(round)]).collect();
         for mut frame in frames {

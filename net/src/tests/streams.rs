@@ -41,13 +41,13 @@ fn an_echo_over_both_protocols() {
         assert_eq!(server.remote().ok(), client.local());
         assert_eq!(client.remote(), Ok(address(to)));
         assert_eq!(read(&server), Err(Error::WouldBlock));
-        assert_eq!(client.send(b"hello"), Ok(5));
+        assert_eq!(client.send(b"hello", None), Ok(5));
         pair.run();
         let mut piece = [0; 2];
         assert_eq!((server.receive(&mut piece, true), piece), (Ok(2), *b"he"));
         assert_eq!(server.queued(), 5);
         assert_eq!(read(&server).unwrap(), b"hello");
-        assert_eq!(server.send(b"world"), Ok(5));
+        assert_eq!(server.send(b"world", None), Ok(5));
         pair.run();
         assert_eq!(read(&client).unwrap(), b"world");
     }
@@ -72,16 +72,16 @@ fn readiness_changes_with_the_socket_and_the_hook_says_so() {
     let (on_server, server_calls) = counted();
     let server = listener.accept(on_server).unwrap();
     assert_eq!(listener.ready(), Ready(0));
-    client.send(b"one").unwrap();
+    client.send(b"one", None).unwrap();
     pair.run();
     assert_eq!(server.ready(), Ready(Ready::IN.0 | Ready::OUT.0));
-    client.send(b"two").unwrap();
+    client.send(b"two", None).unwrap();
     pair.run();
     assert_eq!(server_calls.load(Ordering::SeqCst), 2, "every arrival is an edge");
     assert_eq!(read(&server).unwrap(), b"onetwo");
     assert_eq!(server.ready(), Ready::OUT);
     // A reader that does not read stops the writer.
-    while client.send(&[7; 9000]).is_ok() {
+    while client.send(&[7; 9000], None).is_ok() {
         pair.run();
     }
     assert_eq!(client.ready(), Ready(0));
@@ -103,13 +103,13 @@ fn readiness_changes_with_the_socket_and_the_hook_says_so() {
 fn each_side_ends_by_itself() {
     let pair = Pair::new();
     let (client, server, _listener) = connection(&pair, "0.0.0.0:7", "10.0.0.2:7");
-    client.send(b"question").unwrap();
+    client.send(b"question", None).unwrap();
     client.shutdown(false, true).unwrap();
-    assert_eq!(client.send(b"more"), Err(Error::Closed));
+    assert_eq!(client.send(b"more", None), Err(Error::Closed));
     pair.run();
     assert_eq!(read(&server).unwrap(), b"question");
     assert_eq!(read(&server).unwrap(), b"");
-    server.send(b"answer").unwrap();
+    server.send(b"answer", None).unwrap();
     drop(server);
     pair.run();
     assert_eq!(read(&client).unwrap(), b"answer");
@@ -133,7 +133,7 @@ fn refusals_resets_and_silence_are_told() {
     for unread in [true, false] {
         let (client, server, _listener) = connection(&pair, "0.0.0.0:7", "10.0.0.2:7");
         if unread {
-            client.send(b"x").unwrap();
+            client.send(b"x", None).unwrap();
             pair.run();
         } else {
             server.set_linger(Linger::Reset);
@@ -141,7 +141,7 @@ fn refusals_resets_and_silence_are_told() {
         drop(server);
         pair.run();
         assert_eq!(read(&client), Err(Error::Reset));
-        assert_eq!((read(&client).unwrap().len(), client.send(b"x")), (0, Err(Error::Closed)));
+        assert_eq!((read(&client).unwrap().len(), client.send(b"x", None)), (0, Err(Error::Closed)));
     }
 
     let client = pair.stacks[0].tcp(quiet());
@@ -166,7 +166,7 @@ fn a_burst_of_connections_finds_room() {
     let servers: Vec<_> = std::iter::from_fn(|| listener.accept(quiet()).ok()).collect();
     assert_eq!(servers.len(), 200);
     for (i, client) in clients.iter().enumerate() {
-        client.send(alloc::format!("{i}").as_bytes()).unwrap();
+        client.send(alloc::format!("{i}").as_bytes(), None).unwrap();
     }
     pair.run();
     for server in &servers {
@@ -186,7 +186,7 @@ fn a_burst_beyond_the_backlog_resets_nobody() {
     }
     pair.run();
     for client in &clients {
-        assert_eq!((client.connected(), client.send(b"x")), (Ok(()), Ok(1)));
+        assert_eq!((client.connected(), client.send(b"x", None)), (Ok(()), Ok(1)));
     }
     pair.run();
     let servers: Vec<_> = std::iter::from_fn(|| listener.accept(quiet()).ok()).collect();
@@ -229,7 +229,7 @@ fn everything_arrives_over_a_bad_link() {
     let (mut sent, mut got) = (0, Vec::new());
     for _ in 0..100_000 {
         if sent < data.len()
-            && let Ok(n) = client.send(&data[sent..])
+            && let Ok(n) = client.send(&data[sent..], None)
         {
             sent += n;
         }
@@ -253,7 +253,7 @@ fn one_machine_talks_to_itself() {
         let client = stack.tcp(quiet());
         assert_eq!(client.connect(address(to)), Ok(()), "{to}");
         let server = listener.accept(quiet()).unwrap();
-        assert_eq!(client.send(&[1; 40_000]), Ok(40_000));
+        assert_eq!(client.send(&[1; 40_000], None), Ok(40_000));
         assert_eq!(read(&server).unwrap().len(), 40_000);
         drop(server);
         assert_eq!(read(&client).unwrap(), b"");
@@ -293,7 +293,7 @@ fn a_thousand_connections_cost_what_one_costs() {
     let start = std::time::Instant::now();
     for _ in 0..20 {
         for (client, server) in ends.iter().step_by(100) {
-            client.send(b"ping").unwrap();
+            client.send(b"ping", None).unwrap();
             pair.run();
             assert_eq!(read(server).unwrap(), b"ping");
         }
@@ -309,7 +309,7 @@ fn what_a_timer_sends_over_the_loopback_interface_arrives() {
     assert_eq!(client.connect(address("127.0.0.1:7")), Ok(()));
     let server = listener.accept(quiet()).unwrap();
     client.set_keep_alive(Some(1));
-    client.send(b"x").unwrap();
+    client.send(b"x", None).unwrap();
     assert_eq!(read(&server).unwrap(), b"x");
     let lo = &pair.stacks[0].interfaces()[0];
     let before = lo.counters().sent;
@@ -331,7 +331,7 @@ fn much_over_the_loopback_interface() {
     let (mut sent, mut got) = (0, Vec::new());
     while got.len() < data.len() {
         let before = sent + got.len();
-        sent += client.send(&data[sent..data.len().min(sent + 1000)]).unwrap_or(0);
+        sent += client.send(&data[sent..data.len().min(sent + 1000)], None).unwrap_or(0);
         if sent == data.len() || client.ready() == Ready(0) {
             got.extend(read(&server).unwrap_or_default());
         }
