@@ -68,11 +68,16 @@ impl WaitQueue {
         self.queue.lock().iter().any(|w| w.ticket == ticket)
     }
 
+    #[inline]
     fn wake_one(&self) {
         fence(Ordering::SeqCst);
-        if self.len.load(Ordering::SeqCst) == 0 {
-            return;
+        if self.len.load(Ordering::SeqCst) != 0 {
+            self.wake_first();
         }
+    }
+
+    #[cold]
+    fn wake_first(&self) {
         let waiter = {
             let mut queue = self.queue.lock();
             let waiter = queue.pop_front();
@@ -84,11 +89,16 @@ impl WaitQueue {
         }
     }
 
+    #[inline]
     fn wake_all(&self) {
         fence(Ordering::SeqCst);
-        if self.len.load(Ordering::SeqCst) == 0 {
-            return;
+        if self.len.load(Ordering::SeqCst) != 0 {
+            self.wake_every_one();
         }
+    }
+
+    #[cold]
+    fn wake_every_one(&self) {
         let woken = {
             let mut queue = self.queue.lock();
             self.len.store(0, Ordering::SeqCst);
@@ -100,11 +110,17 @@ impl WaitQueue {
     }
 
     /// Sleeps until `attempt` gives a value; whoever makes that possible must wake this queue.
+    #[inline]
     fn wait_for<R>(&self, mut attempt: impl FnMut() -> Option<R>) -> R {
+        match attempt() {
+            Some(value) => value,
+            None => self.sleep_for(attempt),
+        }
+    }
+
+    #[cold]
+    fn sleep_for<R>(&self, mut attempt: impl FnMut() -> Option<R>) -> R {
         loop {
-            if let Some(value) = attempt() {
-                return value;
-            }
             let ticket = self.enqueue();
             if let Some(value) = attempt() {
                 if !self.cancel(ticket) {
@@ -115,6 +131,9 @@ impl WaitQueue {
             }
             while self.is_queued(ticket) {
                 scheduler().park();
+            }
+            if let Some(value) = attempt() {
+                return value;
             }
         }
     }
@@ -147,12 +166,14 @@ impl<T> Mutex<T> {
 
 impl<T: ?Sized> Mutex<T> {
     /// Locks, sleeping as long as another thread holds it.
+    #[inline]
     pub fn lock(&self) -> MutexGuard<'_, T> {
         let guard = self.waiters.wait_for(|| self.data.try_lock());
         MutexGuard { guard: Some(guard), lock: self }
     }
 
     /// Locks if nobody holds it.
+    #[inline]
     pub fn try_lock(&self) -> Option<MutexGuard<'_, T>> {
         self.data.try_lock().map(|guard| MutexGuard { guard: Some(guard), lock: self })
     }
@@ -177,6 +198,7 @@ impl<T: ?Sized> DerefMut for MutexGuard<'_, T> {
 }
 
 impl<T: ?Sized> Drop for MutexGuard<'_, T> {
+    #[inline]
     fn drop(&mut self) {
         self.guard = None;
         self.lock.waiters.wake_one();

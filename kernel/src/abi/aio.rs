@@ -231,7 +231,7 @@ pub(super) fn io_getevents(call: &mut Call<'_>) -> SysResult {
 
 pub(super) fn io_pgetevents(call: &mut Call<'_>) -> SysResult {
     if call.arg(5) != 0 {
-        let words = user::read_words(call.arg(5), 2)?;
+        let words = user::read_words::<2>(call.arg(5))?;
         signal::use_mask(call.task, words[0], words[1])?;
     }
     get_events(call)

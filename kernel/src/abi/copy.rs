@@ -1,6 +1,7 @@
 //! Copying and sharing between descriptors: `sendfile`, `copy_file_range`, `FICLONE`.
 
-use super::io::{buffer, length};
+use super::io::length;
+use super::scratch::Scratch;
 use super::{Call, SysResult, signal, user};
 use alloc::sync::Arc;
 use vfs::Errno;
@@ -53,7 +54,7 @@ fn copy(
     to_at: Option<u64>,
     len: u64,
 ) -> SysResult {
-    let mut scratch = buffer(length(len));
+    let mut scratch = Scratch::for_transfer(length(len));
     let mut done = 0u64;
     // Two gigabytes take their time: a signal ends it early, as on Linux.
     while done < len && (done == 0 || !call.task.interrupted()) {

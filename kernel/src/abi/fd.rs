@@ -121,7 +121,7 @@ fn range_lock(call: &Call<'_>, file: &File, command: i32, owner: Owner) -> SysRe
     const READ: u16 = 0;
     const WRITE: u16 = 1;
     const UNLOCK: u16 = 2;
-    let words = user::read_words(call.arg(2), 4)?;
+    let words = user::read_words::<4>(call.arg(2))?;
     let (kind, whence) = (words[0] as u16, (words[0] >> 16) as u16);
     let origin = match whence {
         0 => 0,

@@ -266,7 +266,7 @@ pub fn release_robust(task: &Task) {
     if head == 0 {
         return;
     }
-    let Ok(words) = user::read_words(head, 3) else { return };
+    let Ok(words) = user::read_words::<3>(head) else { return };
     let offset = words[1];
     let mut entry = words[0];
     // Bounded: a program may have made the list a circle.

@@ -1,17 +1,12 @@
 //! Reading, writing, and making durable.
 
+use super::scratch::Scratch;
 use super::{Call, SysResult, signal, user};
 use crate::process::{self, Task};
 use alloc::sync::Arc;
-use alloc::vec::Vec;
 use vfs::Errno;
 use vfs::file::{File, Whence};
 use vfs::types::{Allocate, DirEntry};
-
-/// A buffer that one call uses again and again.
-pub(super) fn buffer(len: usize) -> Vec<u8> {
-    alloc::vec![0; len.min(user::CHUNK)]
-}
 
 /// Where a transfer happens: at the file's position or at an offset.
 #[derive(Clone, Copy)]
@@ -41,7 +36,7 @@ fn is_ending() -> bool {
 /// Fills the caller's buffers; stops at the first short piece.
 pub(super) fn read_to(file: &File, at: At, buffers: &[(u64, usize)]) -> SysResult {
     let total: usize = buffers.iter().map(|b| b.1).sum();
-    let mut scratch = buffer(total);
+    let mut scratch = Scratch::for_transfer(total);
     let mut done = 0;
     for &(address, len) in buffers {
         let mut filled = 0;
@@ -79,15 +74,14 @@ fn write_piece(file: &File, at: At, done: usize, data: &[u8]) -> Result<usize, E
 /// Writes the caller's buffers. Small ones are gathered first, so that `writev` is one write and stays whole.
 pub(super) fn write_from(task: &Task, file: &File, at: At, buffers: &[(u64, usize)]) -> SysResult {
     let total: usize = buffers.iter().map(|b| b.1).sum::<usize>().min(user::MAX_RW);
-    let mut scratch = Vec::with_capacity(total.min(user::CHUNK));
+    let mut scratch = Scratch::for_transfer(total);
+    let mut gathered = 0;
     let mut done = 0;
-    let flush = |scratch: &mut Vec<u8>, done: &mut usize| -> Result<bool, Errno> {
-        match write_piece(file, at, *done, scratch) {
+    let flush = |gathered: &[u8], done: &mut usize| -> Result<bool, Errno> {
+        match write_piece(file, at, *done, gathered) {
             Ok(n) => {
                 *done += n;
-                let whole = n == scratch.len();
-                scratch.clear();
-                Ok(whole)
+                Ok(n == gathered.len())
             }
             Err(_) if *done > 0 => Ok(false),
             Err(error) => Err(signal::broken_pipe(task, error)),
@@ -95,26 +89,27 @@ pub(super) fn write_from(task: &Task, file: &File, at: At, buffers: &[(u64, usiz
     };
     for &(address, len) in buffers {
         let mut taken = 0;
-        while taken < len && done + scratch.len() < total {
-            let n = (len - taken).min(user::CHUNK - scratch.len()).min(total - done - scratch.len());
-            let start = scratch.len();
-            scratch.resize(start + n, 0);
-            if let Err(error) = user::read(address + taken as u64, &mut scratch[start..]) {
-                scratch.truncate(start);
-                if done == 0 && start == 0 {
+        while taken < len && done + gathered < total {
+            let n = (len - taken).min(scratch.len() - gathered).min(total - done - gathered);
+            if let Err(error) = user::read(address + taken as u64, &mut scratch[gathered..gathered + n]) {
+                if done == 0 && gathered == 0 {
                     return Err(error);
                 }
-                flush(&mut scratch, &mut done)?;
+                flush(&scratch[..gathered], &mut done)?;
                 return Ok(done as u64);
             }
             taken += n;
-            if scratch.len() == user::CHUNK && (!flush(&mut scratch, &mut done)? || is_ending()) {
-                return Ok(done as u64);
+            gathered += n;
+            if gathered == user::CHUNK {
+                gathered = 0;
+                if !flush(&scratch, &mut done)? || is_ending() {
+                    return Ok(done as u64);
+                }
             }
         }
     }
-    if !scratch.is_empty() || total == 0 {
-        flush(&mut scratch, &mut done)?;
+    if gathered > 0 || total == 0 {
+        flush(&scratch[..gathered], &mut done)?;
     }
     Ok(done as u64)
 }

@@ -22,6 +22,7 @@ mod outgoing;
 mod path;
 mod poll;
 mod proc;
+mod scratch;
 mod shm;
 mod signal;
 mod signal_frame;

@@ -87,7 +87,7 @@ pub(super) fn openat2(call: &mut Call<'_>) -> SysResult {
     if call.arg(3) < 24 {
         return Err(Errno::EINVAL);
     }
-    let how = user::read_words(call.arg(2), 3)?;
+    let how = user::read_words::<3>(call.arg(2))?;
     if how[2] != 0 {
         // The restrictions on resolving are not kept: better say so than to pretend.
         return Err(Errno::EOPNOTSUPP);
@@ -377,7 +377,7 @@ pub(super) fn utimensat(call: &mut Call<'_>) -> SysResult {
     let now = crate::time::now();
     let mut times = [Some(now); 2];
     if call.arg(2) != 0 {
-        let words = user::read_words(call.arg(2), 4)?;
+        let words = user::read_words::<4>(call.arg(2))?;
         for (time, pair) in times.iter_mut().zip(words.chunks_exact(2)) {
             *time = match pair[1] {
                 UTIME_NOW => Some(now),
@@ -395,7 +395,7 @@ fn micro_times(at: u64) -> Result<[Option<Timespec>; 2], Errno> {
     if at == 0 {
         return Ok([Some(crate::time::now()); 2]);
     }
-    let w = user::read_words(at, 4)?;
+    let w = user::read_words::<4>(at)?;
     if w[1] >= 1_000_000 || w[3] >= 1_000_000 {
         return Err(Errno::EINVAL);
     }
@@ -416,7 +416,7 @@ pub(super) fn utime(call: &mut Call<'_>) -> SysResult {
     let times = match call.arg(1) {
         0 => [crate::time::now(); 2],
         at => {
-            let words = user::read_words(at, 2)?;
+            let words = user::read_words::<2>(at)?;
             [0, 1].map(|i| Timespec { sec: words[i] as i64, nsec: 0 })
         }
     };

@@ -132,7 +132,7 @@ pub(super) fn select(call: &mut Call<'_>) -> SysResult {
     let deadline = match call.arg(4) {
         0 => None,
         at => {
-            let words = user::read_words(at, 2)?;
+            let words = user::read_words::<2>(at)?;
             after(words[0].saturating_mul(1_000_000_000).saturating_add(words[1].saturating_mul(1000)))
         }
     };
@@ -142,7 +142,7 @@ pub(super) fn select(call: &mut Call<'_>) -> SysResult {
 pub(super) fn pselect6(call: &mut Call<'_>) -> SysResult {
     let deadline = timespec_deadline(call.arg(4))?;
     if call.arg(5) != 0 {
-        let words = user::read_words(call.arg(5), 2)?;
+        let words = user::read_words::<2>(call.arg(5))?;
         signal::use_mask(call.task, words[0], words[1])?;
     }
     select_files(call, deadline)

@@ -274,7 +274,7 @@ pub(super) fn getrlimit(call: &mut Call<'_>) -> SysResult {
 }
 
 pub(super) fn setrlimit(call: &mut Call<'_>) -> SysResult {
-    let new = user::read_words(call.arg(1), 2)?;
+    let new = user::read_words::<2>(call.arg(1))?;
     limit(call.process(), call.arg(0), Some((new[0], new[1])))?;
     Ok(0)
 }
@@ -285,7 +285,7 @@ pub(super) fn prlimit64(call: &mut Call<'_>) -> SysResult {
     }
     let new = match call.arg(2) {
         0 => None,
-        at => Some(user::read_words(at, 2)?).map(|w| (w[0], w[1])),
+        at => Some(user::read_words::<2>(at)?).map(|w| (w[0], w[1])),
     };
     let (soft, hard) = limit(call.process(), call.arg(1), new)?;
     if call.arg(3) != 0 {

@@ -196,7 +196,7 @@ pub(super) fn shmctl(call: &mut Call<'_>) -> SysResult {
         }
         SET => {
             drop(segments);
-            let words = user::read_words(at, 3)?;
+            let words = user::read_words::<3>(at)?;
             let mut segments = SEGMENTS.lock();
             let segment = segments.get_mut(&id).ok_or(Errno::EINVAL)?;
             segment.owner = ((words[0] >> 32) as u32, words[1] as u32);

@@ -29,7 +29,7 @@ pub(super) fn rt_sigaction(call: &mut Call<'_>) -> SysResult {
     let new = match call.arg(1) {
         0 => None,
         at => {
-            let words = user::read_words(at, 4)?;
+            let words = user::read_words::<4>(at)?;
             Some(Action { handler: words[0], flags: words[1], restorer: words[2], mask: words[3] })
         }
     };
@@ -88,7 +88,7 @@ pub(super) fn sigaltstack(call: &mut Call<'_>) -> SysResult {
     let new = match call.arg(0) {
         0 => None,
         at => {
-            let words = user::read_words(at, 3)?;
+            let words = user::read_words::<3>(at)?;
             Some((words[0], words[2], words[1] as u32))
         }
     };

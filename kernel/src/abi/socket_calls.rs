@@ -1,6 +1,7 @@
 //! The system calls on sockets: making, naming and connecting them, and moving data. Options are in
 //! [`super::socket_options`], addresses and messages in [`super::socket_message`].
 
+use super::scratch::Scratch;
 use super::socket::{AF_INET, AF_INET6, AF_UNIX, Kind, Socket, SocketInode, errno, timed};
 use super::socket_message::{self as message, Address};
 use super::{Call, SysResult, signal, user};
@@ -279,12 +280,12 @@ fn send(
     let mut files = files;
     let mut done = 0;
     let mut cursor = message::Cursor::new(buffers);
-    let mut scratch = Vec::new();
+    let mut scratch = Scratch::new(if stream { total.min(user::CHUNK) } else { total });
     loop {
         // A datagram goes whole; a stream in pieces.
         let want = if stream { (total - done).min(user::CHUNK) } else { total };
-        scratch.resize(want, 0);
-        let result = match cursor.read(&mut scratch) {
+        let scratch = &mut scratch[..want];
+        let result = match cursor.read(scratch) {
             Ok(()) => match (&socket.kind, &to) {
                 (Kind::Unix(unix), to) => {
                     let name = match to {
@@ -293,12 +294,12 @@ fn send(
                         None => None,
                     };
                     let files = core::mem::take(&mut files);
-                    unix.send(&scratch, files, name.as_ref(), nonblock, socket.deadlines().1).map_err(timed)
+                    unix.send(scratch, files, name.as_ref(), nonblock, socket.deadlines().1).map_err(timed)
                 }
-                (_, Some(Address::Internet(to))) if !stream => socket.send(&scratch, Some(*to), nonblock),
+                (_, Some(Address::Internet(to))) if !stream => socket.send(scratch, Some(*to), nonblock),
                 (_, Some(Address::Unix(_))) => Err(Errno::EAFNOSUPPORT),
                 // Linux ignores the address on a connection.
-                _ => socket.send(&scratch, None, nonblock),
+                _ => socket.send(scratch, None, nonblock),
             },
             Err(error) => Err(error),
         };
@@ -368,7 +369,7 @@ fn receive(
     let peek = flags & MSG_PEEK != 0;
     let total = buffers.iter().map(|b| b.1).sum::<usize>().min(user::MAX_RW);
     let mut cursor = message::Cursor::new(buffers);
-    let mut scratch = alloc::vec![0; total.min(user::CHUNK)];
+    let mut scratch = Scratch::for_transfer(total);
     let mut got = Got { copied: 0, len: 0, from: None, files: Vec::new() };
     let whole = flags & MSG_WAITALL != 0 && !peek && matches!(socket.kind, Kind::Tcp(_));
     loop {

@@ -208,7 +208,7 @@ pub(super) struct Header {
 
 impl Header {
     pub(super) fn read(at: u64) -> Result<Self, Errno> {
-        let words = user::read_words(at, HEADER_SIZE / 8)?;
+        let words = user::read_words::<{ HEADER_SIZE / 8 }>(at)?;
         let buffers = if words[3] == 0 { Vec::new() } else { user::read_iovecs(words[2], words[3])? };
         let name = (words[0] != 0).then_some((words[0], u64::from(words[1] as u32)));
         Ok(Header { at, name, buffers, control: (words[4], words[5]) })

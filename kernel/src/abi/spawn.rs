@@ -43,7 +43,7 @@ pub(super) fn clone3(call: &mut Call<'_>) -> SysResult {
     if call.arg(1) < 64 {
         return Err(Errno::EINVAL);
     }
-    let w = user::read_words(call.arg(0), 8)?;
+    let w = user::read_words::<8>(call.arg(0))?;
     let stack = if w[5] == 0 { 0 } else { w[5].checked_add(w[6]).ok_or(Errno::EINVAL)? };
     start(call, &Clone { flags: w[0], stack, parent_tid: w[3], child_tid: w[2], tls: w[7] })
 }

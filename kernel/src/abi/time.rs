@@ -183,7 +183,7 @@ pub(super) fn getitimer(call: &mut Call<'_>) -> SysResult {
 }
 
 pub(super) fn setitimer(call: &mut Call<'_>) -> SysResult {
-    let words = user::read_words(call.arg(1), 4)?;
+    let words = user::read_words::<4>(call.arg(1))?;
     if words[1] >= 1_000_000 || words[3] >= 1_000_000 {
         return Err(Errno::EINVAL);
     }

@@ -50,7 +50,7 @@ pub(super) fn timer_create(call: &mut Call<'_>) -> SysResult {
     };
     let event = match call.arg(1) {
         0 => None,
-        at => Some(user::read_words(at, 3)?),
+        at => Some(user::read_words::<3>(at)?),
     };
     let process = call.process();
     let (value, signal) = match event {

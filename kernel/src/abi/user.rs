@@ -27,10 +27,11 @@ pub fn read_u64(at: u64) -> Result<u64, Errno> {
     Ok(u64::from_le_bytes(bytes))
 }
 
-/// Reads `count` 64-bit numbers.
-pub fn read_words(at: u64, count: usize) -> Result<Vec<u64>, Errno> {
-    let bytes = read_bytes(at, count.checked_mul(8).ok_or(Errno::EFAULT)?)?;
-    Ok(bytes.chunks_exact(8).map(|c| c.iter().rev().fold(0, |n, b| n << 8 | u64::from(*b))).collect())
+/// Reads `N` 64-bit numbers.
+pub fn read_words<const N: usize>(at: u64) -> Result<[u64; N], Errno> {
+    let mut bytes = [[0; 8]; N];
+    read(at, bytes.as_flattened_mut())?;
+    Ok(bytes.map(u64::from_le_bytes))
 }
 
 /// Reads bytes; the length is bounded by the caller.
@@ -130,15 +131,14 @@ pub fn read_iovecs(at: u64, count: u64) -> Result<Vec<(u64, usize)>, Errno> {
     if count > 1024 {
         return Err(Errno::EINVAL);
     }
-    let words = read_words(at, count as usize * 2)?;
+    usercopy::check(at, count as usize * 16)?;
     let mut total = 0usize;
-    words
-        .chunks_exact(2)
-        .map(|pair| {
-            let len =
-                usize::try_from(pair[1]).ok().filter(|l| *l <= isize::MAX as usize).ok_or(Errno::EINVAL)?;
+    (0..count)
+        .map(|i| {
+            let [address, len] = read_words(at + i * 16)?;
+            let len = usize::try_from(len).ok().filter(|l| *l <= isize::MAX as usize).ok_or(Errno::EINVAL)?;
             total = total.checked_add(len).filter(|t| *t <= isize::MAX as usize).ok_or(Errno::EINVAL)?;
-            Ok((pair[0], len))
+            Ok((address, len))
         })
         .collect()
 }

@@ -122,7 +122,7 @@ fn waiting(call: &Call<'_>, flags: u32) -> Result<Option<u64>, Errno> {
     if size != 24 {
         return Err(Errno::EINVAL);
     }
-    let words = user::read_words(at, 3)?;
+    let words = user::read_words::<3>(at)?;
     // The size is a 32-bit number, with nothing behind it.
     signal::use_mask(call.task, words[0], words[1] & u64::from(u32::MAX))?;
     timespec_deadline(words[2])
