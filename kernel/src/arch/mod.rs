@@ -101,3 +101,13 @@ pub fn cpuid(leaf: u32, subleaf: u32) -> core::arch::x86_64::CpuidResult {
         none
     }
 }
+
+/// Whether the machine is QEMU's emulator, which says so where hypervisors say who they are.
+pub fn is_emulated() -> bool {
+    static EMULATED: spin::LazyLock<bool> = spin::LazyLock::new(|| {
+        let leaf = cpuid(0x4000_0000, 0);
+        let name = [leaf.ebx, leaf.ecx, leaf.edx].map(u32::to_le_bytes);
+        name.as_flattened() == b"TCGTCGTCGTCG"
+    });
+    *EMULATED
+}

@@ -12,6 +12,7 @@
 //! # Lock order
 //! timers → (nothing held) → run queue. Run queues are never locked two at a time.
 
+mod idle;
 mod run_queue;
 mod switch;
 mod thread;
@@ -28,7 +29,8 @@ use alloc::sync::Arc;
 use core::sync::atomic::Ordering;
 use platform::thread::{Scheduler, Unpark};
 
-pub use run_queue::{idle_loop, timer_interrupt};
+pub use idle::idle_loop;
+pub use run_queue::timer_interrupt;
 
 /// The running thread. Valid for as long as the caller runs.
 #[inline]

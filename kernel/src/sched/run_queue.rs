@@ -1,7 +1,7 @@
 //! Who runs where: the processors' queues, stealing, the time slice.
 
-use super::{Thread, switch as stacks, timers};
-use crate::arch::{self, IrqGuard, apic, cpu, fpu, paging};
+use super::{Thread, idle, switch as stacks, timers};
+use crate::arch::{IrqGuard, apic, cpu, fpu, paging};
 use crate::sync::IrqLock;
 use crate::time;
 use alloc::collections::VecDeque;
@@ -35,9 +35,6 @@ static QUEUES: [RunQueue; cpu::MAX_CPUS] = [const {
     }
 }; cpu::MAX_CPUS];
 
-/// Processors that sleep, one bit each.
-static IDLE: AtomicU64 = AtomicU64::new(0);
-
 fn mine() -> &'static RunQueue {
     &QUEUES[cpu::this().index]
 }
@@ -57,7 +54,7 @@ pub(super) fn enqueue(thread: Arc<Thread>) {
     } else if mine().len.load(Ordering::SeqCst) == 0 && is_soon_free() {
         me.index
     } else {
-        let idle = IDLE.load(Ordering::SeqCst);
+        let idle = idle::processors();
         if idle & 1 << last != 0 || idle == 0 { last } else { idle.trailing_zeros() as usize }
     };
     let urgent = thread.urgent.load(Ordering::Relaxed);
@@ -78,7 +75,7 @@ pub(super) fn enqueue(thread: Arc<Thread>) {
         return;
     }
     if let Some(cpu) = cpu::get(target)
-        && (urgent || IDLE.load(Ordering::SeqCst) & 1 << target != 0)
+        && (idle::sleeps(target) || urgent && !idle::looks(target))
     {
         if urgent {
             cpu.need_resched.store(true, Ordering::Relaxed);
@@ -105,12 +102,17 @@ pub(super) fn share() {
 
 /// Wakes a processor that sleeps, if there is one: it steals. Interrupts are off.
 fn wake_idle() {
-    let idle = IDLE.load(Ordering::SeqCst) & !(1 << cpu::this().index);
+    let idle = idle::processors() & !(1 << cpu::this().index);
     if idle != 0
         && let Some(cpu) = cpu::get(idle.trailing_zeros() as usize)
     {
         apic::send(cpu, apic::RESCHEDULE_VECTOR);
     }
+}
+
+/// Whether no thread waits for this processor.
+pub(super) fn is_empty() -> bool {
+    mine().len.load(Ordering::SeqCst) == 0
 }
 
 fn pop(queue: &RunQueue) -> Option<Arc<Thread>> {
@@ -273,23 +275,4 @@ pub(super) fn adopt_idle() {
     mine().idle.store(idle, Ordering::Relaxed);
     cpu.current.store(idle, Ordering::Relaxed);
     cpu.online.store(true, Ordering::Release);
-}
-
-/// What a processor does when there is nothing to do. Its idle thread ends up here.
-pub fn idle_loop() -> ! {
-    arch::interrupts_off();
-    let bit = 1 << cpu::this().index;
-    let queue = mine();
-    loop {
-        switch(true);
-        IDLE.fetch_or(bit, Ordering::SeqCst);
-        if queue.len.load(Ordering::SeqCst) == 0 {
-            if let Some(deadline) = timers::next() {
-                arm_timer(deadline);
-            }
-            // SAFETY: `sti` takes effect after `hlt` has begun, so no interrupt is lost between them.
-            unsafe { core::arch::asm!("sti", "hlt", "cli", options(nostack)) };
-        }
-        IDLE.fetch_and(!bit, Ordering::SeqCst);
-    }
 }
