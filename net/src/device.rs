@@ -2,8 +2,9 @@
 
 use alloc::collections::VecDeque;
 use alloc::vec::Vec;
+use core::num::{NonZeroU16, NonZeroUsize};
 use platform::sync::Mutex;
-use smoltcp::phy::{self, Checksum, ChecksumCapabilities, DeviceCapabilities, Medium};
+use smoltcp::phy::{self, Checksum, ChecksumCapabilities, DeviceCapabilities, Medium, PacketMeta};
 use smoltcp::time::Instant;
 
 /// What is done about the checksums of TCP and UDP that a device carries.
@@ -48,8 +49,8 @@ pub trait Device: Send + Sync {
     /// Whether it takes a frame now.
     fn can_send(&self) -> bool;
     /// Sends a frame of `len` bytes that `fill` writes. It must not wait. Does not call `fill` if there is no room. The frame may stay
-    /// here until [`Device::flush`] is called.
-    fn send(&self, len: usize, fill: &mut Fill<'_>);
+    /// here until [`Device::flush`] is called. `segment`: it is to be cut into segments that carry so many bytes each.
+    fn send(&self, len: usize, segment: Option<NonZeroU16>, fill: &mut Fill<'_>);
     /// Lets go what was sent since the last time.
     fn flush(&self) {}
     /// Gives the next frame that has arrived to `take`; `false` if there is none.
@@ -57,6 +58,11 @@ pub trait Device: Send + Sync {
     /// What is done about checksums. Always the same.
     fn checksums(&self) -> Checksums {
         Checksums::Software
+    }
+    /// Bytes of the longest frame of TCP over IPv4, with its Ethernet header, that it cuts into segments itself; it completes their
+    /// checksums, too. `None`: it cuts none. Always the same. (Over IPv6 smoltcp loses what is longer than a packet may be.)
+    fn segmentation(&self) -> Option<NonZeroUsize> {
+        None
     }
 }
 
@@ -82,7 +88,7 @@ impl Device for Loopback {
         self.queue.lock().len() < LOOPBACK_FRAMES
     }
 
-    fn send(&self, len: usize, fill: &mut Fill<'_>) {
+    fn send(&self, len: usize, _segment: Option<NonZeroU16>, fill: &mut Fill<'_>) {
         let mut frame = alloc::vec![0; len];
         fill(&mut frame);
         self.queue.lock().push_back(frame);
@@ -109,7 +115,10 @@ pub(crate) struct Port<'a> {
 
 pub(crate) struct Received<'a>(&'a [u8]);
 
-pub(crate) struct Sender<'a>(&'a dyn Device);
+pub(crate) struct Sender<'a> {
+    device: &'a dyn Device,
+    segment: Option<NonZeroU16>,
+}
 
 impl phy::RxToken for Received<'_> {
     fn consume<R, F: FnOnce(&[u8]) -> R>(self, f: F) -> R {
@@ -121,7 +130,7 @@ impl phy::TxToken for Sender<'_> {
     fn consume<R, F: FnOnce(&mut [u8]) -> R>(self, len: usize, f: F) -> R {
         let mut f = Some(f);
         let mut result = None;
-        self.0.send(len, &mut |frame| {
+        self.device.send(len, self.segment, &mut |frame| {
             result = f.take().map(|f| f(frame));
             None
         });
@@ -131,6 +140,10 @@ impl phy::TxToken for Sender<'_> {
             (None, Some(f)) => f(&mut alloc::vec![0; len]),
             (None, None) => unreachable!("a closure that ran has left its result"),
         }
+    }
+
+    fn set_meta(&mut self, meta: PacketMeta) {
+        self.segment = meta.segmentation_offload_size;
     }
 }
 
@@ -145,11 +158,11 @@ impl phy::Device for Port<'_> {
         Self: 'a;
 
     fn receive(&mut self, _now: Instant) -> Option<(Received<'_>, Sender<'_>)> {
-        Some((Received(self.frame.take()?), Sender(self.device)))
+        Some((Received(self.frame.take()?), Sender { device: self.device, segment: None }))
     }
 
     fn transmit(&mut self, _now: Instant) -> Option<Sender<'_>> {
-        self.device.can_send().then_some(Sender(self.device))
+        self.device.can_send().then_some(Sender { device: self.device, segment: None })
     }
 
     fn capabilities(&self) -> DeviceCapabilities {
@@ -157,6 +170,7 @@ impl phy::Device for Port<'_> {
         let ethernet = self.device.mac().is_some();
         capabilities.medium = if ethernet { Medium::Ethernet } else { Medium::Ip };
         capabilities.max_transmission_unit = self.device.mtu() + if ethernet { 14 } else { 0 };
+        capabilities.segmentation.tcpv4 = self.device.segmentation();
         // Those of what arrives are looked at by `checksum`, if at all.
         let ours = match self.device.checksums() {
             Checksums::Unneeded => {

@@ -23,6 +23,7 @@ use alloc::string::String;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use core::num::{NonZeroU16, NonZeroUsize};
 use core::sync::atomic::{AtomicI64, AtomicU64, AtomicUsize, Ordering, fence};
 use platform::Env;
 use platform::sync::{Mutex, MutexGuard};
@@ -149,12 +150,12 @@ impl Device for Counting<'_> {
     fn can_send(&self) -> bool {
         self.interface.device.can_send()
     }
-    fn send(&self, len: usize, fill: &mut Fill<'_>) {
+    fn send(&self, len: usize, segment: Option<NonZeroU16>, fill: &mut Fill<'_>) {
         self.interface.sent.fetch_add(1, Ordering::Relaxed);
         self.interface.sent_bytes.fetch_add(len as u64, Ordering::Relaxed);
         let ethernet = self.mac().is_some();
         let completed = self.checksums() == Checksums::Completed;
-        self.interface.device.send(len, &mut |frame| {
+        self.interface.device.send(len, segment, &mut |frame| {
             let partial = fill(frame);
             let packet = Packet::of(frame, ethernet);
             if demux::classify(frame, packet.as_ref()) != Flow::Other {
@@ -168,6 +169,9 @@ impl Device for Counting<'_> {
     }
     fn checksums(&self) -> Checksums {
         self.interface.device.checksums()
+    }
+    fn segmentation(&self) -> Option<NonZeroUsize> {
+        self.interface.device.segmentation()
     }
 }
 

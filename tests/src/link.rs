@@ -11,6 +11,7 @@ use platform::sync::Mutex;
 use std::collections::{HashMap, VecDeque};
 use std::io::{Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpStream};
+use std::num::NonZeroU16;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -170,7 +171,7 @@ impl Device for Link {
     fn can_send(&self) -> bool {
         true
     }
-    fn send(&self, len: usize, fill: &mut Fill<'_>) {
+    fn send(&self, len: usize, _segment: Option<NonZeroU16>, fill: &mut Fill<'_>) {
         let mut frame = vec![0; len];
         fill(&mut frame);
         self.put(&[frame]);
@@ -233,7 +234,7 @@ impl Honest {
 
     /// Sends `text` and reads until that is `enough`.
     pub fn ask(&self, client: &TcpSocket, text: &[u8], enough: impl Fn(&[u8]) -> bool) -> Result<Vec<u8>> {
-        ensure!(client.send(text)? == text.len(), "a small request does not fit");
+        ensure!(client.send(text, None)? == text.len(), "a small request does not fit");
         let mut got = Vec::new();
         let mut end = None;
         wait("an answer", &self.ended, || {

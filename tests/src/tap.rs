@@ -6,6 +6,7 @@ use net::device::{Device, Fill, Frame};
 use platform::sync::Mutex;
 use smoltcp::phy::{Device as _, Medium, RxToken, TunTapInterface, TxToken};
 use smoltcp::time::Instant;
+use std::num::NonZeroU16;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
@@ -81,7 +82,7 @@ impl Device for Tap {
     fn can_send(&self) -> bool {
         true
     }
-    fn send(&self, len: usize, fill: &mut Fill<'_>) {
+    fn send(&self, len: usize, _segment: Option<NonZeroU16>, fill: &mut Fill<'_>) {
         let mut frame = vec![0; len];
         fill(&mut frame);
         let datagram = frame.get(23) == Some(&UDP) && frame[12..14] == [8, 0];

@@ -1,5 +1,5 @@
-//! Offload of the network device: checksums that one side leaves to the other, and frames over several buffers, with every
-//! combination of features that a device may have.
+//! Offload of the network device: checksums and segmentation that one side leaves to the other, and frames over several buffers, with
+//! every combination of features that a device may have.
 //!
 //! QEMU offers that over tap devices alone, so this runs in a network namespace of its own, where this machine routes between two taps.
 //! The guest is on one. On the other is a machine of this process without any offload: what the guest sends reaches it with the sum
@@ -106,19 +106,52 @@ struct Case {
 
 const SUMS: [&str; 2] = ["completes checksums", "vouches for checksums"];
 const MERGES: &str = "merges buffers";
+const SEGMENTS: [&str; 2] = [", segments", "joins segments"];
 
-const CASES: [Case; 6] = [
-    Case { machine: "q35", without: &[], mtu: 1500, says: &[SUMS[0], SUMS[1], MERGES], silent_of: &[] },
+const CASES: [Case; 8] = [
+    Case {
+        machine: "q35",
+        without: &[],
+        mtu: 1500,
+        says: &[SUMS[0], SUMS[1], MERGES, SEGMENTS[0], SEGMENTS[1]],
+        silent_of: &[],
+    },
+    Case {
+        machine: "q35",
+        without: &["host_tso4"],
+        mtu: 1500,
+        says: &[SUMS[0], SEGMENTS[1]],
+        silent_of: &[SEGMENTS[0]],
+    },
+    Case {
+        machine: "q35",
+        without: &["guest_tso4", "guest_tso6"],
+        mtu: 1500,
+        says: &[SUMS[1], SEGMENTS[0]],
+        silent_of: &[SEGMENTS[1]],
+    },
     Case { machine: "q35", without: &[], mtu: 9000, says: &["packets of 9000", MERGES], silent_of: &[] },
     Case {
         machine: "q35",
         without: &["mrg_rxbuf", "event_idx"],
         mtu: 9000,
         says: &["packets of 9000", SUMS[0]],
-        silent_of: &[MERGES],
+        silent_of: &[MERGES, SEGMENTS[1]],
     },
-    Case { machine: "q35", without: &["csum"], mtu: 1500, says: &[SUMS[1]], silent_of: &[SUMS[0]] },
-    Case { machine: "q35", without: &["guest_csum"], mtu: 1500, says: &[SUMS[0]], silent_of: &[SUMS[1]] },
+    Case {
+        machine: "q35",
+        without: &["csum"],
+        mtu: 1500,
+        says: &[SUMS[1]],
+        silent_of: &[SUMS[0], SEGMENTS[0]],
+    },
+    Case {
+        machine: "q35",
+        without: &["guest_csum"],
+        mtu: 1500,
+        says: &[SUMS[0]],
+        silent_of: &[SUMS[1], SEGMENTS[1]],
+    },
     // A device of the kind before virtio 1.0, with the shorter header.
     Case { machine: "microvm", without: &["mrg_rxbuf"], mtu: 1500, says: &SUMS, silent_of: &[MERGES] },
 ];

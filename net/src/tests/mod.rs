@@ -2,15 +2,19 @@
 
 mod datagrams;
 mod hostile;
+mod outgoing;
+mod segments;
 mod streams;
 
-use crate::device::{Device, Fill, Frame};
+use crate::checksum;
+use crate::device::{Checksums, Device, Fill, Frame};
 use crate::interface::Addresses;
-use crate::{Config, Hook, Stack};
+use crate::{Config, Hook, Result, Stack, TcpSocket};
 use alloc::collections::VecDeque;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::net::SocketAddr;
+use core::num::{NonZeroU16, NonZeroUsize};
 use core::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use platform::Env;
 use platform::clock::{Clock, Timespec};
@@ -38,7 +42,10 @@ pub(super) struct End {
     /// Frames lost in a thousand.
     loss: AtomicU64,
     random: Seeded,
+    /// Frames that the stack has given.
     pub(super) sent: AtomicUsize,
+    /// It completes checksums and cuts frames up to that size into segments.
+    cuts: Option<NonZeroUsize>,
 }
 
 impl Device for End {
@@ -51,13 +58,31 @@ impl Device for End {
     fn can_send(&self) -> bool {
         self.outbox.lock().len() < 4096
     }
-    fn send(&self, len: usize, fill: &mut Fill<'_>) {
+    fn send(&self, len: usize, segment: Option<NonZeroU16>, fill: &mut Fill<'_>) {
         let mut frame = alloc::vec![0; len];
-        fill(&mut frame);
+        let partial = fill(&mut frame);
         self.sent.fetch_add(1, Ordering::Relaxed);
-        if self.random.next_u64() % 1000 >= self.loss.load(Ordering::Relaxed) {
-            self.outbox.lock().push_back(frame);
+        let frames = match segment {
+            Some(segment) => segments::cut(&frame, segment.get().into()),
+            None => {
+                assert!(len <= 1514, "a frame of {len} bytes");
+                if let Some(partial) = partial {
+                    checksum::complete(&mut frame, partial);
+                }
+                alloc::vec![frame]
+            }
+        };
+        for frame in frames {
+            if self.random.next_u64() % 1000 >= self.loss.load(Ordering::Relaxed) {
+                self.outbox.lock().push_back(frame);
+            }
         }
+    }
+    fn checksums(&self) -> Checksums {
+        if self.cuts.is_some() { Checksums::Completed } else { Checksums::Software }
+    }
+    fn segmentation(&self) -> Option<NonZeroUsize> {
+        self.cuts
     }
     fn receive(&self, take: &mut dyn FnMut(Frame<'_>)) -> bool {
         let frame = self.inbox.lock().pop_front();
@@ -77,6 +102,22 @@ pub(super) struct Pair {
 
 pub(super) fn address(text: &str) -> SocketAddr {
     text.parse().unwrap()
+}
+
+/// Listens on the machine of `stack`.
+pub(super) fn listen(stack: &Stack, at: &str, backlog: usize) -> TcpSocket {
+    let socket = stack.tcp(quiet());
+    socket.bind(address(at)).unwrap();
+    socket.listen(backlog).unwrap();
+    socket
+}
+
+/// What there is to read.
+pub(super) fn read(socket: &TcpSocket) -> Result<Vec<u8>> {
+    let mut out = alloc::vec![0; 100_000];
+    let n = socket.receive(&mut out, false)?;
+    out.truncate(n);
+    Ok(out)
 }
 
 pub(super) fn quiet() -> Hook {
@@ -105,6 +146,11 @@ impl Pair {
     }
 
     pub(super) fn with(config: Config, seed: u64) -> Self {
+        Self::over(config, seed, None)
+    }
+
+    /// `cuts`: the devices cut frames up to that size into segments.
+    pub(super) fn over(config: Config, seed: u64, cuts: Option<NonZeroUsize>) -> Self {
         let clock = Arc::new(TestClock(AtomicU64::new(1_000_000_000)));
         let queues: [Queue; 2] = Default::default();
         let ends = [0, 1].map(|i| {
@@ -115,6 +161,7 @@ impl Pair {
                 loss: AtomicU64::new(0),
                 random: Seeded::new(seed + i as u64),
                 sent: AtomicUsize::new(0),
+                cuts,
             })
         });
         let stacks = [0, 1].map(|i: usize| {

@@ -1,18 +1,11 @@
-use super::{Pair, address, counted, quiet, seed};
+use super::{Pair, address, counted, listen, quiet, read, seed};
 use crate::ready::Ready;
-use crate::{Config, Error, Linger, Stack, TcpSocket};
+use crate::{Config, Error, Linger, TcpSocket};
 use alloc::vec::Vec;
 use core::sync::atomic::Ordering;
 
-fn listen(stack: &Stack, at: &str, backlog: usize) -> TcpSocket {
-    let socket = stack.tcp(quiet());
-    socket.bind(address(at)).unwrap();
-    socket.listen(backlog).unwrap();
-    socket
-}
-
 /// A connection from the first machine to the second: both ends, and the listener.
-fn connection(pair: &Pair, at: &str, to: &str) -> (TcpSocket, TcpSocket, TcpSocket) {
+pub(super) fn connection(pair: &Pair, at: &str, to: &str) -> (TcpSocket, TcpSocket, TcpSocket) {
     let listener = listen(&pair.stacks[1], at, 16);
     let client = pair.stacks[0].tcp(quiet());
     assert_eq!(client.connect(address(to)), Err(Error::InProgress));
@@ -23,13 +16,6 @@ fn connection(pair: &Pair, at: &str, to: &str) -> (TcpSocket, TcpSocket, TcpSock
     pair.run();
     assert_eq!(client.connected(), Ok(()));
     (client, listener.accept(quiet()).unwrap(), listener)
-}
-
-fn read(socket: &TcpSocket) -> Result<Vec<u8>, Error> {
-    let mut out = alloc::vec![0; 100_000];
-    let n = socket.receive(&mut out, false)?;
-    out.truncate(n);
-    Ok(out)
 }
 
 #[test]

@@ -1,11 +1,17 @@
 //! `struct virtio_net_hdr`, which precedes every frame in its buffer.
 
+use core::num::NonZeroU16;
 use net::device::Partial;
 
 /// The device is to complete the checksum; of a frame that has arrived: it is not complete, as it never left the machine.
 const NEEDS_CSUM: u8 = 1;
 /// The device has looked at the checksum, and it is right.
 const DATA_VALID: u8 = 2;
+
+/// The frame is to be cut into segments of TCP over IPv4.
+const GSO_TCPV4: u8 = 1;
+/// Where a segment says how long its header is, in words of four bytes: the upper half of that byte.
+const DATA_OFFSET: usize = 12;
 
 /// Bytes of the longest header.
 const LONG: usize = 12;
@@ -26,13 +32,27 @@ impl Layout {
         if self.long { LONG } else { SHORT }
     }
 
-    /// Writes the header of a frame that is to be sent.
-    pub(super) fn write(self, header: &mut [u8], partial: Option<Partial>) {
+    /// Writes the header of `frame`, which is to be sent. `segment`: it is to be cut into segments that carry so many bytes each.
+    pub(super) fn write(
+        self,
+        header: &mut [u8],
+        frame: &[u8],
+        partial: Option<Partial>,
+        segment: Option<NonZeroU16>,
+    ) {
         let mut bytes = [0; LONG];
         if let Some(Partial { start, offset }) = partial {
             bytes[0] = NEEDS_CSUM;
             bytes[6..8].copy_from_slice(&start.to_le_bytes());
             bytes[8..10].copy_from_slice(&offset.to_le_bytes());
+            if let Some(segment) = segment
+                && let Some(words) = frame.get(usize::from(start) + DATA_OFFSET)
+            {
+                bytes[1] = GSO_TCPV4;
+                let headers = start + 4 * u16::from(words >> 4);
+                bytes[2..4].copy_from_slice(&headers.to_le_bytes());
+                bytes[4..6].copy_from_slice(&segment.get().to_le_bytes());
+            }
         }
         header.copy_from_slice(&bytes[..header.len()]);
     }

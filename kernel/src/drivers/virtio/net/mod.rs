@@ -3,7 +3,8 @@
 //! # Features
 //! Checksums: the device completes those of what is sent, and says of what has arrived whether it was looked at or cannot have been
 //! damaged. Mergeable buffers: a frame that is longer than a buffer is spread over several. Addresses, the longest packet and the state of
-//! the link are read once. Segmentation is not left to the device.
+//! the link are read once. Segmentation: the device cuts long frames of TCP over IPv4 into segments, and hands over as one what it
+//! received as several.
 //!
 //! # Notifications
 //! The interface's thread is woken by an interrupt, keeps the device silent while it works, and sleeps only when it has let the device
@@ -23,17 +24,21 @@ use crate::arch::random;
 use crate::log;
 use crate::sched::Thread;
 use alloc::sync::Arc;
+use core::num::{NonZeroU16, NonZeroUsize};
 use header::Layout;
 use net::device::{Checksums, Device, Fill, Frame};
 use platform::sync::Mutex;
 use receive::Receiver;
-use send::Sender;
+use send::{LONG_FRAME, Sender};
 use spin::Once;
 
 const F_CSUM: u64 = 1 << 0;
 const F_GUEST_CSUM: u64 = 1 << 1;
 const F_MTU: u64 = 1 << 3;
 const F_MAC: u64 = 1 << 5;
+const F_GUEST_TSO4: u64 = 1 << 7;
+const F_GUEST_TSO6: u64 = 1 << 8;
+const F_HOST_TSO4: u64 = 1 << 11;
 const F_MRG_RXBUF: u64 = 1 << 15;
 const F_STATUS: u64 = 1 << 16;
 
@@ -54,6 +59,8 @@ const DEPTH: u16 = 128;
 /// smoltcp is made for.
 const MTU: u16 = 1500;
 const MTU_BOUNDS: (u16, u16) = (576, 9216);
+/// Bytes of the longest packet of IP, which is what a device may join segments to that it received.
+const LONGEST_PACKET: usize = 65535;
 /// What a frame has beside the packet: an Ethernet header.
 const ETHERNET: usize = 14;
 
@@ -62,6 +69,7 @@ pub struct Nic {
     mac: [u8; 6],
     mtu: u16,
     checksums: Checksums,
+    segments: bool,
     polled: bool,
     thread: Arc<Once<Arc<Thread>>>,
     transport: Arc<dyn Transport>,
@@ -73,7 +81,17 @@ impl Nic {
     /// Starts the device; `None` if it cannot be used.
     pub(super) fn open(transport: Arc<dyn Transport>) -> Option<Arc<Nic>> {
         let wanted = F_CSUM | F_GUEST_CSUM | F_MTU | F_MAC | F_MRG_RXBUF | F_STATUS;
-        let agreed = negotiate(&*transport, wanted | feature::ANY_LAYOUT | feature::EVENT_IDX)?;
+        let offered = transport.device_features();
+        let mut segmentation = 0;
+        if offered & F_CSUM != 0 {
+            segmentation |= F_HOST_TSO4;
+        }
+        // Without merging every buffer would have to hold the longest.
+        if offered & F_GUEST_CSUM != 0 && offered & F_MRG_RXBUF != 0 {
+            segmentation |= F_GUEST_TSO4 | F_GUEST_TSO6;
+        }
+        let agreed =
+            negotiate(&*transport, wanted | segmentation | feature::ANY_LAYOUT | feature::EVENT_IDX)?;
         let has = |feature| agreed & feature != 0;
         if !has(feature::VERSION_1) && !has(feature::ANY_LAYOUT) {
             log!(Error, "virtio-net at {}: it wants headers in descriptors of their own", transport.name());
@@ -91,8 +109,11 @@ impl Nic {
         let longest = usize::from(mtu) + ETHERNET;
         let event_idx = has(feature::EVENT_IDX);
         let size = |index| previous_power_of_two(transport.queue_size(index).min(DEPTH));
-        let receiver = Receiver::new(size(RECEIVE)?, event_idx, layout, longest)?;
-        let sender = Sender::new(size(SEND)?, event_idx, layout, longest)?;
+        let gathered = has(F_GUEST_TSO4) || has(F_GUEST_TSO6);
+        let arriving = if gathered { ETHERNET + LONGEST_PACKET } else { longest };
+        let receiver = Receiver::new(size(RECEIVE)?, event_idx, layout, arriving)?;
+        let segments = has(F_HOST_TSO4);
+        let sender = Sender::new(size(SEND)?, event_idx, layout, longest, segments)?;
 
         let thread: Arc<Once<Arc<Thread>>> = Arc::new(Once::new());
         let to_wake = Arc::clone(&thread);
@@ -110,11 +131,13 @@ impl Nic {
         let [a, b, c, d, e, f] = mac;
         log!(
             Info,
-            "network device at {}: {a:02x}:{b:02x}:{c:02x}:{d:02x}:{e:02x}:{f:02x}, packets of {mtu} bytes{}{}{}{}{}",
+            "network device at {}: {a:02x}:{b:02x}:{c:02x}:{d:02x}:{e:02x}:{f:02x}, packets of {mtu} bytes{}{}{}{}{}{}{}",
             transport.name(),
             if has(F_CSUM) { ", completes checksums" } else { "" },
             if has(F_GUEST_CSUM) { ", vouches for checksums" } else { "" },
             if layout.merged { ", merges buffers" } else { "" },
+            if segments { ", segments" } else { "" },
+            if gathered { ", joins segments" } else { "" },
             if down { ", no link" } else { "" },
             match interrupts {
                 Interrupts::Message => "",
@@ -126,6 +149,7 @@ impl Nic {
             mac,
             mtu,
             checksums: if has(F_CSUM) { Checksums::Completed } else { Checksums::Software },
+            segments,
             polled: interrupts == Interrupts::None,
             thread,
             transport,
@@ -176,8 +200,8 @@ impl Device for Nic {
         self.sender.lock().has_room()
     }
 
-    fn send(&self, len: usize, fill: &mut Fill<'_>) {
-        let notify = self.sender.lock().send(len, fill);
+    fn send(&self, len: usize, segment: Option<NonZeroU16>, fill: &mut Fill<'_>) {
+        let notify = self.sender.lock().send(len, segment, fill);
         if notify {
             self.transport.notify(SEND);
         }
@@ -204,5 +228,9 @@ impl Device for Nic {
 
     fn checksums(&self) -> Checksums {
         self.checksums
+    }
+
+    fn segmentation(&self) -> Option<NonZeroUsize> {
+        NonZeroUsize::new(LONG_FRAME).filter(|_| self.segments)
     }
 }

@@ -5,7 +5,7 @@
 //! there are, or the frame is lost.
 
 use super::header::Layout;
-use super::ring::{Buffer, Ring};
+use super::ring::{Buffer, Ring, buffers};
 use crate::drivers::virtio::QueueMemory;
 use alloc::vec::Vec;
 use net::device::Frame;
@@ -51,8 +51,8 @@ impl Receiver {
     /// A queue of `size` descriptors, all of which have buffers.
     pub(super) fn new(size: u16, event_idx: bool, layout: Layout, longest: usize) -> Option<Receiver> {
         let whole = layout.len() + longest;
-        let (mut ring, buffers) = Ring::new(size, event_idx, if layout.merged { MERGED } else { whole })?;
-        for buffer in buffers {
+        let mut ring = Ring::new(size, event_idx)?;
+        for buffer in buffers(size, if layout.merged { MERGED } else { whole })? {
             give(&mut ring, buffer);
         }
         let assembly = Some(if layout.merged { Vec::with_capacity(longest) } else { Vec::new() });

@@ -30,6 +30,17 @@ impl Buffer {
     }
 }
 
+/// `count` buffers of `bytes` bytes each; `None` without memory.
+pub(super) fn buffers(count: u16, bytes: usize) -> Option<Vec<Buffer>> {
+    // Whole cache lines.
+    let bytes = bytes.next_multiple_of(64);
+    let pages = (usize::from(count) * bytes).div_ceil(phys::FRAME_SIZE as usize);
+    let base = frame::alloc_contiguous(pages, 1)?;
+    // SAFETY: fresh frames of the direct map.
+    unsafe { phys::to_virt(base).write_bytes(0, pages * phys::FRAME_SIZE as usize) };
+    Some((0..count).map(|n| Buffer { address: base + u64::from(n) * bytes as u64, size: bytes }).collect())
+}
+
 /// A queue and the buffers that the device has.
 pub(super) struct Ring {
     queue: Queue,
@@ -38,18 +49,10 @@ pub(super) struct Ring {
 }
 
 impl Ring {
-    /// A queue of `size` (a power of two) descriptors, and as many buffers of `bytes` each; `None` without memory.
-    pub(super) fn new(size: u16, event_idx: bool, bytes: usize) -> Option<(Ring, Vec<Buffer>)> {
-        // Whole cache lines.
-        let bytes = bytes.next_multiple_of(64);
-        let pages = (usize::from(size) * bytes).div_ceil(phys::FRAME_SIZE as usize);
+    /// A queue of `size` (a power of two) descriptors; `None` without memory.
+    pub(super) fn new(size: u16, event_idx: bool) -> Option<Ring> {
         let queue = Queue::new(size, event_idx)?;
-        let base = frame::alloc_contiguous(pages, 1)?;
-        // SAFETY: fresh frames of the direct map.
-        unsafe { phys::to_virt(base).write_bytes(0, pages * phys::FRAME_SIZE as usize) };
-        let buffer = |n: u16| Buffer { address: base + u64::from(n) * bytes as u64, size: bytes };
-        let held = (0..size).map(|_| None).collect();
-        Some((Ring { queue, held }, (0..size).map(buffer).collect()))
+        Some(Ring { queue, held: (0..size).map(|_| None).collect() })
     }
 
     /// Where the queue lies.
@@ -57,11 +60,11 @@ impl Ring {
         self.queue.memory()
     }
 
-    /// Gives the first `len` bytes of a buffer to the device. There is always room: there are as many descriptors as buffers.
+    /// Gives the first `len` bytes of a buffer to the device. There is always room: there are no more buffers than descriptors.
     pub(super) fn push(&mut self, buffer: Buffer, len: usize, device_writes: bool) {
         let segment = Segment { address: buffer.address, len: len.min(buffer.size) as u32, device_writes };
         let place = self.queue.push(&[segment]).and_then(|head| self.held.get_mut(usize::from(head)));
-        debug_assert!(place.is_some(), "as many descriptors as buffers");
+        debug_assert!(place.is_some(), "no more buffers than descriptors");
         if let Some(place) = place {
             *place = Some(buffer);
         }
