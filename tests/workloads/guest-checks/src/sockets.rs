@@ -21,7 +21,7 @@ pub fn run() -> Result<String, String> {
         eprintln!("stream at {at}");
         stream(at)?;
     }
-    let steps: [(&str, fn() -> Result<(), String>); 7] = [
+    let steps: [(&str, fn() -> Result<(), String>); 8] = [
         ("half_close", half_close),
         ("refused", refused),
         ("datagrams", datagrams),
@@ -29,13 +29,56 @@ pub fn run() -> Result<String, String> {
         ("rights", rights),
         ("edges", edges),
         ("pointers", pointers),
+        ("runs", runs),
     ];
     for (name, step) in steps {
         // The last name is where a guest hangs.
         eprintln!("{name}");
         step()?;
     }
-    Ok("streams, datagrams, UNIX sockets, handed-over files, edges and wild pointers".into())
+    Ok("streams, datagrams, UNIX sockets, handed-over files, edges, wild pointers and runs of sends".into())
+}
+
+/// What is sent by one call after the other may leave together, but it leaves: while the sender computes and makes no call, and when it
+/// makes another one.
+fn runs() -> Result<(), String> {
+    let listener = TcpListener::bind("127.0.0.1:0").map_err(say("bind"))?;
+    let mut client =
+        TcpStream::connect(listener.local_addr().map_err(say("getsockname"))?).map_err(say("connect"))?;
+    client.set_nodelay(true).map_err(say("TCP_NODELAY"))?;
+    let (mut server, _) = listener.accept().map_err(say("accept"))?;
+    let arrived = AtomicBool::new(false);
+    let read = |server: &mut TcpStream| {
+        let mut got = [0; 6];
+        server.read_exact(&mut got).map_err(say("read"))?;
+        arrived.store(true, Ordering::SeqCst);
+        want("a run", &got, b"abcdef")
+    };
+    let send = |client: &mut TcpStream| {
+        [b"ab", b"cd", b"ef"].into_iter().try_for_each(|part| client.write_all(part)).map_err(say("write"))
+    };
+    std::thread::scope(|scope| {
+        let reader = scope.spawn(|| read(&mut server));
+        send(&mut client)?;
+        let start = std::time::Instant::now();
+        while !arrived.load(Ordering::SeqCst) {
+            if start.elapsed() > Duration::from_secs(20) {
+                return Err("what a thread sent before it computes is kept back".to_owned());
+            }
+            std::hint::spin_loop();
+        }
+        reader.join().map_err(|_| "the reader's thread")?
+    })?;
+    let pipe = std::io::pipe().map_err(say("pipe"))?;
+    for other in ["a pipe's end", "nothing"] {
+        send(&mut client)?;
+        if other != "nothing" {
+            (&pipe.1).write_all(b"x").map_err(say("write"))?;
+        }
+        server.set_read_timeout(Some(Duration::from_secs(20))).map_err(say("SO_RCVTIMEO"))?;
+        read(&mut server).map_err(|error| format!("after a write to {other}: {error}"))?;
+    }
+    Ok(())
 }
 
 fn stream(at: &str) -> Result<(), String> {
@@ -269,7 +312,8 @@ pub fn serve() -> Result<String, String> {
                     // Wakes the listener.
                     let _ = TcpStream::connect("127.0.0.1:7000");
                 }
-                let counters = if buf[..n] == *b"counters" { std::fs::read("/proc/tarn/counters").ok() } else { None };
+                let counters =
+                    if buf[..n] == *b"counters" { std::fs::read("/proc/tarn/counters").ok() } else { None };
                 if n == 0 || socket.write_all(counters.as_deref().unwrap_or(&buf[..n])).is_err() {
                     break;
                 }
