@@ -35,6 +35,8 @@ const TESTS: &[Test] = &[
     ("parallel", parallel),
     ("random", random),
     ("disk", disk),
+    ("lying-network", || lying(drivers::virtio::liar::network)),
+    ("lying-disk", || lying(drivers::virtio::liar::disk)),
 ];
 
 /// Runs the tests that the boot option names; the exit status.
@@ -331,6 +333,13 @@ fn random() {
     let random = arch::random::KernelRandom;
     let (a, b) = (random.next_u64(), random.next_u64());
     assert!(a != b && a != 0);
+}
+
+/// Runs a test of devices that lie, with a seed that it says.
+fn lying(test: fn(u64)) {
+    let seed = arch::random::KernelRandom.next_u64();
+    println!("selftest: seed {seed:#x}");
+    test(seed);
 }
 
 /// Reads many blocks at once and each alone, and compares; the queue must have been deep.

@@ -200,6 +200,16 @@ fn what_the_kernel_holds_adds_up() {
     assert!(text.contains("selftest: all passed"), "{text}");
 }
 
+/// Devices that keep to no rules, played by the kernel itself: `drivers::virtio::liar`.
+#[test]
+fn devices_that_lie() {
+    let guest = Guest::new(|_| {});
+    for test in ["lying-network", "lying-disk"] {
+        let text = guest.ok(&["--memory", "256M", &format!("--append=tarn.selftest={test}")], &[]);
+        assert!(text.contains("selftest: all passed"), "{text}");
+    }
+}
+
 /// For longer, and with servers: `cargo xtask workloads soak`.
 #[test]
 fn what_a_program_has_undone_leaves_nothing_behind() {

@@ -3,6 +3,7 @@
 pub mod blk;
 mod console;
 mod crate_driver;
+pub mod liar;
 mod mmio;
 pub mod net;
 mod pci;
