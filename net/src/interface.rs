@@ -434,12 +434,21 @@ impl Interface {
         let mut set = endpoint.common().set.lock();
         endpoint.prepare(&mut set);
         let instant = Instant::from_micros(now);
+        // Asking when there is something to send costs less than trying to send.
+        let ask = |smol: &mut Smol, set: &SocketSet<'_>| {
+            smol.poll_at(instant, set).map_or(NEVER, |at| at.total_micros())
+        };
+        let mut due = ask(&mut core.smol, &set);
         for _ in 0..BURST {
-            if core.smol.poll_egress(instant, &mut port, &mut set) == PollResult::None {
+            if due > now {
+                break;
+            }
+            let sent = core.smol.poll_egress(instant, &mut port, &mut set);
+            due = ask(&mut core.smol, &set);
+            if sent == PollResult::None {
                 break;
             }
         }
-        let due = core.smol.poll_at(instant, &set).map_or(NEVER, |at| at.total_micros());
         let outcome = endpoint.settle(&mut set, cause, counting.packets.load(Ordering::Relaxed));
         drop(set);
         if outcome.retire {
