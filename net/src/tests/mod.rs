@@ -120,6 +120,26 @@ pub(super) fn read(socket: &TcpSocket) -> Result<Vec<u8>> {
     Ok(out)
 }
 
+/// Sends `data` from one end to the other, however long that takes; what arrived.
+pub(super) fn transfer(pair: &Pair, client: &TcpSocket, server: &TcpSocket, data: &[u8]) -> Vec<u8> {
+    let (mut sent, mut got) = (0, Vec::new());
+    for _ in 0..100_000 {
+        if sent < data.len()
+            && let Ok(n) = client.send(&data[sent..], None)
+        {
+            sent += n;
+        }
+        if let Ok(piece) = read(server) {
+            got.extend(piece);
+        }
+        if got.len() == data.len() {
+            break;
+        }
+        pair.pass(10);
+    }
+    got
+}
+
 pub(super) fn quiet() -> Hook {
     Arc::new(|| ())
 }

@@ -14,6 +14,15 @@ fn connection(pair: &Pair, at: &str, to: &str) -> (TcpSocket, TcpSocket, TcpSock
     (client, server, listener)
 }
 
+fn connections(pair: &Pair, count: usize) -> Vec<(TcpSocket, TcpSocket, TcpSocket)> {
+    (0..count)
+        .map(|i| {
+            let at = |address| alloc::format!("{address}:{}", 1000 + i);
+            connection(pair, &at("0.0.0.0"), &at("10.0.0.2"))
+        })
+        .collect()
+}
+
 fn sent(pair: &Pair) -> usize {
     pair.ends[0].sent.load(Ordering::Relaxed)
 }
@@ -49,15 +58,7 @@ fn the_first_of_a_run_leaves_at_once_and_the_others_together() {
 #[test]
 fn a_run_over_several_connections_leaves_whole() {
     let pair = Pair::new();
-    let pairs: Vec<_> = (0..100)
-        .map(|i| {
-            connection(
-                &pair,
-                &alloc::format!("0.0.0.0:{}", 1000 + i),
-                &alloc::format!("10.0.0.2:{}", 1000 + i),
-            )
-        })
-        .collect();
+    let pairs = connections(&pair, 100);
     let outbox = Outbox::default();
     for round in 0..3u8 {
         let start = sent(&pair);
@@ -157,15 +158,7 @@ fn threads_that_send_at_the_same_time_leave_nothing_behind() {
     const THREADS: usize = 6;
     const ROUNDS: usize = 2000;
     let pair = Pair::new();
-    let pairs: Vec<_> = (0..THREADS)
-        .map(|i| {
-            connection(
-                &pair,
-                &alloc::format!("0.0.0.0:{}", 1000 + i),
-                &alloc::format!("10.0.0.2:{}", 1000 + i),
-            )
-        })
-        .collect();
+    let pairs = connections(&pair, THREADS);
     let (done, left_behind) = (AtomicBool::new(false), AtomicBool::new(false));
     let together = std::sync::Barrier::new(THREADS);
     std::thread::scope(|scope| {

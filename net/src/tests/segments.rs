@@ -1,7 +1,7 @@
 //! Devices that cut frames into segments.
 
 use super::streams::connection;
-use super::{Pair, read, seed};
+use super::{Pair, seed, transfer};
 use crate::Config;
 use crate::packet::ETHERNET;
 use alloc::vec::Vec;
@@ -46,21 +46,7 @@ fn long_frames_are_left_to_the_device_to_cut() {
         pair.lose(loss);
         let data: Vec<u8> = (0..1_000_000u32).map(|i| (i.wrapping_mul(2_654_435_761) >> 24) as u8).collect();
         let before = pair.ends[0].sent.load(Ordering::Relaxed);
-        let (mut sent, mut got) = (0, Vec::new());
-        for _ in 0..100_000 {
-            if sent < data.len()
-                && let Ok(n) = client.send(&data[sent..], None)
-            {
-                sent += n;
-            }
-            if let Ok(piece) = read(&server) {
-                got.extend(piece);
-            }
-            if got.len() == data.len() {
-                break;
-            }
-            pair.pass(10);
-        }
+        let got = transfer(&pair, &client, &server, &data);
         assert!(got == data, "{to}: {} of {} bytes", got.len(), data.len());
         let frames = pair.ends[0].sent.load(Ordering::Relaxed) - before;
         if loss == 0 {

@@ -1,4 +1,4 @@
-use super::{Pair, address, counted, listen, quiet, read, seed};
+use super::{Pair, address, counted, listen, quiet, read, seed, transfer};
 use crate::ready::Ready;
 use crate::{Config, Error, Linger, TcpSocket};
 use alloc::vec::Vec;
@@ -212,21 +212,7 @@ fn everything_arrives_over_a_bad_link() {
     let (client, server, _listener) = connection(&pair, "0.0.0.0:7", "10.0.0.2:7");
     pair.lose(50);
     let data: Vec<u8> = (0..300_000u32).map(|i| (i.wrapping_mul(2_654_435_761) >> 24) as u8).collect();
-    let (mut sent, mut got) = (0, Vec::new());
-    for _ in 0..100_000 {
-        if sent < data.len()
-            && let Ok(n) = client.send(&data[sent..], None)
-        {
-            sent += n;
-        }
-        if let Ok(piece) = read(&server) {
-            got.extend(piece);
-        }
-        if got.len() == data.len() {
-            break;
-        }
-        pair.pass(10);
-    }
+    let got = transfer(&pair, &client, &server, &data);
     assert!(got == data, "{} of {} bytes", got.len(), data.len());
 }
 
