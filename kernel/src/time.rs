@@ -4,7 +4,7 @@
 //! is measured against the PIT, or against the RTC's second where there is no PIT either.
 
 use crate::arch::port::{inb, outb, wrmsr};
-use crate::arch::{apic, cpuid, tsc};
+use crate::arch::{apic, cpuid, hypervisor, tsc};
 use crate::mm::phys;
 use core::sync::atomic::{AtomicI64, AtomicPtr, AtomicU64, Ordering, fence};
 use platform::clock::{Clock, Timespec};
@@ -158,9 +158,7 @@ fn from_hypervisor() -> Known {
 }
 
 fn is_kvm() -> bool {
-    let leaf = cpuid(0x4000_0000, 0);
-    cpuid(1, 0).ecx & 1 << 31 != 0
-        && (leaf.ebx, leaf.ecx, leaf.edx) == (0x4b4d_564b, 0x564b_4d56, 0x0000_004d)
+    cpuid(1, 0).ecx & 1 << 31 != 0 && hypervisor() == *b"KVMKVMKVM\0\0\0"
 }
 
 /// A page-aligned spot that KVM writes its clock structures to.

@@ -102,12 +102,16 @@ pub fn cpuid(leaf: u32, subleaf: u32) -> core::arch::x86_64::CpuidResult {
     }
 }
 
-/// Whether the machine is QEMU's emulator, which says so where hypervisors say who they are.
+/// What is where hypervisors say who they are: of meaning only if there is one.
+pub fn hypervisor() -> [u8; 12] {
+    let leaf = cpuid(0x4000_0000, 0);
+    let mut name = [0; 12];
+    name.copy_from_slice([leaf.ebx, leaf.ecx, leaf.edx].map(u32::to_le_bytes).as_flattened());
+    name
+}
+
+/// Whether the machine is QEMU's emulator.
 pub fn is_emulated() -> bool {
-    static EMULATED: spin::LazyLock<bool> = spin::LazyLock::new(|| {
-        let leaf = cpuid(0x4000_0000, 0);
-        let name = [leaf.ebx, leaf.ecx, leaf.edx].map(u32::to_le_bytes);
-        name.as_flattened() == b"TCGTCGTCGTCG"
-    });
+    static EMULATED: spin::LazyLock<bool> = spin::LazyLock::new(|| hypervisor() == *b"TCGTCGTCGTCG");
     *EMULATED
 }

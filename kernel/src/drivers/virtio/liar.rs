@@ -17,6 +17,7 @@ use core::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use platform::block::{BlockDevice, Op, Request};
 use platform::random::{Random, Seeded};
 use platform::sync::Mutex;
+use spin::Once;
 
 const QUEUES: usize = 4;
 /// All that the driver of network devices asks for: checksums (0, 1), MTU (3), address (5), segmentation (7, 8, 11), merging (15), link (16).
@@ -34,7 +35,6 @@ struct Side {
     used: u16,
     /// Heads of chains that it has.
     mine: Vec<u16>,
-    heard: Option<Arc<dyn Fn() + Send + Sync>>,
 }
 
 struct Liar {
@@ -47,6 +47,7 @@ struct Liar {
     agreed: AtomicU64,
     random: Seeded,
     sides: [Mutex<Option<Side>>; QUEUES],
+    heard: [Once<Arc<dyn Fn() + Send + Sync>>; QUEUES],
 }
 
 fn read<T>(address: u64) -> T {
@@ -70,6 +71,7 @@ impl Liar {
             agreed: AtomicU64::new(0),
             random: Seeded::new(seed),
             sides: [const { Mutex::new(None) }; QUEUES],
+            heard: [const { Once::new() }; QUEUES],
         })
     }
 
@@ -88,7 +90,7 @@ impl Liar {
             side.taken = side.taken.wrapping_add(1);
         }
         step(side);
-        if let Some(heard) = &side.heard {
+        if let Some(heard) = self.heard[index].get() {
             heard();
         }
     }
@@ -182,9 +184,8 @@ impl Transport for Liar {
         if usize::from(index) < QUEUES { self.size } else { 0 }
     }
     fn enable_queue(&self, index: u16, queue: &QueueMemory) {
-        let mut side = self.sides[usize::from(index)].lock();
-        let heard = side.take().and_then(|side| side.heard);
-        *side = Some(Side { memory: *queue, taken: 0, used: 0, mine: Vec::new(), heard });
+        let side = Side { memory: *queue, taken: 0, used: 0, mine: Vec::new() };
+        *self.sides[usize::from(index)].lock() = Some(side);
     }
     fn notify(&self, _index: u16) {}
     fn config_u8(&self, offset: u64) -> u8 {
@@ -193,14 +194,7 @@ impl Transport for Liar {
     }
     fn set_config_u32(&self, _offset: u64, _value: u32) {}
     fn connect(&self, index: u16, handler: Arc<dyn Fn() + Send + Sync>) -> Interrupts {
-        let memory = QueueMemory { size: 1, descriptors: 0, available: 0, used: 0 };
-        // `enable_queue` follows and keeps the handler.
-        let side = Side { memory, taken: 0, used: 0, mine: Vec::new(), heard: Some(handler) };
-        let mut place = self.sides[usize::from(index)].lock();
-        match place.as_mut() {
-            Some(there) => there.heard = side.heard,
-            None => *place = Some(side),
-        }
+        self.heard[usize::from(index)].call_once(|| handler);
         Interrupts::Message
     }
 }
