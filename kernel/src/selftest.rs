@@ -29,6 +29,7 @@ const TESTS: &[Test] = &[
     ("sleep", sleep),
     ("spawn-many", spawn_many),
     ("stacks", stacks),
+    ("stacks-given-back", stacks_given_back),
     ("preemption", preemption),
     ("red-zone", red_zone),
     ("fpu", fpu),
@@ -175,6 +176,45 @@ fn stacks() {
     }
     assert!(refused && after == (pages, free), "of {free} frames for a stack {after:?} are left");
     drop(kept);
+}
+
+/// Stacks that wait give their memory back, and those made in their place are whole on every processor.
+fn stacks_given_back() {
+    const COUNT: usize = 40;
+    let mark = |round: u64, page: u64| round << 56 | page;
+    for round in 1..4 {
+        let made: Option<Vec<Stack>> = (0..COUNT).map(|_| Stack::try_new()).collect();
+        let made = Arc::new(made.expect("memory for some stacks"));
+        let pages =
+            |stack: &Stack| (stack.top() - stack::SIZE..stack.top()).step_by(phys::FRAME_SIZE as usize);
+        for page in made.iter().flat_map(pages) {
+            // SAFETY: the stack is ours, and no thread's.
+            unsafe { (page as *mut u64).write_volatile(mark(round, page)) };
+        }
+        let shared = Arc::clone(&made);
+        in_threads(cpu::count() * 2, move |_| {
+            for page in shared.iter().flat_map(pages) {
+                // SAFETY: as above; nobody writes any more.
+                let found = unsafe { (page as *const u64).read_volatile() };
+                assert_eq!(found, mark(round, page), "a stack's page in round {round}");
+            }
+        });
+        // The threads let go of theirs soon after they have said that they are done.
+        while Arc::strong_count(&made) > 1 {
+            sched::yield_now();
+        }
+        drop(made);
+        let (waiting, before) = (stack::free(), frame::free_count());
+        stack::give_back();
+        let gained = frame::free_count().saturating_sub(before);
+        let least = (COUNT - stack::KEPT) * stack::PAGES;
+        assert!(
+            waiting >= COUNT && stack::free() <= stack::KEPT + 8,
+            "{waiting}, then {} wait",
+            stack::free()
+        );
+        assert!(gained + 64 > least as u64, "only {gained} frames came back of {least}");
+    }
 }
 
 fn mutex() {

@@ -196,8 +196,11 @@ fn what_the_kernel_holds_adds_up() {
     for name in ["MemFree:", "Cached:", "AnonPages:", "Slab:", "KernelStack:", "PageTables:"] {
         assert!((1..value("total ")).contains(&value(name)), "{name} {text}");
     }
-    let text = guest.ok(&["--memory", "64M", "--append=tarn.selftest=stacks"], &[]);
-    assert!(text.contains("selftest: all passed"), "{text}");
+    for test in ["stacks", "stacks-given-back"] {
+        let options = ["--memory", "64M", "--cpus", "2", &format!("--append=tarn.selftest={test}")];
+        let text = guest.ok(&options, &[]);
+        assert!(text.contains("selftest: all passed"), "{text}");
+    }
 }
 
 /// Devices that keep to no rules, played by the kernel itself: `drivers::virtio::liar`.

@@ -87,8 +87,8 @@ fn start(call: &mut Call<'_>, wish: &Clone) -> SysResult {
     spawn_process(call, wish)
 }
 
-/// What a new thread takes: its stack in the kernel, and what it touches first of its own.
-const THREAD_FRAMES: u64 = stack::PAGES as u64 + 32;
+/// What a new thread takes beside its stack in the kernel: what it touches first of its own.
+const THREAD_FRAMES: u64 = 32;
 
 /// `vfork`: a process that borrows the caller's memory until it runs another program or ends; the caller waits.
 fn spawn_process(call: &mut Call<'_>, wish: &Clone) -> SysResult {
@@ -121,7 +121,9 @@ fn launch(call: &mut Call<'_>, wish: &Clone, process: &Arc<Process>, tid: u32) -
     if wish.flags & CLONE_CHILD_SETTID != 0 {
         user::write_u32(wish.child_tid, tid)?;
     }
-    if !pressure::admit_fixed(THREAD_FRAMES) {
+    // A stack that waits for a thread is taken already.
+    let stack = if stack::free() > 0 { 0 } else { stack::PAGES as u64 };
+    if !pressure::admit_fixed(THREAD_FRAMES + stack) {
         return Err(Errno::EAGAIN);
     }
     let task = Task::new(process, tid, call.task.mask.load(Ordering::Relaxed));

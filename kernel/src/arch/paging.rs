@@ -95,6 +95,19 @@ pub fn map_kernel(virt: u64, physical: u64, flags: Flags) {
     x86_64::instructions::tlb::flush(VirtAddr::new(virt));
 }
 
+/// Takes the page at `virt` out of the kernel's half again: the frame that was mapped there. Processors may still hold the translation:
+/// see [`tlb::shootdown`](super::tlb::shootdown), which must be done before the frame is used for something else.
+pub fn unmap_kernel(virt: u64) -> Option<u64> {
+    let _tables = KERNEL_TABLES.lock();
+    let mut new = || page_table::new_table().expect("a frame for a kernel page table");
+    // SAFETY: the kernel's own tables, locked.
+    unsafe {
+        let slot = entry(phys::kernel_pml4(), phys::DIRECT_MAP, virt, 1, &mut new)?;
+        let old = slot.replace(0);
+        (old & Flags::PRESENT.bits() != 0).then_some(old & ADDRESS)
+    }
+}
+
 unsafe extern "C" {
     static __text_start: u8;
     static __text_end: u8;

@@ -1,12 +1,11 @@
 //! When memory gets short.
 //!
-//! Below the *low* mark a thread takes memory back until there is some more: from the cache of the file systems, then by
-//! letting go of file pages that can be read again, and of zeros in large pages. Below the *reserve*, which is the kernel's own (transaction groups
-//! must be written to give memory back), applications get no page any more: their faults take memory back themselves,
-//! wait a while, and at last fail with a named reason. An allocation of the kernel that finds nothing asks the cache once
-//! more before it fails.
+//! Below the *low* mark a thread takes memory back until there is some more: kernel stacks that wait for a thread, blocks of the file
+//! systems' cache, file pages that can be read again, zeros in large pages. Below the *reserve*, which is the kernel's own (transaction
+//! groups must be written to give memory back), applications get no page any more: their faults take memory back themselves, wait a
+//! while, and at last fail with a named reason. An allocation of the kernel that finds nothing asks the cache once more before it fails.
 
-use super::{address_space, frame, large, phys};
+use super::{address_space, frame, large, phys, stack};
 use crate::arch;
 use crate::sched::{self, Thread};
 use alloc::boxed::Box;
@@ -86,7 +85,8 @@ fn call_reclaimer() {
 /// Takes some memory back; how many frames became free meanwhile. With no lock held.
 fn reclaim() -> u64 {
     let before = frame::free_count();
-    let wanted = (low() * 2).saturating_sub(before).max(LOW_MIN) * phys::FRAME_SIZE;
+    stack::give_back();
+    let wanted = (low() * 2).saturating_sub(frame::free_count()).max(LOW_MIN) * phys::FRAME_SIZE;
     if let Some(holders) = HOLDERS.get() {
         (holders.cache)(wanted as usize);
         if frame::free_count() < low() {
@@ -129,7 +129,8 @@ pub fn admit_fixed(count: u64) -> bool {
     let is_room = || frame::free_count() > low() * 2 + count;
     while !is_room() {
         if reclaim() == 0 {
-            return false;
+            // Another thread may have been quicker.
+            return is_room();
         }
     }
     true

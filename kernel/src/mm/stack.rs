@@ -1,8 +1,10 @@
-//! Kernel stacks: mapped page by page above an unmapped guard page, and kept for the next thread when one ends (so
-//! that no translation ever has to be forgotten).
+//! Kernel stacks: mapped page by page above an unmapped guard page. When a thread ends, its stack is kept for the next one, so that
+//! a program that starts and ends threads all the time has no translation forgotten on all processors each time. When memory gets
+//! short, all but a few of those that wait are given back.
 
 use super::{frame, phys::FRAME_SIZE, pressure};
 use crate::arch::paging::{self, Flags};
+use crate::arch::tlb;
 use crate::sync::IrqLock;
 use alloc::vec::Vec;
 
@@ -15,12 +17,37 @@ const STRIDE: u64 = 256 * 1024;
 pub const PAGES: usize = (SIZE / FRAME_SIZE) as usize;
 const _: () = assert!((2u64 << 20).is_multiple_of(STRIDE) && REGION.is_multiple_of(2 << 20));
 
+/// Stacks that wait and are kept also when memory is short.
+pub const KEPT: usize = 8;
+/// Stacks that are given back with one request to the other processors.
+const BATCH: usize = 8;
+
 struct Pool {
-    made: u64,
+    /// Places that were ever used, each [`STRIDE`] bytes.
+    places: u64,
+    /// Stacks that have memory, in use or not.
+    mapped: u64,
+    /// Tops of those that wait for a next thread.
     free: Vec<u64>,
+    /// Tops of places without memory.
+    empty: Vec<u64>,
 }
 
-static POOL: IrqLock<Pool> = IrqLock::new(Pool { made: 0, free: Vec::new() });
+impl Pool {
+    /// The top of a place for another stack; `None` without memory. `free` and `empty` have room for all places from then on.
+    fn place(&mut self) -> Option<u64> {
+        if let Some(top) = self.empty.pop() {
+            return Some(top);
+        }
+        let places = self.places as usize + 1;
+        self.free.try_reserve(places - self.free.len()).ok()?;
+        self.empty.try_reserve(places - self.empty.len()).ok()?;
+        self.places += 1;
+        Some(REGION + self.places * STRIDE)
+    }
+}
+
+static POOL: IrqLock<Pool> = IrqLock::new(Pool { places: 0, mapped: 0, free: Vec::new(), empty: Vec::new() });
 
 /// A kernel stack; goes back to the pool when dropped.
 #[derive(Debug)]
@@ -47,21 +74,27 @@ impl Stack {
             return Some(Stack { top });
         }
         let frames = frames()?;
-        let top = {
-            let mut pool = POOL.lock();
-            let top = REGION + (pool.made + 1) * STRIDE;
-            // A stack does not cross the reach of a table.
-            if !paging::make_tables(top - SIZE) {
-                frames.into_iter().for_each(frame::free);
-                return None;
-            }
-            pool.made += 1;
-            top
+        let Some(top) = Self::place() else {
+            frames.into_iter().for_each(frame::free);
+            return None;
         };
         for (page, frame) in (top - SIZE..top).step_by(FRAME_SIZE as usize).zip(frames) {
             paging::map_kernel(page, frame, Flags::WRITABLE | Flags::NO_EXECUTE);
         }
         Some(Stack { top })
+    }
+
+    /// A place with page tables.
+    fn place() -> Option<u64> {
+        let mut pool = POOL.lock();
+        let top = pool.place()?;
+        // A stack does not cross the reach of a table.
+        if !paging::make_tables(top - SIZE) {
+            pool.empty.push(top);
+            return None;
+        }
+        pool.mapped += 1;
+        Some(top)
     }
 
     /// Address just above the stack, aligned to 16.
@@ -89,9 +122,37 @@ fn frames() -> Option<[u64; PAGES]> {
     Some(frames)
 }
 
-/// Frames of all stacks that were made, in use or not.
+/// Gives the memory of stacks that wait back, but for [`KEPT`] of them. With no lock held: other processors are waited for.
+pub fn give_back() {
+    loop {
+        let mut tops = [0; BATCH];
+        let mut count = 0;
+        {
+            let mut pool = POOL.lock();
+            while count < BATCH && pool.free.len() > KEPT {
+                let Some(top) = pool.free.pop() else { break };
+                tops[count] = top;
+                count += 1;
+            }
+        }
+        let tops = &tops[..count];
+        let (Some(lowest), Some(highest)) = (tops.iter().min(), tops.iter().max()) else { return };
+        let mut frames = [None; BATCH * PAGES];
+        let pages = tops.iter().flat_map(|top| (top - SIZE..*top).step_by(FRAME_SIZE as usize));
+        for (page, frame) in pages.zip(&mut frames) {
+            *frame = paging::unmap_kernel(page);
+        }
+        tlb::shootdown(0, lowest - SIZE, *highest);
+        frames.into_iter().flatten().for_each(frame::free);
+        let mut pool = POOL.lock();
+        pool.mapped -= count as u64;
+        pool.empty.extend_from_slice(tops);
+    }
+}
+
+/// Frames of all stacks, in use or not.
 pub fn pages() -> u64 {
-    POOL.lock().made * PAGES as u64
+    POOL.lock().mapped * PAGES as u64
 }
 
 /// Stacks that wait for a next thread.
