@@ -1,7 +1,8 @@
 //! Runs of sending calls: what a program sends by one call after the other leaves together. See [`net::Outbox`].
 //!
 //! The first call of a run sends at once; what the others send is put off until the thread makes another call, as it does before it waits
-//! for anything, or until the timer interrupts a program that goes on computing, at the latest after [`PUT_OFF_NS`].
+//! for anything, until it touches a page that is not there or is about to lose its processor, or until the timer interrupts a program that
+//! goes on computing, at the latest after [`PUT_OFF_NS`].
 
 use super::{Call, socket_calls};
 use crate::process::{self, Task};
@@ -30,9 +31,9 @@ pub(super) fn with_outbox<R>(send: impl FnOnce(Option<&Outbox>) -> R) -> R {
     let Some(task) = process::try_current().filter(|task| task.sending.load(Ordering::Relaxed)) else {
         return send(None);
     };
-    let held = task.outbox.holds();
     let result = send(Some(&task.outbox));
-    if !held && task.outbox.holds() {
+    if task.outbox.holds() {
+        // Each time: what was set for an earlier call may have gone by while the thread waited for a processor in this one.
         sched::interrupt_within(PUT_OFF_NS);
     }
     result

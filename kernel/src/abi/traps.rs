@@ -103,6 +103,10 @@ fn page_fault(task: &Task, frame: &TrapFrame, cr2: u64) -> Result<(), SigInfo> {
     if cr2 >= usercopy::USER_END {
         return Err(SigInfo::fault(signals::SIGSEGV, 1, cr2));
     }
+    // The page may have to be read first.
+    if outgoing::holds() {
+        outgoing::push();
+    }
     task.process.space().fault(cr2, access(frame.error)).map_err(|error| match error {
         FaultError::NotMapped => SigInfo::fault(signals::SIGSEGV, 1, cr2),
         FaultError::Forbidden => SigInfo::fault(signals::SIGSEGV, 2, cr2),

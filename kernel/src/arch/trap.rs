@@ -13,6 +13,7 @@
 //! [`set_hooks`]: exceptions (page faults among them), and the moment before returning to the application.
 
 use super::{apic, fpu, irq};
+use crate::sched;
 use core::arch::naked_asm;
 use core::fmt;
 use spin::Once;
@@ -186,7 +187,8 @@ pub struct Hooks {
     pub wants_return: fn() -> bool,
     /// Whether the running thread has put off something that must not wait for its next turn. Called with interrupts off; cheap.
     pub holds: fn() -> bool,
-    /// Lets that go. Called when the timer has interrupted the application, with its whole FPU state saved.
+    /// Lets that go. Called when the timer has interrupted the application, or the thread is about to lose its processor, with its whole
+    /// FPU state saved.
     pub let_go: fn(),
 }
 
@@ -349,14 +351,14 @@ extern "C" fn dispatch(frame: &mut TrapFrame, sse: &mut SavedSse) {
         if vector != apic::SPURIOUS_VECTOR {
             apic::end_of_interrupt();
         }
-        if vector == apic::TIMER_VECTOR
-            && frame.from_app()
+        if frame.from_app()
+            && (vector == apic::TIMER_VECTOR || sched::is_wanted())
             && let Some(hooks) = HOOKS.get()
             && (hooks.holds)()
         {
             sse.with_whole_state(hooks.let_go);
         }
-        crate::sched::after_interrupt(frame);
+        sched::after_interrupt(frame);
     } else if vector == 2 {
         crate::panic::non_maskable_interrupt(frame);
         return;

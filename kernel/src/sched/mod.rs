@@ -153,6 +153,11 @@ pub fn sleep(ns: u64) {
     }
 }
 
+/// Whether the running thread is to leave its processor to another one.
+pub fn is_wanted() -> bool {
+    cpu::this().need_resched.load(Ordering::Relaxed)
+}
+
 /// Called at the end of every interrupt: preemption.
 pub fn after_interrupt(_frame: &TrapFrame) {
     let cpu = cpu::this();
