@@ -217,7 +217,7 @@ fn devices_that_lie() {
 #[test]
 fn what_a_program_has_undone_leaves_nothing_behind() {
     let guest = Guest::new(add_checks);
-    guest.checks(&["--cpus", "2"], &["leaks"]);
+    guest.checks(&["--cpus", "2"], &["leaks", "crowd-gone"]);
 }
 
 #[test]

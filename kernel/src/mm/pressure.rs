@@ -1,13 +1,16 @@
 //! When memory gets short.
 //!
-//! Below the *low* mark a thread takes memory back until there is some more: kernel stacks that wait for a thread, blocks of the file
+//! Below the *low* mark a thread, the reclaimer, takes memory back until there is some more: kernel stacks that wait for a thread, blocks of the file
 //! systems' cache, file pages that can be read again, zeros in large pages. Below the *reserve*, which is the kernel's own (transaction
 //! groups must be written to give memory back), applications get no page any more: their faults take memory back themselves, wait a
 //! while, and at last fail with a named reason. An allocation of the kernel that finds nothing asks the cache once more before it fails.
+//!
+//! Also where memory is plenty, the reclaimer gives back kernel stacks for which there was no thread for some time.
 
 use super::{address_space, frame, large, phys, stack};
 use crate::arch;
 use crate::sched::{self, Thread};
+use crate::time;
 use alloc::boxed::Box;
 use alloc::sync::Arc;
 use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -31,8 +34,13 @@ const LARGE_FRAMES: u64 = 512;
 const LARGE_SHARE: u64 = 4;
 const LARGE_MIN: u64 = 8192;
 
+/// A stack that waited for a thread for so long is given back.
+const STACKS_NS: u64 = 10_000_000_000;
+
 static LOW: AtomicU64 = AtomicU64::new(0);
 static CALLED: AtomicBool = AtomicBool::new(false);
+/// The reclaimer will look at the stacks that wait.
+static STACKS: AtomicBool = AtomicBool::new(false);
 static RECLAIMER: Once<Arc<Thread>> = Once::new();
 
 type Shrink = Box<dyn Fn(usize) -> usize + Send + Sync>;
@@ -63,14 +71,48 @@ pub fn start(holders: Holders) {
 }
 
 fn run() {
+    let mut look = None;
     loop {
-        sched::park();
+        match look {
+            Some(at) => sched::park_timeout(at - time::monotonic_ns().min(at)),
+            None => sched::park(),
+        }
         while frame::free_count() < low() * 3 / 2 {
             if reclaim() == 0 {
                 break;
             }
         }
         CALLED.store(false, Ordering::SeqCst);
+        look = look_at_stacks(look);
+    }
+}
+
+/// Gives back stacks that nobody needed for [`STACKS_NS`], if it is `at` or later; when to look again.
+fn look_at_stacks(at: Option<u64>) -> Option<u64> {
+    let now = time::monotonic_ns();
+    let again = now + STACKS_NS;
+    match at {
+        None => STACKS.load(Ordering::SeqCst).then_some(again),
+        Some(at) if now < at => Some(at),
+        Some(_) if stack::give_back_unused() => Some(again),
+        Some(_) => {
+            STACKS.store(false, Ordering::SeqCst);
+            // Threads that have ended meanwhile have told nobody.
+            (stack::free() > stack::KEPT).then(|| {
+                STACKS.store(true, Ordering::SeqCst);
+                again
+            })
+        }
+    }
+}
+
+/// To be called by a thread that ends: its stack will wait for another one.
+pub fn stack_is_left() {
+    if stack::free() >= stack::KEPT
+        && !STACKS.swap(true, Ordering::SeqCst)
+        && let Some(thread) = RECLAIMER.get()
+    {
+        thread.unpark();
     }
 }
 

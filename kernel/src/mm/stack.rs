@@ -1,6 +1,6 @@
 //! Kernel stacks: mapped page by page above an unmapped guard page. When a thread ends, its stack is kept for the next one, so that
-//! a program that starts and ends threads all the time has no translation forgotten on all processors each time. When memory gets
-//! short, all but a few of those that wait are given back.
+//! a program that starts and ends threads all the time has no translation forgotten on all processors each time. But for a few, those
+//! that nobody needs for a while are given back, and when memory gets short all that wait: by [`pressure`].
 
 use super::{frame, phys::FRAME_SIZE, pressure};
 use crate::arch::paging::{self, Flags};
@@ -29,6 +29,8 @@ struct Pool {
     mapped: u64,
     /// Tops of those that wait for a next thread.
     free: Vec<u64>,
+    /// The fewest that waited since [`give_back_unused`].
+    unused: usize,
     /// Tops of places without memory.
     empty: Vec<u64>,
 }
@@ -45,9 +47,17 @@ impl Pool {
         self.places += 1;
         Some(REGION + self.places * STRIDE)
     }
+
+    /// A stack that waits.
+    fn take(&mut self) -> Option<u64> {
+        let top = self.free.pop();
+        self.unused = self.unused.min(self.free.len());
+        top
+    }
 }
 
-static POOL: IrqLock<Pool> = IrqLock::new(Pool { places: 0, mapped: 0, free: Vec::new(), empty: Vec::new() });
+static POOL: IrqLock<Pool> =
+    IrqLock::new(Pool { places: 0, mapped: 0, free: Vec::new(), unused: 0, empty: Vec::new() });
 
 /// A kernel stack; goes back to the pool when dropped.
 #[derive(Debug)]
@@ -70,7 +80,7 @@ impl Stack {
 
     /// The same of the memory that there is.
     pub fn try_new() -> Option<Stack> {
-        if let Some(top) = POOL.lock().free.pop() {
+        if let Some(top) = POOL.lock().take() {
             return Some(Stack { top });
         }
         let frames = frames()?;
@@ -124,17 +134,33 @@ fn frames() -> Option<[u64; PAGES]> {
 
 /// Gives the memory of stacks that wait back, but for [`KEPT`] of them. With no lock held: other processors are waited for.
 pub fn give_back() {
+    give_back_most(usize::MAX);
+}
+
+/// The same of those only that nobody needed since the last call. Whether some are left that may be given back another time.
+pub fn give_back_unused() -> bool {
+    let unused = {
+        let mut pool = POOL.lock();
+        let waiting = pool.free.len();
+        core::mem::replace(&mut pool.unused, waiting)
+    };
+    give_back_most(unused);
+    free() > KEPT
+}
+
+fn give_back_most(mut most: usize) {
     loop {
         let mut tops = [0; BATCH];
         let mut count = 0;
         {
             let mut pool = POOL.lock();
-            while count < BATCH && pool.free.len() > KEPT {
-                let Some(top) = pool.free.pop() else { break };
+            while count < BATCH.min(most) && pool.free.len() > KEPT {
+                let Some(top) = pool.take() else { break };
                 tops[count] = top;
                 count += 1;
             }
         }
+        most -= count;
         let tops = &tops[..count];
         let (Some(lowest), Some(highest)) = (tops.iter().min(), tops.iter().max()) else { return };
         let mut frames = [None; BATCH * PAGES];

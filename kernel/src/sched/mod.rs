@@ -22,7 +22,7 @@ pub use thread::Thread;
 
 use crate::arch::trap::TrapFrame;
 use crate::arch::{self, IrqGuard, cpu, fpu};
-use crate::mm::{frame, phys};
+use crate::mm::{frame, phys, pressure};
 use crate::time;
 use alloc::boxed::Box;
 use alloc::sync::Arc;
@@ -95,6 +95,7 @@ pub fn share() {
 /// Ends the calling thread. What its stack owns is not dropped.
 pub fn exit() -> ! {
     drop(current_thread().take_app());
+    pressure::stack_is_left();
     arch::interrupts_off();
     thread::unregister(current_thread());
     run_queue::leave_for_ever()

@@ -23,13 +23,15 @@ const TOLERANCE: u64 = 400;
 /// After so many moments without a change the machine is at rest, and after so many in any case.
 const MOMENTS: (u32, u32) = (10, 200);
 
-type Counters = BTreeMap<String, u64>;
+/// By name.
+pub type Counters = BTreeMap<String, u64>;
 
 fn say(what: &str) -> impl Fn(Error) -> String + '_ {
     move |error| format!("{what}: {error}")
 }
 
-fn counters() -> Result<Counters, String> {
+/// What the kernel counts.
+pub fn counters() -> Result<Counters, String> {
     let text = std::fs::read_to_string("/proc/tarn/counters").map_err(say("counters"))?;
     let pair =
         |line: &str| line.split_once(' ').and_then(|(name, n)| Some((name.to_owned(), n.parse().ok()?)));

@@ -46,6 +46,7 @@ const CHECKS: &[(&str, Check)] = &[
     ("large", large::run),
     ("leaks", leaks::run),
     ("crowd", crowd::run),
+    ("crowd-gone", crowd::gone),
     ("sockets", sockets::run),
     ("serve", sockets::serve),
 ];
