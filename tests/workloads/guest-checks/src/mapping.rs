@@ -174,7 +174,7 @@ fn racing() -> Result<(), String> {
     for round in 1..=40u64 {
         for i in 0..PAGES {
             // By turns through the descriptor and through the mapping.
-            if (round + i as u64) % 2 == 0 {
+            if (round + i as u64).is_multiple_of(2) {
                 file.write_all_at(&round.to_ne_bytes(), (i * PAGE) as u64).map_err(|e| e.to_string())?;
             } else {
                 map.counter(i * PAGE).store(round, Ordering::SeqCst);

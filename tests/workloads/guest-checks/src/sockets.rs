@@ -15,13 +15,15 @@ fn say(what: &str) -> impl Fn(std::io::Error) -> String + '_ {
     move |error| format!("{what}: {error}")
 }
 
+type Step = (&'static str, fn() -> Result<(), String>);
+
 /// Over the loopback interface, in both families, and between UNIX sockets.
 pub fn run() -> Result<String, String> {
     for at in ["127.0.0.1:0", "[::1]:0", "0.0.0.0:0"] {
         eprintln!("stream at {at}");
         stream(at)?;
     }
-    let steps: [(&str, fn() -> Result<(), String>); 8] = [
+    let steps: [Step; 8] = [
         ("half_close", half_close),
         ("refused", refused),
         ("datagrams", datagrams),
