@@ -74,7 +74,7 @@ fn from_kernel(frame: &mut TrapFrame, cr2: u64) -> bool {
     if frame.vector == PAGE_FAULT
         && cr2 < usercopy::USER_END
         && let Some(task) = task
-        && task.process.space().fault(cr2, access(frame.error)).is_ok()
+        && bring(task, frame, cr2).is_ok()
     {
         return true;
     }
@@ -99,15 +99,19 @@ fn from_app(frame: &mut TrapFrame, cr2: u64) -> bool {
     true
 }
 
+/// Brings the page at `cr2`. It may have to be read first.
+fn bring(task: &Task, frame: &TrapFrame, cr2: u64) -> Result<(), FaultError> {
+    if task.outbox.holds() {
+        task.outbox.push();
+    }
+    task.process.space().fault(cr2, access(frame.error))
+}
+
 fn page_fault(task: &Task, frame: &TrapFrame, cr2: u64) -> Result<(), SigInfo> {
     if cr2 >= usercopy::USER_END {
         return Err(SigInfo::fault(signals::SIGSEGV, 1, cr2));
     }
-    // The page may have to be read first.
-    if outgoing::holds() {
-        outgoing::push();
-    }
-    task.process.space().fault(cr2, access(frame.error)).map_err(|error| match error {
+    bring(task, frame, cr2).map_err(|error| match error {
         FaultError::NotMapped => SigInfo::fault(signals::SIGSEGV, 1, cr2),
         FaultError::Forbidden => SigInfo::fault(signals::SIGSEGV, 2, cr2),
         FaultError::Bus => SigInfo::fault(signals::SIGBUS, 2, cr2),

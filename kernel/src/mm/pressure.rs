@@ -1,9 +1,10 @@
 //! When memory gets short.
 //!
-//! Below the *low* mark a thread, the reclaimer, takes memory back until there is some more: kernel stacks that wait for a thread, blocks of the file
-//! systems' cache, file pages that can be read again, zeros in large pages. Below the *reserve*, which is the kernel's own (transaction
-//! groups must be written to give memory back), applications get no page any more: their faults take memory back themselves, wait a
-//! while, and at last fail with a named reason. An allocation of the kernel that finds nothing asks the cache once more before it fails.
+//! Below the *low* mark a thread, the reclaimer, takes memory back until there is some more: kernel stacks that wait for a thread, blocks
+//! of the file systems' cache, file pages that can be read again, zeros in large pages. Below the *reserve*, which is the kernel's own
+//! (transaction groups must be written to give memory back), applications get no page any more: their faults take memory back
+//! themselves, wait a while, and at last fail with a named reason. An allocation of the kernel that finds nothing asks the cache once
+//! more before it fails.
 //!
 //! Also where memory is plenty, the reclaimer gives back kernel stacks for which there was no thread for some time.
 
