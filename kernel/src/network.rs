@@ -5,7 +5,8 @@
 
 use crate::drivers::virtio::net::Nic;
 use crate::mm::{frame, phys};
-use crate::{boot, drivers, env, log, sched};
+use crate::sched::{self, Bell};
+use crate::{boot, drivers, env, log};
 use alloc::boxed::Box;
 use alloc::format;
 use alloc::string::String;
@@ -93,43 +94,43 @@ fn parse(text: &str) -> Option<Addresses> {
 
 /// Only timers: frames are received by their sender.
 fn run_loopback(interface: &Arc<Interface>) {
-    let worker = Arc::clone(interface);
-    let thread = sched::spawn(
+    let (worker, bell) = (Arc::clone(interface), Arc::new(Bell::default()));
+    let alarm = Arc::clone(&bell);
+    interface.set_alarm(Arc::new(move || alarm.ring()));
+    drop(sched::spawn(
         "net-lo",
         Box::new(move || {
+            bell.answer();
             loop {
                 while worker.work() {}
-                sleep(worker.sleep_time());
+                sleep(&bell, worker.sleep_time());
             }
         }),
-    );
-    interface.set_alarm(Arc::new(move || thread.unpark()));
+    ));
 }
 
-fn sleep(ns: u64) {
-    match ns {
-        0 => {}
-        u64::MAX => sched::park(),
-        ns => sched::park_timeout(ns),
+fn sleep(bell: &Bell, ns: u64) {
+    if ns > 0 {
+        bell.wait(ns);
     }
 }
 
 fn run(interface: &Arc<Interface>, nic: Arc<Nic>) {
-    let (worker, device) = (Arc::clone(interface), Arc::clone(&nic));
-    let thread = sched::spawn_urgent("net", Box::new(move || drive(&worker, &device)));
-    nic.set_thread(&thread);
-    let changed = Arc::clone(&thread);
-    interface.set_alarm(Arc::new(move || thread.unpark()));
+    let (alarm, changed) = (Arc::clone(nic.bell()), Arc::clone(nic.bell()));
+    interface.set_alarm(Arc::new(move || alarm.ring()));
     interface.set_changed(Arc::new(move || {
         CHANGED.lock().0 = true;
-        changed.unpark();
+        changed.ring();
     }));
+    let worker = Arc::clone(interface);
+    drop(sched::spawn_urgent("net", Box::new(move || drive(&worker, &nic))));
 }
 
 /// Whether an interface's addresses have changed since the files were written, and whether there are such files.
 static CHANGED: Mutex<(bool, bool)> = Mutex::new((true, false));
 
 fn drive(interface: &Interface, nic: &Nic) {
+    nic.bell().answer();
     loop {
         nic.set_interrupts(false);
         while interface.work() {
@@ -144,7 +145,7 @@ fn drive(interface: &Interface, nic: &Nic) {
             continue;
         }
         let ns = interface.sleep_time();
-        sleep(if nic.is_polled() { ns.min(POLL_NS) } else { ns });
+        sleep(nic.bell(), if nic.is_polled() { ns.min(POLL_NS) } else { ns });
     }
 }
 

@@ -6,6 +6,7 @@ use crate::arch::{self, cpu};
 use crate::drivers;
 use crate::mm::stack::{self, Stack};
 use crate::mm::{frame, phys};
+use crate::sched::Bell;
 use crate::{boot, println, sched, time};
 use alloc::boxed::Box;
 use alloc::sync::Arc;
@@ -27,6 +28,7 @@ const TESTS: &[Test] = &[
     ("mutex", mutex),
     ("condvar", condvar),
     ("sleep", sleep),
+    ("bell", bell),
     ("spawn-many", spawn_many),
     ("stacks", stacks),
     ("stacks-given-back", stacks_given_back),
@@ -269,6 +271,44 @@ fn sleep() {
     let lock = Mutex::new(());
     let (_guard, notified) = Condvar::new().wait_timeout(lock.lock(), 1_000_000);
     assert!(!notified);
+}
+
+/// A bell that rings while its thread waits for a lock, after it has looked for work and before it sleeps.
+fn bell() {
+    const ROUNDS: u64 = 50;
+    const PATIENCE_NS: u64 = 5_000_000_000;
+    let bell = Arc::new(Bell::default());
+    let lock = Arc::new(Mutex::new(()));
+    let (work, seen) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(0)));
+    let server = {
+        let (bell, lock, work, seen) =
+            (Arc::clone(&bell), Arc::clone(&lock), Arc::clone(&work), Arc::clone(&seen));
+        move || {
+            bell.answer();
+            while seen.load(Ordering::SeqCst) < ROUNDS {
+                seen.store(work.load(Ordering::SeqCst), Ordering::SeqCst);
+                drop(lock.lock());
+                bell.wait(u64::MAX);
+            }
+        }
+    };
+    drop(sched::spawn("test", Box::new(server)));
+    for round in 1..=ROUNDS {
+        let held = lock.lock();
+        bell.ring();
+        // It looks, finds nothing new, and comes to the lock.
+        sched::sleep(200_000);
+        work.store(round, Ordering::SeqCst);
+        bell.ring();
+        sched::sleep(200_000);
+        drop(held);
+        let start = time::monotonic_ns();
+        while seen.load(Ordering::SeqCst) < round {
+            assert!(time::monotonic_ns() - start < PATIENCE_NS, "the bell was not heard in round {round}");
+            sched::yield_now();
+        }
+    }
+    bell.ring();
 }
 
 fn spawn_many() {

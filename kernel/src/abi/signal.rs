@@ -204,21 +204,11 @@ pub(super) fn rt_sigtimedwait(call: &mut Call<'_>) -> SysResult {
         let own = task.pending.lock().take(wanted);
         own.or_else(|| task.process.pending.lock().take(wanted))
     };
-    // The waited-for signals are blocked, so they do not interrupt; a kick only wakes the thread to look again.
-    let info = loop {
-        if let Some(info) = take() {
-            break info;
-        }
-        if task.interrupted() {
-            return Err(Errno::EINTR);
-        }
-        let now = time::monotonic_ns();
-        match deadline {
-            Some(deadline) if now >= deadline => return Err(Errno::EAGAIN),
-            Some(deadline) => crate::sched::park_timeout(deadline - now),
-            None => crate::sched::park(),
-        }
-    };
+    // The waited-for signals are blocked, so they do not interrupt.
+    let info = wait_on(&[&task.process.signalled], deadline, take).map_err(|error| match error {
+        Errno::ETIMEDOUT => Errno::EAGAIN,
+        error => error,
+    })?;
     if call.arg(1) != 0 {
         user::write(call.arg(1), &info.bytes())?;
     }

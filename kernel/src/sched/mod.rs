@@ -12,12 +12,14 @@
 //! # Lock order
 //! timers → (nothing held) → run queue. Run queues are never locked two at a time.
 
+mod bell;
 mod idle;
 mod run_queue;
 mod switch;
 mod thread;
 mod timers;
 
+pub use bell::Bell;
 pub use thread::Thread;
 
 use crate::arch::trap::TrapFrame;

@@ -8,7 +8,7 @@
 //!
 //! # Notifications
 //! The interface's thread is woken by an interrupt, keeps the device silent while it works, and sleeps only when it has let the device
-//! speak again and found nothing. No interrupt tells what has been sent: the next sender looks. The device is told of all frames of a batch
+//! speak again and found nothing; as it waits for locks between that look and its sleep, the interrupt rings a bell that it hears then. No interrupt tells what has been sent: the next sender looks. The device is told of all frames of a batch
 //! at once, by [`Device::flush`], with nothing locked.
 //!
 //! # Lock order
@@ -22,7 +22,7 @@ mod send;
 use super::{Interrupts, Transport, config, feature, negotiate, start};
 use crate::arch::random;
 use crate::log;
-use crate::sched::Thread;
+use crate::sched::Bell;
 use alloc::sync::Arc;
 use core::num::{NonZeroU16, NonZeroUsize};
 use header::Layout;
@@ -30,7 +30,6 @@ use net::device::{Checksums, Device, Fill, Frame};
 use platform::sync::Mutex;
 use receive::Receiver;
 use send::{LONG_FRAME, Sender};
-use spin::Once;
 
 const F_CSUM: u64 = 1 << 0;
 const F_GUEST_CSUM: u64 = 1 << 1;
@@ -71,7 +70,7 @@ pub struct Nic {
     checksums: Checksums,
     segments: bool,
     polled: bool,
-    thread: Arc<Once<Arc<Thread>>>,
+    bell: Arc<Bell>,
     transport: Arc<dyn Transport>,
     receiver: Mutex<Receiver>,
     sender: Mutex<Sender>,
@@ -115,14 +114,9 @@ impl Nic {
         let segments = has(F_HOST_TSO4);
         let sender = Sender::new(size(SEND)?, event_idx, layout, longest, segments)?;
 
-        let thread: Arc<Once<Arc<Thread>>> = Arc::new(Once::new());
-        let to_wake = Arc::clone(&thread);
-        let wake = move || {
-            if let Some(thread) = to_wake.get() {
-                thread.unpark();
-            }
-        };
-        let interrupts = transport.connect(RECEIVE, Arc::new(wake));
+        let bell = Arc::new(Bell::default());
+        let arrival = Arc::clone(&bell);
+        let interrupts = transport.connect(RECEIVE, Arc::new(move || arrival.ring()));
         transport.enable_queue(RECEIVE, &receiver.memory());
         transport.enable_queue(SEND, &sender.memory());
         start(&*transport);
@@ -151,16 +145,16 @@ impl Nic {
             checksums: if has(F_CSUM) { Checksums::Completed } else { Checksums::Software },
             segments,
             polled: interrupts == Interrupts::None,
-            thread,
+            bell,
             transport,
             receiver: Mutex::new(receiver),
             sender: Mutex::new(sender),
         }))
     }
 
-    /// Sets the thread that an arriving frame wakes. Once.
-    pub fn set_thread(&self, thread: &Arc<Thread>) {
-        self.thread.call_once(|| Arc::clone(thread));
+    /// The bell that an arriving frame rings.
+    pub fn bell(&self) -> &Arc<Bell> {
+        &self.bell
     }
 
     /// Whether no interrupt tells of frames.
