@@ -103,16 +103,10 @@ fn run_loopback(interface: &Arc<Interface>) {
             bell.answer();
             loop {
                 while worker.work() {}
-                sleep(&bell, worker.sleep_time());
+                bell.wait(worker.sleep_time());
             }
         }),
     ));
-}
-
-fn sleep(bell: &Bell, ns: u64) {
-    if ns > 0 {
-        bell.wait(ns);
-    }
 }
 
 fn run(interface: &Arc<Interface>, nic: Arc<Nic>) {
@@ -145,7 +139,7 @@ fn drive(interface: &Interface, nic: &Nic) {
             continue;
         }
         let ns = interface.sleep_time();
-        sleep(nic.bell(), if nic.is_polled() { ns.min(POLL_NS) } else { ns });
+        nic.bell().wait(if nic.is_polled() { ns.min(POLL_NS) } else { ns });
     }
 }
 

@@ -10,10 +10,9 @@
 
 use super::{address_space, frame, large, phys, stack};
 use crate::arch;
-use crate::sched::{self, Thread};
+use crate::sched::{self, Bell};
 use crate::time;
 use alloc::boxed::Box;
-use alloc::sync::Arc;
 use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use spin::Once;
 use vfs::mapped::Mapped;
@@ -42,7 +41,8 @@ static LOW: AtomicU64 = AtomicU64::new(0);
 static CALLED: AtomicBool = AtomicBool::new(false);
 /// The reclaimer will look at the stacks that wait.
 static STACKS: AtomicBool = AtomicBool::new(false);
-static RECLAIMER: Once<Arc<Thread>> = Once::new();
+/// The reclaimer's.
+static BELL: Bell = Bell::new();
 
 type Shrink = Box<dyn Fn(usize) -> usize + Send + Sync>;
 
@@ -68,16 +68,14 @@ fn reserve() -> u64 {
 pub fn start(holders: Holders) {
     HOLDERS.call_once(|| holders);
     LOW.store((frame::total() / LOW_SHARE).clamp(LOW_MIN, LOW_MAX), Ordering::Relaxed);
-    RECLAIMER.call_once(|| sched::spawn("reclaim", Box::new(run)));
+    drop(sched::spawn("reclaim", Box::new(run)));
 }
 
 fn run() {
+    BELL.answer();
     let mut look = None;
     loop {
-        match look {
-            Some(at) => sched::park_timeout(at - time::monotonic_ns().min(at)),
-            None => sched::park(),
-        }
+        BELL.wait(look.map_or(u64::MAX, |at: u64| at.saturating_sub(time::monotonic_ns())));
         while frame::free_count() < low() * 3 / 2 {
             if reclaim() == 0 {
                 break;
@@ -109,19 +107,14 @@ fn look_at_stacks(at: Option<u64>) -> Option<u64> {
 
 /// To be called by a thread that ends: its stack will wait for another one.
 pub fn stack_is_left() {
-    if stack::free() >= stack::KEPT
-        && !STACKS.swap(true, Ordering::SeqCst)
-        && let Some(thread) = RECLAIMER.get()
-    {
-        thread.unpark();
+    if stack::free() >= stack::KEPT && !STACKS.swap(true, Ordering::SeqCst) {
+        BELL.ring();
     }
 }
 
 fn call_reclaimer() {
-    if !CALLED.swap(true, Ordering::SeqCst)
-        && let Some(thread) = RECLAIMER.get()
-    {
-        thread.unpark();
+    if !CALLED.swap(true, Ordering::SeqCst) {
+        BELL.ring();
     }
 }
 

@@ -25,8 +25,6 @@ const BATCH: usize = 8;
 struct Pool {
     /// Places that were ever used, each [`STRIDE`] bytes.
     places: u64,
-    /// Stacks that have memory, in use or not.
-    mapped: u64,
     /// Tops of those that wait for a next thread.
     free: Vec<u64>,
     /// The fewest that waited since [`give_back_unused`].
@@ -56,8 +54,7 @@ impl Pool {
     }
 }
 
-static POOL: IrqLock<Pool> =
-    IrqLock::new(Pool { places: 0, mapped: 0, free: Vec::new(), unused: 0, empty: Vec::new() });
+static POOL: IrqLock<Pool> = IrqLock::new(Pool { places: 0, free: Vec::new(), unused: 0, empty: Vec::new() });
 
 /// A kernel stack; goes back to the pool when dropped.
 #[derive(Debug)]
@@ -103,7 +100,6 @@ impl Stack {
             pool.empty.push(top);
             return None;
         }
-        pool.mapped += 1;
         Some(top)
     }
 
@@ -170,15 +166,14 @@ fn give_back_most(mut most: usize) {
         }
         tlb::shootdown(0, lowest - SIZE, *highest);
         frames.into_iter().flatten().for_each(frame::free);
-        let mut pool = POOL.lock();
-        pool.mapped -= count as u64;
-        pool.empty.extend_from_slice(tops);
+        POOL.lock().empty.extend_from_slice(tops);
     }
 }
 
 /// Frames of all stacks, in use or not.
 pub fn pages() -> u64 {
-    POOL.lock().mapped * PAGES as u64
+    let pool = POOL.lock();
+    (pool.places - pool.empty.len() as u64) * PAGES as u64
 }
 
 /// Stacks that wait for a next thread.

@@ -16,6 +16,11 @@ pub struct Bell {
 }
 
 impl Bell {
+    /// A bell that is nobody's yet.
+    pub const fn new() -> Self {
+        Bell { rung: AtomicBool::new(false), thread: Once::new() }
+    }
+
     /// The calling thread is the one that it wakes, from now on. Before that thread looks for work first: who rings earlier is heard when
     /// it first waits.
     pub fn answer(&self) {
@@ -33,12 +38,16 @@ impl Bell {
         }
     }
 
-    /// Sleeps until the bell rings, or `ns` nanoseconds; [`u64::MAX`]: for ever. By its thread, which looks for work after that. May
+    /// Sleeps until the bell rings, or `ns` nanoseconds; 0: not at all, [`u64::MAX`]: for ever. By its thread, which looks for work after that. May
     /// return early.
     pub fn wait(&self, ns: u64) {
         if !self.rung.load(Ordering::SeqCst) {
             // Nothing stands between the look and the park that could use up the token of a ring.
-            if ns == u64::MAX { park() } else { park_timeout(ns) }
+            match ns {
+                0 => {}
+                u64::MAX => park(),
+                ns => park_timeout(ns),
+            }
         }
         self.rung.store(false, Ordering::SeqCst);
     }

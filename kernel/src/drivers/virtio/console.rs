@@ -8,12 +8,11 @@ use super::crate_driver::{Adapter, Machine};
 use super::{Interrupts, Transport, negotiate, start};
 use crate::console::{self, Output};
 use crate::log;
-use crate::sched::{self, Thread};
+use crate::sched::{self, Bell};
 use alloc::boxed::Box;
 use alloc::sync::Arc;
 use core::sync::atomic::{AtomicBool, Ordering};
 use platform::sync::Mutex;
-use spin::Once;
 use virtio_drivers::queue::VirtQueue;
 
 const RECEIVE: u16 = 0;
@@ -61,22 +60,17 @@ impl Port {
     /// Starts the device; `None` if it cannot be used.
     pub(super) fn open(transport: Arc<dyn Transport>) -> Option<Arc<Port>> {
         let features = negotiate(&*transport, EMERGENCY_WRITE)?;
-        let reader: Arc<Once<Arc<Thread>>> = Arc::new(Once::new());
+        let bell = Arc::new(Bell::default());
         let polled = Arc::new(AtomicBool::new(false));
         let connect = {
-            let (transport, reader, polled) =
-                (Arc::clone(&transport), Arc::clone(&reader), Arc::clone(&polled));
+            let (transport, bell, polled) = (Arc::clone(&transport), Arc::clone(&bell), Arc::clone(&polled));
             move |queue: u16| {
                 if queue != RECEIVE {
                     return;
                 }
-                let reader = Arc::clone(&reader);
-                let wake = move || {
-                    if let Some(reader) = reader.get() {
-                        reader.unpark();
-                    }
-                };
-                polled.store(transport.connect(queue, Arc::new(wake)) == Interrupts::None, Ordering::Relaxed);
+                let arrival = Arc::clone(&bell);
+                let interrupts = transport.connect(queue, Arc::new(move || arrival.ring()));
+                polled.store(interrupts == Interrupts::None, Ordering::Relaxed);
             }
         };
         let mut adapter = Adapter::new(Arc::clone(&transport), Box::new(connect));
@@ -90,9 +84,8 @@ impl Port {
             Arc::new(Port { transport: Arc::clone(&transport), output: Mutex::new(output), emergency });
         let polled = polled.load(Ordering::Relaxed);
         let take = move || {
-            // Before a buffer is there to be filled: no interrupt may find nobody to wake.
-            reader.call_once(sched::current);
-            read(&*transport, input, polled);
+            bell.answer();
+            read(&*transport, input, &bell, polled);
         };
         drop(sched::spawn_urgent("console", Box::new(take)));
         Some(port)
@@ -100,7 +93,7 @@ impl Port {
 }
 
 /// Takes what is typed.
-fn read(transport: &dyn Transport, mut lane: Lane, polled: bool) {
+fn read(transport: &dyn Transport, mut lane: Lane, bell: &Bell, polled: bool) {
     loop {
         // SAFETY: the buffer is kept untouched until the device gives the token back.
         let Ok(token) = (unsafe { lane.queue.add(&[], &mut [&mut lane.buffer[..]]) }) else { return };
@@ -108,7 +101,7 @@ fn read(transport: &dyn Transport, mut lane: Lane, polled: bool) {
             transport.notify(RECEIVE);
         }
         while !lane.queue.can_pop() {
-            if polled { sched::park_timeout(POLL_NS) } else { sched::park() }
+            bell.wait(if polled { POLL_NS } else { u64::MAX });
         }
         // SAFETY: it is the buffer that was given with this token.
         let Ok(len) = (unsafe { lane.queue.pop_used(token, &[], &mut [&mut lane.buffer[..]]) }) else {

@@ -8,8 +8,9 @@
 //!
 //! # Notifications
 //! The interface's thread is woken by an interrupt, keeps the device silent while it works, and sleeps only when it has let the device
-//! speak again and found nothing; as it waits for locks between that look and its sleep, the interrupt rings a bell that it hears then. No interrupt tells what has been sent: the next sender looks. The device is told of all frames of a batch
-//! at once, by [`Device::flush`], with nothing locked.
+//! speak again and found nothing; as it waits for locks between that look and its sleep, the interrupt rings a bell that it hears then.
+//! No interrupt tells what has been sent: the next sender looks. The device is told of all frames of a batch at once, by
+//! [`Device::flush`], with nothing locked.
 //!
 //! # Lock order
 //! Receiving and sending have a lock each, and neither is taken with the other.
